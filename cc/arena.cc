@@ -1,0 +1,86 @@
+#include "arena.h"
+
+#include <algorithm>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace jax_mps {
+namespace {
+
+constexpr std::align_val_t kAlignment{4096};
+constexpr size_t kMaxBlocks = 4;  // as many concurrent runs keep their memory between calls
+
+struct Block {
+  std::byte* data;
+  size_t capacity;
+};
+
+struct Pool {
+  std::mutex mutex;
+  std::vector<Block> blocks;
+};
+
+Pool& pool() {
+  static Pool* pool = new Pool;  // outlives every thread that may still return a block
+  return *pool;
+}
+
+void free_block(Block block) { ::operator delete(block.data, kAlignment); }
+
+}  // namespace
+
+Arena::Arena(size_t bytes) {
+  if (bytes == 0) return;
+  Block too_small{nullptr, 0};
+  {
+    std::lock_guard lock(pool().mutex);
+    auto& blocks = pool().blocks;
+    // The smallest block that fits; if none does, the largest makes way for a new one.
+    auto best = blocks.end();
+    for (auto it = blocks.begin(); it != blocks.end(); ++it)
+      if (it->capacity >= bytes && (best == blocks.end() || it->capacity < best->capacity)) best = it;
+    if (best != blocks.end()) {
+      data_ = best->data;
+      capacity_ = best->capacity;
+      blocks.erase(best);
+      return;
+    }
+    auto largest = std::ranges::max_element(blocks, {}, &Block::capacity);
+    if (largest != blocks.end()) {
+      too_small = *largest;
+      blocks.erase(largest);
+    }
+  }
+  if (too_small.data) free_block(too_small);
+  data_ = static_cast<std::byte*>(::operator new(bytes, kAlignment));
+  capacity_ = bytes;
+}
+
+Arena::~Arena() {
+  if (!data_) return;
+  Block surplus{data_, capacity_};
+  std::lock_guard lock(pool().mutex);
+  auto& blocks = pool().blocks;
+  blocks.push_back(surplus);
+  if (blocks.size() > kMaxBlocks) {
+    auto smallest = std::ranges::min_element(blocks, {}, &Block::capacity);
+    free_block(*smallest);
+    blocks.erase(smallest);
+  }
+}
+
+size_t Arena::pooled_bytes() {
+  std::lock_guard lock(pool().mutex);
+  size_t bytes = 0;
+  for (const Block& block : pool().blocks) bytes += block.capacity;
+  return bytes;
+}
+
+void Arena::release_pool() {
+  std::lock_guard lock(pool().mutex);
+  for (Block block : pool().blocks) free_block(block);
+  pool().blocks.clear();
+}
+
+}  // namespace jax_mps

@@ -1,0 +1,55 @@
+#include "device.h"
+
+#include <algorithm>
+#include <map>
+
+#include "isa.h"
+#include "onednn.h"
+#include "widen.h"
+
+namespace jax_mps::cpu {
+namespace {
+
+std::map<std::string, std::vector<Implementation>>& table() {
+  static std::map<std::string, std::vector<Implementation>> table;
+  return table;
+}
+
+bool has_half(const Node& node) {
+  auto half = [](const TensorType& type) { return is_half(type.dtype); };
+  return std::ranges::any_of(node.in, half) || std::ranges::any_of(node.out, half);
+}
+
+Offer first_offer(const Node& node, const std::vector<Implementation>& implementations) {
+  std::string reasons;
+  for (Implementation implementation : implementations) {
+    Offer offer = implementation(node);
+    if (offer.kernel) return offer;
+    reasons += (reasons.empty() ? "" : "; ") + offer.reason;
+  }
+  return Offer::none(reasons);
+}
+
+}  // namespace
+
+Register::Register(const char* op, std::initializer_list<Implementation> implementations) {
+  table()[op] = implementations;
+}
+
+Offer offer(const Node& node) {
+  auto row = table().find(node.op);
+  if (row == table().end()) return Offer::none("the CPU device has no kernel for this op");
+  for (const auto* types : {&node.in, &node.out})
+    for (const TensorType& type : *types)
+      if (type.elements() == 0) return Offer::none("an empty array needs no kernel");
+  Offer native = first_offer(node, row->second);
+  if (native.kernel || !has_half(node)) return native;
+  Offer wide = first_offer(widened(node), row->second);
+  return wide.kernel ? Offer(widen(node, std::move(wide.kernel))) : std::move(native);
+}
+
+std::string versions() {
+  return std::string(isa_name()) + ", " + onednn_version() + ", " + std::to_string(max_threads()) + " threads";
+}
+
+}  // namespace jax_mps::cpu

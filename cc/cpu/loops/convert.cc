@@ -1,0 +1,56 @@
+#include "convert.h"
+
+#include <bit>
+
+#include "parallel.h"
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+inline float bf16_to_f32(uint16_t h) { return std::bit_cast<float>(static_cast<uint32_t>(h) << 16); }
+
+inline uint16_t f32_to_bf16(float f) {
+  uint32_t u = std::bit_cast<uint32_t>(f);
+  uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  uint32_t quiet_nan = (u >> 16) | 0x40;
+  return static_cast<uint16_t>((u & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
+}
+
+// Integer forms, because the hardware conversion is not in every instruction set compiled for.
+inline float f16_to_f32(uint16_t h) {
+  uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
+  uint32_t magnitude = static_cast<uint32_t>(h & 0x7fff) << 13;
+  // Rebias the exponent by multiplication: exact for normal and subnormal numbers alike.
+  float value = std::bit_cast<float>(magnitude) * 0x1p112f;
+  uint32_t bits = std::bit_cast<uint32_t>(value);
+  uint32_t special = magnitude | 0x7f800000;  // infinity and NaN keep their payload
+  return std::bit_cast<float>(sign | ((h & 0x7c00) == 0x7c00 ? special : bits));
+}
+
+inline uint16_t f32_to_f16(float f) {
+  uint32_t u = std::bit_cast<uint32_t>(f);
+  uint32_t sign = (u >> 16) & 0x8000;
+  uint32_t magnitude = u & 0x7fffffff;
+  uint32_t normal = (magnitude - 0x38000000 + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  // Below 2^-14 the float adder rounds: 0.5 has an ulp of 2^-24, the subnormals' spacing.
+  uint32_t subnormal = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
+  uint32_t result = magnitude < 0x38800000 ? subnormal : normal;
+  result = magnitude >= 0x477ff000 ? 0x7c00 : result;
+  result = magnitude > 0x7f800000 ? 0x7e00 : result;
+  return static_cast<uint16_t>(sign | result);
+}
+
+template <class X, class Y, Y (*f)(X)>
+void map(const X* x, Y* y, int64_t n) {
+  parallel_elements(n, [&](int64_t begin, int64_t end) {
+#pragma omp simd
+    for (int64_t i = begin; i < end; i++) y[i] = f(x[i]);
+  });
+}
+
+}  // namespace
+
+extern const ConvertLoops convert_table = {map<uint16_t, float, bf16_to_f32>, map<uint16_t, float, f16_to_f32>,
+                                           map<float, uint16_t, f32_to_bf16>, map<float, uint16_t, f32_to_f16>};
+
+}  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -1,0 +1,115 @@
+// Elementary functions that the compiler vectorises: no branches, no calls, no tables. The polynomials are least
+// squares fits with weights that level the relative error; each function is good to a few units in the last place.
+// Include only from files of loops/.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+inline float select(bool which, float yes, float no) { return which ? yes : no; }
+inline float abs(float x) { return std::bit_cast<float>(std::bit_cast<uint32_t>(x) & 0x7fffffffu); }
+inline float copy_sign(float magnitude, float sign) {
+  return std::bit_cast<float>((std::bit_cast<uint32_t>(magnitude) & 0x7fffffffu) |
+                              (std::bit_cast<uint32_t>(sign) & 0x80000000u));
+}
+// NaN wins in both, as in lax.max and lax.min.
+inline float maximum(float x, float y) { return x > y || x != x ? x : y; }
+inline float minimum(float x, float y) { return x < y || x != x ? x : y; }
+
+inline float power_of_two(int32_t n) { return std::bit_cast<float>((n + 127) << 23); }
+
+inline float exp(float x) {
+  float bounded = x < -105.0f ? -105.0f : x;
+  bounded = bounded > 90.0f ? 90.0f : bounded;
+  // Adding 1.5 * 2^23 rounds to an integer that stands in the low bits.
+  float shifted = bounded * 0x1.715476p+0f + 0x1.8p23f;
+  float n = shifted - 0x1.8p23f;
+  int32_t exponent = std::bit_cast<int32_t>(shifted) - 0x4b400000;
+  float r = (bounded - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;  // ln 2 in two pieces, the first exact times n
+  float p = 0.00139012807f;
+  p = p * r + 0.00836314492f;
+  p = p * r + 0.0416668535f;
+  p = p * r + 0.166665773f;
+  p = p * r + 0.499999996f;
+  p = p * (r * r) + r + 1.0f;
+  int32_t half = exponent >> 1;  // in two steps, so that the ends overflow to infinity and underflow gradually
+  return p * power_of_two(half) * power_of_two(exponent - half);
+}
+
+inline float log(float x) {
+  bool subnormal = x < 0x1p-126f;
+  float scaled = subnormal ? x * 0x1p24f : x;
+  uint32_t bits = std::bit_cast<uint32_t>(scaled);
+  uint32_t shifted = bits - 0x3f3504f3u;  // sqrt(1/2): the mantissa ends in [sqrt(1/2), sqrt(2))
+  float n = static_cast<float>(static_cast<int32_t>(shifted) >> 23) - (subnormal ? 24.0f : 0.0f);
+  float f = std::bit_cast<float>((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f;
+  float p = 0.0703756133f;
+  p = p * f - 0.115144883f;
+  p = p * f + 0.116769845f;
+  p = p * f - 0.124201588f;
+  p = p * f + 0.142493271f;
+  p = p * f - 0.166680569f;
+  p = p * f + 0.200007145f;
+  p = p * f - 0.24999994f;
+  p = p * f + 0.333333312f;
+  float f2 = f * f;
+  float result = n * 0x1.62ep-1f + (f + (n * 0x1.0bfbe8p-15f + (p * f * f2 - 0.5f * f2)));
+  const float inf = __builtin_inff();
+  result = x == inf || x != x ? x : result;
+  result = x == 0 ? -inf : result;
+  return x < 0 ? __builtin_nanf("") : result;
+}
+
+// log(1 + x) for x in [0, 1]
+inline float log1p_unit(float x) {
+  float w = 1.0f + x;
+  return log(w) + (x - (w - 1.0f)) / w;
+}
+
+inline float sigmoid(float x) {
+  float e = exp(-abs(x));
+  float y = 1.0f / (1.0f + e);
+  return x < 0 ? e * y : y;
+}
+
+inline float tanh(float x) {
+  float u = x * x;
+  float p = -0.00609693434f;
+  p = p * u + 0.0209973519f;
+  p = p * u - 0.0538509521f;
+  p = p * u + 0.133327701f;
+  p = p * u - 0.333333289f;
+  float small = x + x * u * p;
+  float large = copy_sign(1.0f - 2.0f / (exp(2.0f * abs(x)) + 1.0f), x);
+  return abs(x) < 0.625f || x != x ? small : large;
+}
+
+inline float erf(float x) {
+  float u = x * x;
+  float p = 8.51310081e-05f;
+  p = p * u - 0.00081756385f;
+  p = p * u + 0.00520385909f;
+  p = p * u - 0.0268605084f;
+  p = p * u + 0.11283715f;
+  p = p * u - 0.37612635f;
+  p = p * u + 1.12837917f;
+  float a = abs(x);
+  float t = a > 4.0f ? 4.0f : a;
+  float q = -2.42126304e-06f;  // -log(1 - erf(t)) / t
+  q = q * t + 3.84109099e-05f;
+  q = q * t - 0.000243311399f;
+  q = q * t + 0.000602467194f;
+  q = q * t + 0.00161674248f;
+  q = q * t - 0.0210185934f;
+  q = q * t + 0.10398667f;
+  q = q * t + 0.636175506f;
+  q = q * t + 1.12845004f;
+  float large = copy_sign(1.0f - exp(-t * q), x);
+  return a < 0.9f || x != x ? x * p : large;
+}
+
+}  // namespace
+}  // namespace jax_mps::cpu::JAX_MPS_ISA

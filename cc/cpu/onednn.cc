@@ -1,0 +1,100 @@
+#include "onednn.h"
+
+#ifdef JAX_MPS_ONEDNN
+
+namespace jax_mps::cpu {
+namespace {
+
+size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+}  // namespace
+
+dnnl::engine& engine() {
+  static dnnl::engine* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
+  return *engine;
+}
+
+dnnl::stream& stream() {
+  thread_local dnnl::stream stream(engine());
+  return stream;
+}
+
+std::optional<dnnl::memory::data_type> onednn_dtype(DType dtype) {
+  if (dtype == DType::f32) return dnnl::memory::data_type::f32;
+  // Below avx512_core oneDNN only emulates bfloat16; the kernels' float32 copies are faster there.
+  if (dtype == DType::bf16 && dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core)
+    return dnnl::memory::data_type::bf16;
+  return std::nullopt;
+}
+
+dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtype, const Dims& dims,
+                            const Dims& order) {
+  Dims strides(type.rank());
+  int64_t stride = 1;
+  for (int axis = type.rank() - 1; axis >= 0; axis--) {
+    strides[axis] = stride;
+    stride *= type.dim(axis);
+  }
+  Dims permuted_strides;
+  for (int64_t axis : order) permuted_strides.push_back(axis < 0 ? stride : strides[axis]);
+  return dnnl::memory::desc(dims, dtype, permuted_strides);
+}
+
+void OneDnnRunner::argument(int id, dnnl::memory::desc given, dnnl::memory::desc wanted, bool is_result) {
+  Argument argument{id, given, wanted, is_result, std::nullopt};
+  if (given != wanted) {
+    const auto& [from, to] = is_result ? std::pair(wanted, given) : std::pair(given, wanted);
+    dnnl::primitive_attr attributes;
+    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    argument.reorder = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), from, engine(), to));
+    argument.offset = scratch_bytes_;
+    scratch_bytes_ += align_up(wanted.get_size());
+  }
+  arguments_.push_back(std::move(argument));
+}
+
+void OneDnnRunner::finish(dnnl::primitive primitive, const dnnl::memory::desc& scratchpad,
+                          const std::string& name) {
+  primitive_ = std::move(primitive);
+  scratchpad_ = scratchpad;
+  scratchpad_offset_ = scratch_bytes_;
+  scratch_bytes_ += align_up(scratchpad.get_size());
+  name_ = "oneDNN " + name;
+}
+
+void OneDnnRunner::run(void* const* data, std::byte* scratch) const {
+  std::unordered_map<int, dnnl::memory> bound;
+  for (size_t i = 0; i < arguments_.size(); i++) {
+    const Argument& a = arguments_[i];
+    void* own = a.reorder ? static_cast<void*>(scratch + a.offset) : data[i];
+    dnnl::memory memory(a.wanted, engine(), own);
+    if (a.reorder && !a.is_result) {
+      dnnl::memory given(a.given, engine(), data[i]);
+      a.reorder->execute(stream(), given, memory);
+    }
+    bound.emplace(a.id, std::move(memory));
+  }
+  bound.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, engine(), scratch + scratchpad_offset_));
+  primitive_.execute(stream(), bound);
+  for (size_t i = 0; i < arguments_.size(); i++) {
+    const Argument& a = arguments_[i];
+    if (!a.reorder || !a.is_result) continue;
+    dnnl::memory given(a.given, engine(), data[i]);
+    a.reorder->execute(stream(), bound.at(a.id), given);
+  }
+}
+
+std::string onednn_version() {
+  const dnnl::version_t* v = dnnl::version();
+  return "oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
+}
+
+}  // namespace jax_mps::cpu
+
+#else
+
+namespace jax_mps::cpu {
+std::string onednn_version() { return "without oneDNN"; }
+}  // namespace jax_mps::cpu
+
+#endif

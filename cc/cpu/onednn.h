@@ -1,0 +1,59 @@
+// What the kernels share that are built on oneDNN.
+#pragma once
+
+#include <string>
+
+#ifdef JAX_MPS_ONEDNN
+#include <dnnl.hpp>
+#include <optional>
+#include <vector>
+
+#include "../kernel.h"
+
+namespace jax_mps::cpu {
+
+using Dims = dnnl::memory::dims;
+
+dnnl::engine& engine();
+dnnl::stream& stream();  // of the calling thread
+
+// The oneDNN name of a dtype, or nothing where it has none that its CPU kernels run natively.
+std::optional<dnnl::memory::data_type> onednn_dtype(DType dtype);
+
+// Row-major strides of `dims` after a permutation: axis i of the result is axis order[i] of the array in memory.
+dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtype, const Dims& dims,
+                            const Dims& order);
+
+// Runs a primitive, reordering the arguments that it wants in a layout of its own through the scratch memory.
+class OneDnnRunner {
+ public:
+  // `given` is how the caller's array lies in memory, `wanted` how the primitive wants it.
+  void argument(int id, dnnl::memory::desc given, dnnl::memory::desc wanted, bool is_result);
+  void finish(dnnl::primitive primitive, const dnnl::memory::desc& scratchpad, const std::string& name);
+
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  const std::string& name() const { return name_; }
+  // `data[i]` is the array of the i-th argument() call.
+  void run(void* const* data, std::byte* scratch) const;
+
+ private:
+  struct Argument {
+    int id;
+    dnnl::memory::desc given, wanted;
+    bool is_result;
+    std::optional<dnnl::reorder> reorder;
+    size_t offset = 0;
+  };
+  std::vector<Argument> arguments_;
+  dnnl::primitive primitive_;
+  dnnl::memory::desc scratchpad_;
+  size_t scratchpad_offset_ = 0, scratch_bytes_ = 0;
+  std::string name_;
+};
+
+}  // namespace jax_mps::cpu
+#endif
+
+namespace jax_mps::cpu {
+std::string onednn_version();  // "oneDNN 3.2.0", or "without oneDNN"
+}

@@ -1,0 +1,86 @@
+// The one custom call and the module that hands it to Python.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "cpu/device.h"
+#include "executable.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace nb = nanobind;
+namespace ffi = xla::ffi;
+
+namespace jax_mps {
+namespace {
+
+constexpr size_t kInline = 64;  // buffers bound without a heap allocation
+
+// A buffer as large as its value, or nullptr with `error` set.
+void* bind(ffi::AnyBuffer buffer, const TensorType& type, std::string& error) {
+  if (buffer.size_bytes() != type.bytes())
+    error = "a buffer of " + std::to_string(buffer.size_bytes()) + " bytes is bound to " + type.text();
+  return buffer.untyped_data();
+}
+
+ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view text) {
+  try {
+    auto executable = compile_cached(text);
+    const Program& program = executable->program();
+    if (args.size() != program.inputs.size() || rets.size() != program.outputs.size())
+      return ffi::Error::InvalidArgument("jax_mps: the program takes " +
+                                         std::to_string(program.inputs.size()) + " inputs and gives " +
+                                         std::to_string(program.outputs.size()) + " outputs, but the call has " +
+                                         std::to_string(args.size()) + " and " + std::to_string(rets.size()));
+    const void* inline_in[kInline];
+    void* inline_out[kInline];
+    std::vector<const void*> heap_in(args.size() > kInline ? args.size() : 0);
+    std::vector<void*> heap_out(rets.size() > kInline ? rets.size() : 0);
+    const void** in = heap_in.empty() ? inline_in : heap_in.data();
+    void** out = heap_out.empty() ? inline_out : heap_out.data();
+    std::string error;
+    for (size_t i = 0; i < args.size(); i++)
+      in[i] = bind(*args.get<ffi::AnyBuffer>(i), program.values[program.inputs[i]].type, error);
+    for (size_t i = 0; i < rets.size(); i++)
+      out[i] = bind(**rets.get<ffi::AnyBuffer>(i), program.values[program.outputs[i]].type, error);
+    if (!error.empty()) return ffi::Error::InvalidArgument("jax_mps: " + error);
+    executable->run(in, out);
+    return ffi::Error::Success();
+  } catch (const ProgramError& error) {
+    return ffi::Error::InvalidArgument(std::string("jax_mps: ") + error.what());
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(std::string("jax_mps: ") + error.what());
+  }
+}
+
+XLA_FFI_DEFINE_HANDLER(kRun, run,
+                       ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<std::string_view>("program"));
+
+}  // namespace
+}  // namespace jax_mps
+
+NB_MODULE(_ext, m) {
+  using namespace jax_mps;
+  m.doc() = "The native half of jax_mps.";
+  m.def("target", [] { return nb::capsule(reinterpret_cast<void*>(kRun), "xla._CUSTOM_CALL_TARGET"); });
+  m.def(
+      "implementations", [](const std::string& text) { return compile_cached(text)->implementations(); },
+      nb::arg("text"),
+      "Compiles a program and names the implementation of each step; ValueError with the reason if one has none.");
+  m.def("cache_info", [] {
+    CacheInfo info = cache_info();
+    nb::dict d;
+    d["count"] = info.count, d["bytes"] = info.bytes, d["limit"] = info.limit;
+    d["hits"] = info.hits, d["misses"] = info.misses, d["arena_bytes"] = info.arena_bytes;
+    return d;
+  });
+  m.def("set_cache_limit", &set_cache_limit, nb::arg("programs"));
+  m.def("clear_cache", &clear_cache);
+  m.def("versions", &cpu::versions);
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const ProgramError& error) {
+      PyErr_SetString(PyExc_ValueError, error.what());
+    }
+  });
+}

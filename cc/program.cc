@@ -1,0 +1,307 @@
+// The parser of the text form.
+#include "program.h"
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <unordered_map>
+
+namespace jax_mps {
+namespace {
+
+struct DTypeRow {
+  DType dtype;
+  std::string_view name;
+  size_t size;
+};
+constexpr DTypeRow kDTypes[] = {
+    {DType::f32, "f32", 4}, {DType::bf16, "bf16", 2}, {DType::f16, "f16", 2},  {DType::s32, "s32", 4},
+    {DType::u32, "u32", 4}, {DType::u8, "u8", 1},     {DType::pred, "pred", 1}};
+
+constexpr int64_t kMaxElements = int64_t{1} << 48;  // far above memory, far below overflow
+constexpr size_t kMaxDepth = 16;                    // of nested attribute lists
+
+// Reads one line from left to right; every failure names what was expected and what stands there.
+class Cursor {
+ public:
+  explicit Cursor(std::string_view line) : rest_(line) { skip_spaces(); }
+
+  bool done() const { return rest_.empty(); }
+
+  bool accept(std::string_view token) {
+    if (!rest_.starts_with(token)) return false;
+    rest_.remove_prefix(token.size());
+    skip_spaces();
+    return true;
+  }
+
+  void expect(std::string_view token) {
+    if (!accept(token)) fail("expected '" + std::string(token) + "'");
+  }
+
+  std::string word() {
+    size_t n = 0;
+    while (n < rest_.size() && (std::isalnum(static_cast<unsigned char>(rest_[n])) || rest_[n] == '_'))
+      n++;
+    if (n == 0) fail("expected a name");
+    std::string word(rest_.substr(0, n));
+    rest_.remove_prefix(n);
+    skip_spaces();
+    return word;
+  }
+
+  int64_t integer() {
+    int64_t value = 0;
+    auto [end, error] = std::from_chars(rest_.data(), rest_.data() + rest_.size(), value);
+    if (error != std::errc()) fail("expected an integer");
+    advance_to(end);
+    return value;
+  }
+
+  int value_name() {
+    expect("%");
+    int64_t name = integer();
+    if (name < 0 || name > std::numeric_limits<int>::max()) fail("value number out of range");
+    return static_cast<int>(name);
+  }
+
+  TensorType type() {
+    std::string name = word();
+    auto row = std::ranges::find(kDTypes, name, &DTypeRow::name);
+    if (row == std::end(kDTypes)) fail("unknown dtype '" + name + "'");
+    TensorType type{row->dtype, {}};
+    expect("[");
+    int64_t elements = 1;
+    while (!accept("]")) {
+      if (!type.shape.empty()) expect(",");
+      int64_t dim = integer();
+      if (dim < 0 || dim > kMaxElements || (elements > 0 && dim > kMaxElements / elements))
+        fail("dimension " + std::to_string(dim) + " out of range");
+      elements *= dim;
+      type.shape.push_back(dim);
+    }
+    return type;
+  }
+
+  Attribute attribute(size_t depth = 0) {
+    if (depth > kMaxDepth) fail("attribute lists nested too deeply");
+    if (accept("true")) return Attribute(true);
+    if (accept("false")) return Attribute(false);
+    if (accept("\"")) {
+      size_t end = rest_.find('"');
+      if (end == std::string_view::npos) fail("string without end");
+      std::string text(rest_.substr(0, end));
+      rest_.remove_prefix(end + 1);
+      skip_spaces();
+      return Attribute(std::move(text));
+    }
+    if (accept("[")) {
+      List items;
+      while (!accept("]")) {
+        if (!items.empty()) expect(",");
+        items.push_back(attribute(depth + 1));
+      }
+      return Attribute(std::move(items));
+    }
+    return number();
+  }
+
+  [[noreturn]] void fail(const std::string& what) const {
+    throw ProgramError(what + (rest_.empty() ? " at the end of the line"
+                                             : " at '" + std::string(rest_.substr(0, 24)) + "'"));
+  }
+
+ private:
+  Attribute number() {
+    const char* begin = rest_.data();
+    const char* end = begin + rest_.size();
+    int64_t integer = 0;
+    double real = 0;
+    auto as_integer = std::from_chars(begin, end, integer);
+    auto as_real = std::from_chars(begin, end, real);
+    if (as_real.ec != std::errc()) fail("expected an attribute value");
+    advance_to(as_real.ptr);
+    if (as_integer.ec == std::errc() && as_integer.ptr == as_real.ptr) return Attribute(integer);
+    return Attribute(real);
+  }
+
+  void advance_to(const char* end) {
+    rest_.remove_prefix(end - rest_.data());
+    skip_spaces();
+  }
+  void skip_spaces() {
+    while (!rest_.empty() && rest_.front() == ' ') rest_.remove_prefix(1);
+  }
+
+  std::string_view rest_;
+};
+
+class Parser {
+ public:
+  void line(std::string_view text) {
+    Cursor cursor(text);
+    if (cursor.done()) return;
+    if (returned_) cursor.fail("statement after 'return'");
+    if (cursor.accept("input ")) {
+      do program_.inputs.push_back(define(cursor, /*may_have_offset=*/false));
+      while (cursor.accept(","));
+    } else if (cursor.accept("return ")) {
+      do program_.outputs.push_back(use(cursor));
+      while (cursor.accept(","));
+      returned_ = true;
+    } else {
+      step(cursor);
+    }
+    if (!cursor.done()) cursor.fail("unexpected text");
+  }
+
+  Program finish() {
+    if (!returned_) throw ProgramError("the program has no 'return' line");
+    std::vector<bool> bound(program_.values.size());
+    for (int value : program_.inputs) bound[value] = true;
+    for (int value : program_.outputs) bound[value] = true;
+    for (size_t i = 0; i < program_.values.size(); i++) {
+      const Value& value = program_.values[i];
+      if (bound[i]) continue;
+      if (value.offset < 0 && value.type.elements() > 0)
+        throw ProgramError("an intermediate of type " + value.type.text() + " has no offset");
+      program_.arena_bytes = std::max(program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
+    }
+    return std::move(program_);
+  }
+
+ private:
+  int define(Cursor& cursor, bool may_have_offset) {
+    int name = cursor.value_name();
+    cursor.expect(":");
+    Value value{cursor.type()};
+    if (may_have_offset && cursor.accept("@")) {
+      value.offset = cursor.integer();
+      if (value.offset < 0 || value.offset % 64 != 0 || value.offset > kMaxElements)
+        cursor.fail("offset " + std::to_string(value.offset) + " is not a multiple of 64");
+    }
+    int index = static_cast<int>(program_.values.size());
+    if (!index_of_.emplace(name, index).second)
+      cursor.fail("%" + std::to_string(name) + " is defined twice");
+    program_.values.push_back(std::move(value));
+    return index;
+  }
+
+  int use(Cursor& cursor) {
+    int name = cursor.value_name();
+    auto found = index_of_.find(name);
+    if (found == index_of_.end()) cursor.fail("%" + std::to_string(name) + " is not defined");
+    return found->second;
+  }
+
+  void step(Cursor& cursor) {
+    Step step;
+    std::vector<int> results;
+    // The results' names are bound after the operands are read: a node cannot read itself.
+    size_t first = program_.values.size();
+    do results.push_back(define(cursor, /*may_have_offset=*/true));
+    while (cursor.accept(","));
+    cursor.expect("=");
+    step.node.op = cursor.word();
+    cursor.expect("(");
+    while (!cursor.accept(")")) {
+      if (!step.operands.empty()) cursor.expect(",");
+      int operand = use(cursor);
+      if (operand >= static_cast<int>(first)) cursor.fail("a node reads its own result");
+      step.operands.push_back(operand);
+    }
+    if (cursor.accept("{")) {
+      bool first_attribute = true;
+      while (!cursor.accept("}")) {
+        if (!first_attribute) cursor.expect(",");
+        first_attribute = false;
+        std::string name = cursor.word();
+        cursor.expect("=");
+        step.node.attributes.set(std::move(name), cursor.attribute());
+      }
+    }
+    step.results = std::move(results);
+    for (int value : step.operands) step.node.in.push_back(program_.values[value].type);
+    for (int value : step.results) step.node.out.push_back(program_.values[value].type);
+    program_.steps.push_back(std::move(step));
+  }
+
+  Program program_;
+  std::unordered_map<int, int> index_of_;
+  bool returned_ = false;
+};
+
+}  // namespace
+
+size_t size_of(DType dtype) { return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->size; }
+std::string_view name_of(DType dtype) { return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->name; }
+
+int64_t TensorType::elements() const {
+  int64_t count = 1;
+  for (int64_t dim : shape) count *= dim;
+  return count;
+}
+
+std::string TensorType::text() const {
+  std::string text(name_of(dtype));
+  text += '[';
+  for (size_t i = 0; i < shape.size(); i++) text += (i ? "," : "") + std::to_string(shape[i]);
+  return text + ']';
+}
+
+template <class T>
+const T& Attributes::get(const std::string& name, const char* kind) const {
+  auto found = values_.find(name);
+  if (found == values_.end()) throw ProgramError("attribute '" + name + "' is missing");
+  const T* value = std::get_if<T>(&found->second);
+  if (!value) throw ProgramError("attribute '" + name + "' must be " + kind);
+  return *value;
+}
+
+bool Attributes::boolean(const std::string& name) const { return get<bool>(name, "true or false"); }
+int64_t Attributes::integer(const std::string& name) const { return get<int64_t>(name, "an integer"); }
+const std::string& Attributes::string(const std::string& name) const {
+  return get<std::string>(name, "a string");
+}
+const List& Attributes::list(const std::string& name) const { return get<List>(name, "a list"); }
+
+double Attributes::number(const std::string& name) const {
+  auto found = values_.find(name);
+  if (found != values_.end())
+    if (const int64_t* value = std::get_if<int64_t>(&found->second)) return static_cast<double>(*value);
+  return get<double>(name, "a number");
+}
+
+std::vector<int64_t> Attributes::integers(const std::string& name) const {
+  std::vector<int64_t> flat;  // [[a,b],[c,d]] reads as a, b, c, d
+  auto visit = [&](auto& self, const List& items) -> void {
+    for (const Attribute& item : items) {
+      if (const int64_t* value = std::get_if<int64_t>(&item))
+        flat.push_back(*value);
+      else if (const List* inner = std::get_if<List>(&item))
+        self(self, *inner);
+      else
+        throw ProgramError("attribute '" + name + "' must be a list of integers");
+    }
+  };
+  visit(visit, list(name));
+  return flat;
+}
+
+Program parse_program(std::string_view text) {
+  Parser parser;
+  int number = 0;
+  while (!text.empty()) {
+    number++;
+    size_t end = std::min(text.find('\n'), text.size());
+    try {
+      parser.line(text.substr(0, end));
+    } catch (const ProgramError& error) {
+      throw ProgramError("line " + std::to_string(number) + ": " + error.what());
+    }
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+  return parser.finish();
+}
+
+}  // namespace jax_mps

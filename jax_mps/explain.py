@@ -1,0 +1,86 @@
+"""What runs where: each op of a function, the device and implementation it gets, or the reason why it is on XLA."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from jax_mps._compat import jaxprs_in_params
+from jax_mps.device import device
+from jax_mps.primitive import OPS
+
+# Calls and loops: what counts is inside them.
+_CONTAINERS = {"jit", "pjit", "closed_call", "custom_vjp_call", "custom_jvp_call", "remat2", "checkpoint"}
+
+
+class Row(NamedTuple):
+    """One kind of op of the function: as it is called, how often, and where it runs."""
+
+    op: str
+    types: str  # "f32[8,4] -> f32[8,2]"
+    count: int  # equations; a loop's body counts once
+    device: str  # "cpu" or "xla"
+    implementation: str  # its name, or for XLA the reason
+
+
+class Explanation(tuple[Row, ...]):
+    """The rows, as a table when printed."""
+
+    def __str__(self) -> str:
+        head = Row("op", "types", "count", "device", "implementation or reason")  # type: ignore[arg-type]
+        rows = [tuple(map(str, row)) for row in (head, *self)]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Tells for each op of `function(*args, **kwargs)` which implementation runs it, without running it.
+
+    Args:
+        function: any JAX function, compiled with jax.jit or not, a gradient or a whole training step.
+        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype.
+
+    Returns:
+        A table of rows (op, types, count, device, implementation). jax_mps's ops come first, each with the name of
+        its implementation or the reason why XLA runs it; the ops of JAX itself follow, which XLA always runs.
+
+    Example:
+        >>> import jax.numpy as jnp, jax_mps as mps
+        >>> mps.explain(mps.relu, jnp.ones(8))[0].op
+        'neuron'
+    """
+    closed = jax.make_jaxpr(function)(*args, **kwargs)
+    own: Counter[tuple[str, str, str, str]] = Counter()
+    other: Counter[str] = Counter()
+    for equation in _equations(closed.jaxpr):
+        op = OPS.get(equation.primitive.name)
+        if op is None:
+            other[equation.primitive.name] += 1
+            continue
+        operands, results = ([v.aval for v in vs] for vs in (equation.invars, equation.outvars))
+        text, words = op.placement(operands, results, equation.params)
+        types = f"{_types(operands)} -> {_types(results)}"
+        own[op.name, types, device() if text else "xla", words] += 1
+    rows = [Row(name, types, n, where, words) for (name, types, where, words), n in own.items()]
+    rows += [Row(name, "", n, "xla", "an op of JAX") for name, n in other.most_common()]
+    return Explanation(rows)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        inner = list(jaxprs_in_params(equation.params))
+        if not inner or equation.primitive.name not in _CONTAINERS:
+            yield equation
+        for body in inner:
+            yield from _equations(body)
+
+
+def _types(avals: list[Any]) -> str:
+    shown = [a.str_short(short_dtypes=True) for a in avals[:4]]
+    return ", ".join(shown + [f"... {len(avals) - 4} more"] * (len(avals) > 4))

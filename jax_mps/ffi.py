@@ -1,0 +1,79 @@
+"""The one XLA custom call: registration at first use, and what its device says of a program."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jax_mps._compat import mlir
+
+_TARGET = "jax_mps"
+
+
+@functools.cache
+def native() -> Any:
+    """The native module, with its custom call registered."""
+    from jax_mps import _ext
+
+    jax.ffi.register_ffi_target(_TARGET, _ext.target(), platform="cpu")
+    return _ext
+
+
+def implementations(text: str) -> list[str]:
+    """The device's implementation of each step of a program; ValueError with the reason if one has none."""
+    return native().implementations(text)
+
+
+def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any]) -> Any:
+    """Lowers to the custom call that runs the program."""
+    native()
+    return jax.ffi.ffi_lowering(_TARGET)(ctx, *operands, program=text)
+
+
+def call(text: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:
+    """Runs a program on arrays: `results` gives the shapes and dtypes of its outputs."""
+    native()
+    return list(jax.ffi.ffi_call(_TARGET, tuple(results))(*operands, program=text))
+
+
+class CacheInfo(NamedTuple):
+    """The cache of compiled programs, and the working memory kept between calls."""
+
+    count: int  # compiled programs
+    bytes: int  # an estimate of what they keep
+    limit: int  # programs kept at most, least recently used out first
+    hits: int
+    misses: int
+    arena_bytes: int  # working memory kept for the next call
+
+
+def cache_info() -> CacheInfo:
+    """How many compiled programs are kept, how large they are, and how much working memory waits for reuse.
+
+    Example:
+        >>> import jax_mps as mps
+        >>> mps.cache_info().limit
+        1024
+    """
+    return CacheInfo(**native().cache_info())
+
+
+def set_cache_limit(programs: int) -> None:
+    """Keeps at most `programs` compiled programs (1024 at the start), least recently used out first.
+
+    Raises:
+        ValueError: if `programs` is below 1.
+    """
+    if programs < 1:
+        raise ValueError(
+            f"set_cache_limit: programs must be at least 1, but got {programs}. Use clear_cache to empty it."
+        )
+    native().set_cache_limit(programs)
+
+
+def clear_cache() -> None:
+    """Drops every compiled program and all working memory that waits for reuse; both come back on demand."""
+    native().clear_cache()

@@ -1,0 +1,182 @@
+"""How an op becomes a JAX primitive: the only place with JAX machinery.
+
+An `Op` is made from its *meaning*, a JAX function of the operands and of static attributes. The meaning gives the
+shapes, runs where no kernel does, and is what tests compare kernels with. Reverse-mode gradients come from the op's
+gradient rule or, without one, from JAX's differentiation of the meaning.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jax_mps import ffi
+from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval, vary_together
+from jax_mps.device import device
+from jax_mps.program import Program
+
+Arrays = tuple[Any, ...]
+Attributes = tuple[tuple[str, Any], ...]  # sorted items: hashable
+Batching = Literal["merge", "prepend", "loop"]
+
+OPS: dict[str, Op] = {}  # by primitive name, for explain and graph
+
+
+class Op:
+    """A primitive with a meaning, shapes, lowering, batching and a reverse-mode gradient.
+
+    Args:
+        name: the op's name in programs.
+        meaning: `meaning(*operands, **attributes)`, an array or a tuple of arrays.
+        batch: the operands whose leading axis is the batch, as it is for every result.
+        vmap: how vmap over those operands alone becomes one call. "merge" folds the new axis into the leading
+            one, "prepend" puts it before (for ops that map over any leading axes). All else runs as a loop.
+    """
+
+    def __init__(self, name: str, meaning: Callable, batch: Sequence[int] = (), vmap: Batching = "loop"):
+        self.name, self.meaning = name, meaning
+        self._batch, self._vmap = frozenset(batch), vmap
+        self._gradient: Callable | None = None
+        self._forward: Callable | None = None
+        self._primitive = Primitive(f"mps_{name}")
+        self._primitive.multiple_results = True
+        self._primitive.def_abstract_eval(self._abstract)
+        self._primitive.def_impl(self._run_eagerly)
+        mlir.register_lowering(self._primitive, self._lower_to_jax)
+        mlir.register_lowering(self._primitive, self._lower_to_device, platform="cpu")
+        batching.primitive_batchers[self._primitive] = self._batch_rule
+        self._differentiable = jax.custom_vjp(self._bind, nondiff_argnums=(0,))
+        self._differentiable.defvjp(self._vjp_forward, self._vjp_backward)
+        OPS[self._primitive.name] = self
+
+    def __call__(self, *operands: Any, **attributes: Any) -> Any:
+        """Applies the op; gives an array, or a tuple of them as the meaning does."""
+        results = self._differentiable(tuple(sorted(attributes.items())), *vary_together(operands))
+        return results[0] if len(results) == 1 else results
+
+    def gradient(self, rule: Callable) -> Callable:
+        """Sets `rule(residuals, cotangents, **attributes)` -> a cotangent or None for each operand.
+
+        The residuals are `(operands, results)` unless a forward rule says otherwise.
+        """
+        self._gradient = rule
+        return rule
+
+    def forward(self, rule: Callable) -> Callable:
+        """Sets `rule(*operands, **attributes)` -> (results, residuals), run in place of the op when differentiated."""
+        self._forward = rule
+        return rule
+
+    def program(self, operands: Sequence[Any], results: Sequence[Any], attributes: dict[str, Any]) -> Program:
+        """The program of this op alone; TypeError where programs lack a dtype."""
+        return Program.of_op(self.name, operands, results, attributes)
+
+    def placement(self, operands: Sequence[Any], results: Sequence[Any], attributes: dict[str, Any]) -> tuple[str, str]:
+        """The text of the program that the device runs, or "", and its implementation's name or the reason why not."""
+        if device() == "reference":
+            return "", "the device is 'reference'"
+        try:
+            text = self.program(operands, results, attributes).text()
+            return text, ffi.implementations(text)[0]
+        except (TypeError, ValueError) as reason:
+            return "", str(reason)
+
+    # From here on: what JAX calls.
+
+    def _bind(self, attributes: Attributes, *operands: Any) -> Arrays:
+        return tuple(self._primitive.bind(*operands, **dict(attributes)))
+
+    def _results(self, *operands: Any, **attributes: Any) -> Arrays:
+        results = self.meaning(*operands, **attributes)
+        return results if isinstance(results, tuple) else (results,)
+
+    def _abstract(self, *avals: Any, **attributes: Any) -> list[Any]:
+        types = tuple((a.shape, a.dtype) for a in avals)
+        shapes = _result_types(self._results, types, tuple(sorted(attributes.items())))
+        return [result_aval(shape, dtype, avals) for shape, dtype in shapes]
+
+    def _run_eagerly(self, *operands: Any, **attributes: Any) -> Any:
+        with jax.disable_jit(False):
+            return _jitted(self._primitive, tuple(sorted(attributes.items())))(*operands)
+
+    def _lower_to_jax(self, ctx: mlir.LoweringRuleContext, *operands: Any, **attributes: Any) -> Any:
+        return lower_with_jax(ctx, self._results, operands, attributes)
+
+    def _lower_to_device(self, ctx: mlir.LoweringRuleContext, *operands: Any, **attributes: Any) -> Any:
+        text, _ = self.placement(ctx.avals_in, ctx.avals_out, attributes)
+        if not text:
+            return self._lower_to_jax(ctx, *operands, **attributes)
+        return ffi.lower(ctx, text, operands)
+
+    def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
+        if self._forward is not None:
+            results, residuals = self._forward(*operands, **dict(attributes))
+            return (results if isinstance(results, tuple) else (results,)), residuals
+        results = self._differentiable(attributes, *operands)  # not _bind: it may be differentiated again
+        return results, (operands, results)
+
+    def _vjp_backward(self, attributes: Attributes, residuals: Any, cotangents: Arrays) -> Arrays:
+        if self._gradient is not None:
+            return tuple(self._gradient(residuals, cotangents, **dict(attributes)))
+        operands, _ = residuals
+        return self.meaning_vjp(operands, cotangents, **dict(attributes))
+
+    def meaning_vjp(self, operands: Arrays, cotangents: Arrays, **attributes: Any) -> Arrays:
+        """JAX's own gradient of the meaning; None for operands that are not floating."""
+        floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in operands]
+
+        def of_floating(*some: Any) -> Arrays:
+            rest = iter(some)
+            return self._results(
+                *(next(rest) if f else x for f, x in zip(floating, operands, strict=True)), **attributes
+            )
+
+        _, pull = jax.vjp(of_floating, *(x for f, x in zip(floating, operands, strict=True) if f))
+        gradients = iter(pull(cotangents))
+        return tuple(next(gradients) if f else None for f in floating)
+
+    def _batch_rule(self, operands: Arrays, dims: Sequence[Any], **attributes: Any) -> tuple[list[Any], list[int]]:
+        size = next(x.shape[d] for x, d in zip(operands, dims, strict=True) if d is not None)
+        batched = [d is not None for d in dims]
+        front = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims, strict=True)]
+        if self._vmap == "loop" or any(b and i not in self._batch for i, b in enumerate(batched)):
+            results = self._loop(front, batched, attributes)
+            return results, [0] * len(results)
+        for i in self._batch:
+            if i < len(front) and not batched[i]:
+                front[i] = jnp.broadcast_to(front[i], (size, *front[i].shape))
+        if self._vmap == "prepend":
+            results = self._primitive.bind(*front, **attributes)
+            return results, [0] * len(results)
+        count = front[min(self._batch)].shape[1]
+        merged = [x.reshape(size * count, *x.shape[2:]) if i in self._batch else x for i, x in enumerate(front)]
+        results = self._primitive.bind(*merged, **attributes)
+        return [y.reshape(size, count, *y.shape[1:]) for y in results], [0] * len(results)
+
+    def _loop(self, front: Sequence[Any], batched: Sequence[bool], attributes: dict[str, Any]) -> list[Any]:
+        def one(mapped: Sequence[Any]) -> Any:
+            rest = iter(mapped)
+            operands = vary_together(tuple(next(rest) if b else x for b, x in zip(batched, front, strict=True)))
+            return self._primitive.bind(*operands, **attributes)
+
+        return list(jax.lax.map(one, [x for b, x in zip(batched, front, strict=True) if b]))
+
+
+def op(name: str, batch: Sequence[int] = (), vmap: Batching = "loop") -> Callable[[Callable], Op]:
+    """Makes an `Op` of the meaning that it decorates."""
+    return lambda meaning: Op(name, meaning, batch, vmap)
+
+
+@functools.lru_cache(maxsize=4096)
+def _result_types(results: Callable, types: Sequence[Any], attributes: Attributes) -> list[tuple[Any, Any]]:
+    structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in types]
+    return [(y.shape, y.dtype) for y in jax.eval_shape(functools.partial(results, **dict(attributes)), *structs)]
+
+
+@functools.lru_cache(maxsize=4096)
+def _jitted(primitive: Primitive, attributes: Attributes) -> Callable:
+    return jax.jit(functools.partial(primitive.bind, **dict(attributes)))

@@ -1,0 +1,117 @@
+"""The program: nodes over typed values, and the text form that is cached, printed and sent to the device.
+
+::
+
+    input %0: f32[64,28,28,1], %1: f32[5,5,1,32]
+    %2: f32[64,28,28,32] = conv(%0, %1) {groups=1, padding=[[2,2],[2,2]], strides=[1,1]}
+    return %2
+
+One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+_DTYPES = {
+    "float32": "f32",
+    "bfloat16": "bf16",
+    "float16": "f16",
+    "int32": "s32",
+    "uint32": "u32",
+    "uint8": "u8",
+    "bool": "pred",
+}
+
+
+@dataclass(frozen=True)
+class Type:
+    """A dtype in the program's words ("f32") and a shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, x: Any) -> Type:
+        """The type of anything with a shape and a dtype; TypeError for a dtype that programs do not have."""
+        name = np.dtype(x.dtype).name
+        if name not in _DTYPES:
+            raise TypeError(f"programs have no dtype {name}")
+        if not all(isinstance(dim, int) for dim in x.shape):
+            raise TypeError(f"programs have no symbolic shape {x.shape}")
+        return cls(_DTYPES[name], tuple(x.shape))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+@dataclass
+class Value:
+    """One typed value; `offset` is its place in the arena, None for inputs and outputs."""
+
+    name: int
+    type: Type
+    offset: int | None = None
+
+    def __str__(self) -> str:
+        return f"%{self.name}"
+
+    def definition(self) -> str:
+        """The value as it is defined: name, type, offset."""
+        return f"%{self.name}: {self.type}" + ("" if self.offset is None else f" @{self.offset}")
+
+
+@dataclass
+class Node:
+    """One op applied to values."""
+
+    op: str
+    operands: list[Value]
+    results: list[Value]
+    attributes: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        attributes = ", ".join(f"{k}={_attribute(v)}" for k, v in sorted(self.attributes.items()) if v is not None)
+        line = f"{', '.join(r.definition() for r in self.results)} = {self.op}({', '.join(map(str, self.operands))})"
+        return line + (f" {{{attributes}}}" if attributes else "")
+
+
+@dataclass
+class Program:
+    """Inputs, nodes in order of execution, outputs."""
+
+    inputs: list[Value] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+
+    @classmethod
+    def of_op(cls, op: str, operands: Sequence[Any], results: Sequence[Any], attributes: Mapping[str, Any]) -> Program:
+        """The program of one node; operands and results are anything with shape and dtype."""
+        types = [Type.of(x) for x in (*operands, *results)]
+        values = [Value(name, type_) for name, type_ in enumerate(types)]
+        inputs, outputs = values[: len(operands)], values[len(operands) :]
+        return cls(inputs, [Node(op, inputs, outputs, attributes)], outputs)
+
+    def text(self) -> str:
+        """The text form."""
+        lines = [f"input {', '.join(v.definition() for v in self.inputs)}"] if self.inputs else []
+        lines += map(str, self.nodes)
+        lines.append(f"return {', '.join(map(str, self.outputs))}")
+        return "\n".join(lines)
+
+
+def _attribute(value: Any) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return repr(value)
+        case str():
+            return f'"{value}"'
+        case tuple() | list():
+            return f"[{','.join(map(_attribute, value))}]"
+    raise TypeError(f"an attribute is a bool, int, float, str or a tuple of them, but got {value!r}")

@@ -1,0 +1,36 @@
+"""The strict run: no silent promotion of dtypes or ranks, warnings are errors."""
+
+import jax
+import pytest
+
+jax.config.update("jax_disable_most_optimizations", True)  # XLA compiles faster; kernels are as they are
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")
+
+
+NATIVE = ["cpu"]  # the devices with kernels of their own
+
+
+def _on(name):
+    import jax_mps as mps
+
+    with mps.set_device(name):
+        yield name
+
+
+# Of module scope, so that pytest groups the tests by device: a change of device clears JAX's caches.
+@pytest.fixture(scope="module", params=[*NATIVE, "reference"])
+def device(request):
+    """Every device in turn."""
+    yield from _on(request.param)
+
+
+@pytest.fixture(scope="module", params=NATIVE)
+def native(request):
+    """Every device with kernels of its own."""
+    yield from _on(request.param)

@@ -1,0 +1,147 @@
+"""Every case of the table, on every device: value and gradient against float64, transformations, dtypes."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import CASES, Case
+from jax.test_util import check_grads
+
+import jax_mps as mps
+
+HALF_TOLERANCE = {jnp.float16: 4e-3, jnp.bfloat16: 3e-2}
+
+
+def operands_of(case: Case) -> list[np.ndarray]:
+    rng = np.random.default_rng(zlib.crc32(case.name.encode()))
+    return [rng.standard_normal(o) if isinstance(o, tuple) else np.asarray(o(rng)) for o in case.operands]
+
+
+def cast(operands, dtype):
+    return [jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else x.dtype) for x in operands]
+
+
+def differentiable(operands) -> tuple[int, ...]:
+    return tuple(i for i, x in enumerate(operands) if np.issubdtype(x.dtype, np.floating))
+
+
+def as_tuple(results):
+    return results if isinstance(results, tuple) else (results,)
+
+
+def scalar(function):
+    """A smooth scalar of all results, so that every cotangent is a different number."""
+
+    def total(*operands):
+        floating = (
+            y.astype(jnp.float64 if y.dtype == jnp.float64 else jnp.float32) for y in as_tuple(function(*operands))
+        )
+        return sum(jnp.sum(jnp.sin(y * 0.7 + 0.3)) for y in floating)
+
+    return total
+
+
+@functools.cache
+def truth(case_name: str):
+    """Values and gradients in float64."""
+    case = next(c for c in CASES if c.name == case_name)
+    with jax.enable_x64(True):
+        operands = cast(operands_of(case), jnp.float64)
+        values = as_tuple(case.function(*operands))
+        gradients = jax.grad(scalar(case.function), differentiable(operands))(*operands)
+        return [np.asarray(v) for v in values], [np.asarray(g) for g in gradients]
+
+
+def assert_near(got, wanted, tolerance):
+    assert got.shape == wanted.shape
+    error = np.abs(np.asarray(got, np.float64) - wanted)
+    assert np.all(np.isfinite(error)) and error.max(initial=0) <= tolerance * max(1, np.abs(wanted).max(initial=0))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+class TestOp:
+    def test_value_and_gradient(self, device, case):
+        values, gradients = truth(case.name)
+        operands = cast(operands_of(case), jnp.float32)
+        for got, wanted in zip(as_tuple(case.function(*operands)), values, strict=True):
+            assert got.dtype in (jnp.float32, jnp.int32)
+            assert_near(got, wanted, case.tolerance)
+        argnums = differentiable(operands)
+        got_value, got_gradients = jax.jit(jax.value_and_grad(scalar(case.function), argnums))(*operands)
+        assert np.isfinite(got_value)
+        for got, wanted in zip(got_gradients, gradients, strict=True):
+            assert_near(got, wanted, 5 * case.tolerance)
+
+    @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16], ids=["float16", "bfloat16"])
+    def test_half_precision(self, case, native, dtype):
+        if not case.half:
+            return
+        operands = cast(operands_of(case), dtype)
+        with jax.enable_x64(True):  # from the rounded operands: only the op's own rounding counts
+            wide = cast(
+                [np.asarray(x, np.float64) if x.dtype == dtype else np.asarray(x) for x in operands], jnp.float64
+            )
+            values = [np.asarray(v) for v in as_tuple(case.function(*wide))]
+        argnums = differentiable(operands_of(case))
+        gradients = jax.grad(scalar(case.function), argnums)(*operands)
+        for got, wanted in zip(as_tuple(case.function(*operands)), values, strict=True):
+            assert got.dtype in (dtype, jnp.float32)
+            assert_near(got, wanted, HALF_TOLERANCE[dtype])
+        for got, wanted in zip(gradients, truth(case.name)[1], strict=True):
+            assert got.dtype == dtype
+            assert_near(got, wanted, 10 * HALF_TOLERANCE[dtype])
+
+    def test_vmap(self, case, native):
+        first, second = (cast(operands_of(case), jnp.float32) for _ in range(2))
+        second = [x * 0.5 + 0.1 if jnp.issubdtype(x.dtype, jnp.floating) else x for x in second]
+        axes = tuple(0 if i in case.batched else None for i in range(len(first)))
+        stacked = [jnp.stack([a, b]) if axis == 0 else a for a, b, axis in zip(first, second, axes, strict=True)]
+        mixed = [b if axis == 0 else a for a, b, axis in zip(first, second, axes, strict=True)]
+        gradient = jax.grad(scalar(case.function), differentiable(first))
+        for function in (case.function, gradient):
+            got = as_tuple(jax.vmap(function, axes)(*stacked))
+            for g, a, b in zip(got, as_tuple(function(*first)), as_tuple(function(*mixed)), strict=True):
+                assert_near(g, np.stack([np.asarray(a, np.float64), np.asarray(b, np.float64)]), case.tolerance)
+
+    def test_vmap_over_all_operands(self, case, native):
+        operands = cast(operands_of(case), jnp.float32)
+        got = as_tuple(jax.vmap(case.function)(*(x[None] for x in operands)))
+        for g, wanted in zip(got, as_tuple(case.function(*operands)), strict=True):
+            assert_near(g[0], np.asarray(wanted, np.float64), case.tolerance)
+
+    def test_empty_batch(self, case, native):
+        operands = cast(operands_of(case), jnp.float32)
+        empty = [x[:0] if i in case.batched else x for i, x in enumerate(operands)]
+        if not case.batched:
+            return
+        values = as_tuple(case.function(*empty))
+        assert any(v.size == 0 for v in values)
+        gradients = jax.grad(scalar(case.function), differentiable(empty))(*empty)
+        for x, g in zip((empty[i] for i in differentiable(empty)), gradients, strict=True):
+            assert g.shape == x.shape and np.all(np.isfinite(g))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.order], ids=str)
+def test_finite_differences(case):
+    with jax.enable_x64(True):
+        operands = cast(operands_of(case), jnp.float64)
+        argnums = differentiable(operands)
+
+        def of_floating(*some):
+            rest = iter(some)
+            return case.function(*(next(rest) if i in argnums else x for i, x in enumerate(operands)))
+
+        check_grads(of_floating, [operands[i] for i in argnums], order=case.order, modes=["rev"], eps=1e-5)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.kernels], ids=str)
+def test_runs_in_native_kernels(case, native):
+    operands = cast(operands_of(case), jnp.float32)
+    table = mps.explain(jax.value_and_grad(scalar(case.function), differentiable(operands)), *operands)
+    on_device = {row.op for row in table if row.device == native}
+    assert on_device >= set(case.kernels)
