@@ -61,7 +61,8 @@ void Executable::run(const void* const* inputs, void* const* outputs) const {
     const void** in = in_inline;
     void** out = out_inline;
     if (step.operands.size() > kInline) in = (in_heap.resize(step.operands.size()), in_heap.data());
-    if (step.results.size() > kInline) out = (out_heap.resize(step.results.size()), out_heap.data());
+    if (step.results.size() > kInline)
+      out = (out_heap.resize(step.results.size()), out_heap.data());
     for (size_t k = 0; k < step.operands.size(); k++) in[k] = address[step.operands[k]];
     for (size_t k = 0; k < step.results.size(); k++) out[k] = address[step.results[k]];
     try {

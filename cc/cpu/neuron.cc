@@ -1,4 +1,5 @@
-// Neurons as ops of their own: neuron(x), neuron_gradient(dy, x), prelu(x, slopes), prelu_gradient(dy, x, slopes).
+// Neurons as ops of their own: neuron(x), neuron_gradient(dy, x), prelu(x, slopes),
+// prelu_gradient(dy, x, slopes).
 #include "neuron.h"
 
 #include <algorithm>
@@ -10,9 +11,9 @@
 namespace jax_mps::cpu {
 namespace {
 
-constexpr std::string_view kNames[] = {"none",        "relu",      "linear",   "sigmoid", "hard_sigmoid",
-                                       "tanh",        "absolute",  "softplus", "softsign", "elu",
-                                       "relun",       "power",     "exponential", "logarithm", "gelu"};
+constexpr std::string_view kNames[] = {
+    "none",     "relu", "linear", "sigmoid", "hard_sigmoid", "tanh",      "absolute", "softplus",
+    "softsign", "elu",  "relun",  "power",   "exponential",  "logarithm", "gelu"};
 
 float number(const Attribute& attribute) {
   if (const int64_t* value = std::get_if<int64_t>(&attribute)) return static_cast<float>(*value);
@@ -29,7 +30,9 @@ class Apply : public Kernel {
  public:
   Apply(Neuron neuron, int64_t n) : neuron_(neuron), n_(n) {}
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
-  void run(const Buffers& b) const override { neuron_.apply(b.input<float>(0), b.output<float>(0), n_); }
+  void run(const Buffers& b) const override {
+    neuron_.apply(b.input<float>(0), b.output<float>(0), n_);
+  }
 
  private:
   Neuron neuron_;
@@ -59,7 +62,8 @@ class PRelu : public Kernel {
   explicit PRelu(const TensorType& x) : channels_(x.dim(-1)), rows_(x.elements() / x.dim(-1)) {}
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
   void run(const Buffers& b) const override {
-    neuron_loops().prelu(b.input<float>(0), b.input<float>(1), b.output<float>(0), rows_, channels_);
+    neuron_loops().prelu(b.input<float>(0), b.input<float>(1), b.output<float>(0), rows_,
+                         channels_);
   }
 
  protected:
@@ -71,8 +75,9 @@ class PReluGradient : public PRelu {
   using PRelu::PRelu;
   size_t scratch_bytes() const override { return pieces_of(rows_) * channels_ * sizeof(float); }
   void run(const Buffers& b) const override {
-    neuron_loops().prelu_gradient(b.input<float>(0), b.input<float>(1), b.input<float>(2), b.output<float>(0),
-                                  b.output<float>(1), reinterpret_cast<float*>(b.scratch), rows_, channels_);
+    neuron_loops().prelu_gradient(b.input<float>(0), b.input<float>(1), b.input<float>(2),
+                                  b.output<float>(0), b.output<float>(1),
+                                  reinterpret_cast<float*>(b.scratch), rows_, channels_);
   }
 };
 

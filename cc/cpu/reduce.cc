@@ -13,8 +13,8 @@ class ColumnSum : public Kernel {
   std::string implementation() const override { return std::string("column sum ") + isa_name(); }
   size_t scratch_bytes() const override { return pieces_of(rows_) * channels_ * sizeof(float); }
   void run(const Buffers& b) const override {
-    reduce_loops().column_sum(b.input<float>(0), b.output<float>(0), reinterpret_cast<float*>(b.scratch), rows_,
-                              channels_);
+    reduce_loops().column_sum(b.input<float>(0), b.output<float>(0),
+                              reinterpret_cast<float*>(b.scratch), rows_, channels_);
   }
 
  private:

@@ -1,5 +1,5 @@
-// Loops over both cores. Partitions depend on the sizes alone, never on the number of threads, so results repeat bit
-// for bit. Include only from files of loops/.
+// Loops over both cores. Partitions depend on the sizes alone, never on the number of threads, so
+// results repeat bit for bit. Include only from files of loops/.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,8 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-constexpr int64_t kSmall = 16 * 1024;  // elements below which one thread is faster than waking the others
+constexpr int64_t kSmall =
+    16 * 1024;  // elements below which one thread is faster than waking the others
 
 // f(begin, end) over [0, n) in pieces of `grain`; `work` is the number of elements touched in all.
 template <class F>
