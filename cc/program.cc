@@ -247,6 +247,13 @@ int64_t TensorType::elements() const {
   return count;
 }
 
+int64_t TensorType::dim(int axis) const {
+  int index = axis < 0 ? axis + rank() : axis;
+  if (index < 0 || index >= rank())
+    throw ProgramError("a value of type " + text() + " has too few axes");
+  return shape[index];
+}
+
 std::string TensorType::text() const {
   std::string text(name_of(dtype));
   text += '[';

@@ -35,7 +35,7 @@ struct TensorType {
 
   int64_t elements() const;
   size_t bytes() const { return static_cast<size_t>(elements()) * size_of(dtype); }
-  int64_t dim(int axis) const { return shape[axis < 0 ? axis + shape.size() : axis]; }
+  int64_t dim(int axis) const;  // from the end if negative; ProgramError if there is no such axis
   int rank() const { return static_cast<int>(shape.size()); }
   std::string text() const;  // "f32[2,3]"
 };
@@ -64,10 +64,19 @@ class Attributes {
   std::map<std::string, Attribute> values_;
 };
 
+// Types of operands or of results; reading one that the text does not have is a ProgramError.
+class Types : public std::vector<TensorType> {
+ public:
+  const TensorType& operator[](size_t i) const {
+    if (i >= size()) throw ProgramError("operand or result " + std::to_string(i) + " is missing");
+    return vector::operator[](i);
+  }
+};
+
 // One node with the types of its operands and results: all that a kernel needs to know.
 struct Node {
   std::string op;
-  std::vector<TensorType> in, out;
+  Types in, out;
   Attributes attributes;
 };
 

@@ -2,6 +2,7 @@
 // of height 1.
 #include "device.h"
 #include "onednn.h"
+#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -36,16 +37,41 @@ memory::desc weights(const TensorType& type, memory::data_type dtype, int64_t gr
                       {group_out, 1, out, width * in * out, in * out});
 }
 
+void require_consistent(const Node& node, const TensorType& x, const TensorType& w,
+                        const TensorType& y, int64_t groups) {
+  auto strides = node.attributes.integers("strides"),
+       dilation = node.attributes.integers("dilation");
+  auto padding = node.attributes.integers("padding");
+  require(groups > 0 && x.dim(-1) == w.dim(-2) * groups && w.dim(-1) % groups == 0 &&
+              y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
+          "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
+              " disagree");
+  for (int i = 0; i < x.rank() - 2; i++) {
+    require(strides[i] > 0 && dilation[i] > 0 && strides[i] < (1 << 30) && dilation[i] < (1 << 30),
+            "strides and dilation must be positive");
+    int64_t room =
+        x.dim(i + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(i) - 1) * dilation[i] - 1;
+    require(room >= 0 && y.dim(i + 1) == room / strides[i] + 1, "the spatial sizes disagree");
+  }
+}
+
 // Nothing if oneDNN has no such convolution; then `reason` says why.
 std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
                                  const TensorType& y, std::string& reason) {
+  const Attributes& a = node.attributes;
+  int64_t groups = a.integer("groups");
+  auto padding = a.integers("padding");
+  size_t spatial = x.rank() - 2;
+  require((x.rank() == 3 || x.rank() == 4) && w.rank() == x.rank() && y.rank() == x.rank() &&
+              a.integers("strides").size() == spatial && a.integers("dilation").size() == spatial &&
+              padding.size() == 2 * spatial,
+          "the ranks of the operands and of the attributes disagree");
+  require_consistent(node, x, w, y, groups);
   auto dtype = onednn_dtype(x.dtype);
   if (!dtype || w.dtype != x.dtype || y.dtype != x.dtype) {
     reason = "oneDNN has no native " + std::string(name_of(x.dtype)) + " convolution here";
     return std::nullopt;
   }
-  const Attributes& a = node.attributes;
-  int64_t groups = a.integer("groups");
   Geometry g{image(x, *dtype),
              weights(w, *dtype, groups),
              image(y, *dtype),
@@ -54,11 +80,6 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
              a.integers("dilation"),
              {},
              {}};
-  auto padding = a.integers("padding");
-  size_t spatial = x.rank() - 2;
-  if (spatial < 1 || spatial > 2 || w.rank() != x.rank() || y.rank() != x.rank() ||
-      g.strides.size() != spatial || g.dilation.size() != spatial || padding.size() != 2 * spatial)
-    throw ProgramError("the ranks of the operands and of the attributes disagree");
   for (size_t i = 0; i < spatial; i++) {
     if (padding[2 * i] < 0 || padding[2 * i + 1] < 0) {
       reason = "oneDNN has no negative padding";
@@ -77,6 +98,7 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
 }
 
 Offer onednn_conv(const Node& node) {
+  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
@@ -86,6 +108,7 @@ Offer onednn_conv(const Node& node) {
   if (node.in.size() == 3) {
     auto dtype = onednn_dtype(node.in[2].dtype);
     if (!dtype) return Offer::none("the bias has no native dtype");
+    require_shape(node.in[2], {node.out[0].dim(-1)});
     bias = memory::desc({node.in[2].dim(0)}, *dtype, memory::format_tag::a);
   }
   dnnl::convolution_forward::primitive_desc pd(
@@ -120,6 +143,7 @@ dnnl::convolution_forward::primitive_desc forward_hint(const Geometry& g) {
 
 // conv_data_gradient(dy, w) -> dx
 Offer onednn_conv_data_gradient(const Node& node) {
+  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
   if (!g) return Offer::none(reason);
@@ -140,6 +164,7 @@ Offer onednn_conv_data_gradient(const Node& node) {
 // conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows
 // oneDNN's down.
 Offer onednn_conv_weight_gradient(const Node& node) {
+  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
   if (!g) return Offer::none(reason);

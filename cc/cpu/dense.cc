@@ -2,6 +2,7 @@
 #include "device.h"
 #include "neuron.h"
 #include "onednn.h"
+#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -20,6 +21,8 @@ memory::desc matrix(const TensorType& type, memory::data_type dtype, bool transp
 
 // y = left right (+ bias), with the operands transposed as asked.
 Offer product(const Node& node, bool transpose_left, bool transpose_right) {
+  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
+  if (node.in.size() == 3) require_shape(node.in[2], {node.out[0].dim(1)});
   auto dtype = onednn_dtype(node.in[0].dtype);
   for (const auto* types : {&node.in, &node.out})
     for (const TensorType& type : *types)
