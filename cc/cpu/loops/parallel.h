@@ -14,12 +14,17 @@ constexpr int64_t kSmall =
 template <class F>
 inline void parallel_pieces(int64_t n, int64_t grain, int64_t work, const F& f) {
   int64_t pieces = (n + grain - 1) / grain;
-#pragma omp parallel for schedule(static) if (work >= kSmall && pieces > 1)
-  for (int64_t p = 0; p < pieces; p++) {
+  auto piece = [&](int64_t p) {
     int64_t begin = p * grain;
-    int64_t end = begin + grain < n ? begin + grain : n;
-    f(begin, end);
+    f(begin, begin + grain < n ? begin + grain : n);
+  };
+  // Not an `if` clause: a parallel region of one thread still costs a team.
+  if (work < kSmall || pieces == 1) {
+    for (int64_t p = 0; p < pieces; p++) piece(p);
+    return;
   }
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < pieces; p++) piece(p);
 }
 
 // f(begin, end) over n elements, in pieces that fit the second-level cache.
