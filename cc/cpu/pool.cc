@@ -1,5 +1,6 @@
-// max_pool(x), max_pool_taps(x) -> y, taps, max_pool_gradient(dy, taps), max_pool_pick(x, taps), avg_pool(x),
-// avg_pool_gradient(dy), l2_pool(x), l2_pool_gradient(dy, x, y). A 1-D pool is a 2-D one of height 1.
+// max_pool(x), max_pool_taps(x) -> y, taps, max_pool_gradient(dy, taps), max_pool_pick(x, taps),
+// avg_pool(x), avg_pool_gradient(dy), l2_pool(x), l2_pool_gradient(dy, x, y). A 1-D pool is a 2-D
+// one of height 1.
 #include "loops/pool.h"
 
 #include <algorithm>
@@ -13,12 +14,15 @@ namespace {
 // One axis with its tables.
 class Axis {
  public:
-  Axis(int64_t in, int64_t out, int64_t window, int64_t stride, int64_t low, int64_t dilation, bool count_padding)
+  Axis(int64_t in, int64_t out, int64_t window, int64_t stride, int64_t low, int64_t dilation,
+       bool count_padding)
       : in_(in), window_(window), dilation_(dilation), hits_end_(in + 1) {
     std::vector<std::vector<PoolHit>> hits(in);
     for (int64_t o = 0; o < out; o++) {
       int64_t origin = o * stride - low;
-      auto seen = [&](int64_t k) { return origin + k * dilation >= 0 && origin + k * dilation < in; };
+      auto seen = [&](int64_t k) {
+        return origin + k * dilation >= 0 && origin + k * dilation < in;
+      };
       int64_t first = 0;
       while (first < window && !seen(first)) first++;
       int64_t last = first;
@@ -26,7 +30,8 @@ class Axis {
       float share = 1.0f / (count_padding ? window : std::max<int64_t>(last - first, 1));
       int64_t start = first < last ? origin + first * dilation : 0;
       spans_.push_back({int32_t(first), int32_t(last), int32_t(start), share});
-      for (int64_t k = first; k < last; k++) hits[origin + k * dilation].push_back({int32_t(o), int32_t(k), share});
+      for (int64_t k = first; k < last; k++)
+        hits[origin + k * dilation].push_back({int32_t(o), int32_t(k), share});
     }
     for (int64_t i = 0; i < in; i++) {
       hits_.insert(hits_.end(), hits[i].begin(), hits[i].end());
@@ -35,7 +40,12 @@ class Axis {
   }
 
   PoolAxis view() const {
-    return {in_,           static_cast<int64_t>(spans_.size()), window_, dilation_, spans_.data(), hits_.data(),
+    return {in_,
+            static_cast<int64_t>(spans_.size()),
+            window_,
+            dilation_,
+            spans_.data(),
+            hits_.data(),
             hits_end_.data()};
   }
 
@@ -61,16 +71,19 @@ class Pool : public Kernel {
   // Axis 0 is the height, which a 1-D pool lacks, and 1 the width.
   static Axis axis(const Node& node, const TensorType& x, const TensorType& y, int which) {
     const Attributes& a = node.attributes;
-    auto window = a.integers("window"), strides = a.integers("strides"), padding = a.integers("padding");
-    auto dilation = a.has("dilation") ? a.integers("dilation") : std::vector<int64_t>(window.size(), 1);
+    auto window = a.integers("window"), strides = a.integers("strides"),
+         padding = a.integers("padding");
+    auto dilation =
+        a.has("dilation") ? a.integers("dilation") : std::vector<int64_t>(window.size(), 1);
     size_t spatial = x.rank() - 2;
-    if (spatial < 1 || spatial > 2 || y.rank() != x.rank() || window.size() != spatial || strides.size() != spatial ||
-        dilation.size() != spatial || padding.size() != 2 * spatial)
+    if (spatial < 1 || spatial > 2 || y.rank() != x.rank() || window.size() != spatial ||
+        strides.size() != spatial || dilation.size() != spatial || padding.size() != 2 * spatial)
       throw ProgramError("the ranks of the operands and of the attributes disagree");
     if (which == 0 && spatial == 1) return Axis(1, 1, 1, 1, 0, 1, false);
     size_t i = spatial == 1 ? 0 : which;
     bool count_padding = a.has("count_padding") && a.boolean("count_padding");
-    return Axis(x.dim(i + 1), y.dim(i + 1), window[i], strides[i], padding[2 * i], dilation[i], count_padding);
+    return Axis(x.dim(i + 1), y.dim(i + 1), window[i], strides[i], padding[2 * i], dilation[i],
+                count_padding);
   }
 
   int64_t batch_, channels_;
@@ -80,7 +93,9 @@ class Pool : public Kernel {
 class Max : public Pool {
  public:
   using Pool::Pool;
-  void run(const Buffers& b) const override { pool_loops().max(shape(), b.input<float>(0), b.output<float>(0)); }
+  void run(const Buffers& b) const override {
+    pool_loops().max(shape(), b.input<float>(0), b.output<float>(0));
+  }
 };
 
 template <class T>
@@ -122,7 +137,9 @@ class MaxPick : public Pool {
 class Average : public Pool {
  public:
   using Pool::Pool;
-  void run(const Buffers& b) const override { pool_loops().average(shape(), b.input<float>(0), b.output<float>(0)); }
+  void run(const Buffers& b) const override {
+    pool_loops().average(shape(), b.input<float>(0), b.output<float>(0));
+  }
 };
 
 class AverageGradient : public Pool {
@@ -136,14 +153,17 @@ class AverageGradient : public Pool {
 class L2 : public Pool {
  public:
   using Pool::Pool;
-  void run(const Buffers& b) const override { pool_loops().l2(shape(), b.input<float>(0), b.output<float>(0)); }
+  void run(const Buffers& b) const override {
+    pool_loops().l2(shape(), b.input<float>(0), b.output<float>(0));
+  }
 };
 
 class L2Gradient : public Pool {
  public:
   using Pool::Pool;
   void run(const Buffers& b) const override {
-    pool_loops().l2_gradient(shape(), b.input<float>(0), b.input<float>(1), b.input<float>(2), b.output<float>(0));
+    pool_loops().l2_gradient(shape(), b.input<float>(0), b.input<float>(1), b.input<float>(2),
+                             b.output<float>(0));
   }
 };
 
@@ -152,8 +172,10 @@ bool is_f32(const TensorType& type) { return type.dtype == DType::f32; }
 // K of a node whose results have the shape of y, or with `Back` that of x.
 template <class K, bool Back = false>
 Offer pool(const Node& node) {
-  if (!std::ranges::all_of(node.in, is_f32) || !is_f32(node.out[0])) return Offer::none("the pooling loops take float32");
-  return Offer(std::make_unique<K>(node, Back ? node.out[0] : node.in[0], Back ? node.in[0] : node.out[0]));
+  if (!std::ranges::all_of(node.in, is_f32) || !is_f32(node.out[0]))
+    return Offer::none("the pooling loops take float32");
+  return Offer(
+      std::make_unique<K>(node, Back ? node.out[0] : node.in[0], Back ? node.in[0] : node.out[0]));
 }
 
 // K<T> with T the type of the taps.

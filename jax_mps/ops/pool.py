@@ -20,7 +20,9 @@ Ints = tuple[int, ...]
 
 
 def _reduce(x: Any, start: float, step: Any, window: Ints, strides: Ints, padding: Any, dilation: Ints) -> Any:
-    inner = lambda values, outside: (outside, *values, outside)  # noqa: E731
+    def inner(values: Any, outside: Any) -> Any:
+        return (outside, *values, outside)
+
     return lax.reduce_window(
         x,
         np.asarray(start, x.dtype),

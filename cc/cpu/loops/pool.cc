@@ -17,11 +17,11 @@ void over_rows(int64_t batch, int64_t rows, int64_t work, const F& f) {
   });
 }
 
-// One window for N channels: x points at the first tap seen. H and W are the window's size where it is a constant and
-// wholly inside x, else 0.
+// One window for N channels: x points at the first tap seen. H and W are the window's size where it
+// is a constant and wholly inside x, else 0.
 template <Pool P, int N, int H, int W, class T>
-inline void one_window(const float* x, int64_t down, int64_t right, const PoolSpan& ys, const PoolSpan& xs, int64_t width,
-                       float* y, T* taps) {
+inline void one_window(const float* x, int64_t down, int64_t right, const PoolSpan& ys,
+                       const PoolSpan& xs, int64_t width, float* y, T* taps) {
   using Float = typename Lanes<N>::Float;
   using Int = typename Lanes<N>::Int;
   int32_t top = H ? 0 : ys.first, left = W ? 0 : xs.first;
@@ -51,7 +51,8 @@ inline void one_window(const float* x, int64_t down, int64_t right, const PoolSp
 }
 
 template <Pool P, int N, int H, int W, class T>
-inline void one_output(const PoolShape& s, const float* x, const PoolSpan& ys, const PoolSpan& xs, float* y, T* taps) {
+inline void one_output(const PoolShape& s, const float* x, const PoolSpan& ys, const PoolSpan& xs,
+                       float* y, T* taps) {
   int64_t down = s.y.dilation * s.x.in * s.channels, right = s.x.dilation * s.channels;
   over_channels<N>(s.channels, [&](int64_t c) {
     one_window<P, N, H, W>(x + c, down, right, ys, xs, s.x.window, y + c, taps ? taps + c : taps);
@@ -93,9 +94,15 @@ void forward(const PoolShape& s, const float* x, float* y, T* taps) {
   forward_of<P, 0, 0>(s, x, y, taps);
 }
 
-void max(const PoolShape& s, const float* x, float* y) { forward<Pool::max, uint8_t>(s, x, y, nullptr); }
-void average(const PoolShape& s, const float* x, float* y) { forward<Pool::average, uint8_t>(s, x, y, nullptr); }
-void l2(const PoolShape& s, const float* x, float* y) { forward<Pool::l2, uint8_t>(s, x, y, nullptr); }
+void max(const PoolShape& s, const float* x, float* y) {
+  forward<Pool::max, uint8_t>(s, x, y, nullptr);
+}
+void average(const PoolShape& s, const float* x, float* y) {
+  forward<Pool::average, uint8_t>(s, x, y, nullptr);
+}
+void l2(const PoolShape& s, const float* x, float* y) {
+  forward<Pool::l2, uint8_t>(s, x, y, nullptr);
+}
 template <class T>
 void max_taps(const PoolShape& s, const float* x, float* y, T* taps) {
   forward<Pool::max_taps, T>(s, x, y, taps);
@@ -105,11 +112,12 @@ void pick(const PoolShape& s, const float* x, const T* taps, float* y) {
   forward<Pool::pick, const T>(s, x, y, taps);
 }
 
-// The backward pass goes over the pixels of dx and gathers from the windows that see each: every pixel is written once, by
-// one thread, whatever the windows overlap or leave out. f(out, tap, share, c) gives what one window adds.
+// The backward pass goes over the pixels of dx and gathers from the windows that see each: every
+// pixel is written once, by one thread, whatever the windows overlap or leave out. f(out, tap,
+// share, c) gives what one window adds.
 template <int N, class F, class G>
-inline void one_pixel(const PoolShape& s, const PoolHit* y, const PoolHit* y_end, const PoolHit* x, const PoolHit* x_end,
-                      int64_t image, const F& add, const G& put) {
+inline void one_pixel(const PoolShape& s, const PoolHit* y, const PoolHit* y_end, const PoolHit* x,
+                      const PoolHit* x_end, int64_t image, const F& add, const G& put) {
   using Float = typename Lanes<N>::Float;
   over_channels<N>(s.channels, [&](int64_t c) {
     Float sum = Float{};
@@ -122,7 +130,8 @@ inline void one_pixel(const PoolShape& s, const PoolHit* y, const PoolHit* y_end
   });
 }
 
-// make_add.template operator()<N>() gives the function that is `add` above; `times`, if any, multiplies dx.
+// make_add.template operator()<N>() gives the function that is `add` above; `times`, if any,
+// multiplies dx.
 template <class M>
 void backward(const PoolShape& s, const float* times, float* dx, const M& make_add) {
   int64_t work = s.batch * s.y.in * s.x.in * s.channels;
@@ -160,7 +169,9 @@ void max_gradient(const PoolShape& s, const float* dy, const T* taps, float* dx)
 
 void average_gradient(const PoolShape& s, const float* dy, float* dx) {
   backward(s, nullptr, dx, [=]<int N>() {
-    return [=](int64_t out, int32_t, float share) { return load<typename Lanes<N>::Float>(dy + out) * share; };
+    return [=](int64_t out, int32_t, float share) {
+      return load<typename Lanes<N>::Float>(dy + out) * share;
+    };
   });
 }
 
@@ -177,8 +188,8 @@ void l2_gradient(const PoolShape& s, const float* dy, const float* x, const floa
 }  // namespace
 
 extern const PoolLoops pool_loops_table = {
-    max,     max_taps<uint8_t>,     max_taps<int32_t>,     pick<uint8_t>,    pick<int32_t>, average,
-    l2,      max_gradient<uint8_t>, max_gradient<int32_t>, average_gradient, l2_gradient,
+    max, max_taps<uint8_t>,     max_taps<int32_t>,     pick<uint8_t>,    pick<int32_t>, average,
+    l2,  max_gradient<uint8_t>, max_gradient<int32_t>, average_gradient, l2_gradient,
 };
 
 }  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -41,7 +41,8 @@ struct PoolLoops {
   void (*max_gradient_u8)(const PoolShape& shape, const float* dy, const uint8_t* taps, float* dx);
   void (*max_gradient_s32)(const PoolShape& shape, const float* dy, const int32_t* taps, float* dx);
   void (*average_gradient)(const PoolShape& shape, const float* dy, float* dx);
-  void (*l2_gradient)(const PoolShape& shape, const float* dy, const float* x, const float* y, float* dx);
+  void (*l2_gradient)(const PoolShape& shape, const float* dy, const float* x, const float* y,
+                      float* dx);
 };
 JAX_MPS_LOOPS(PoolLoops, pool_loops)
 
