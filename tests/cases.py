@@ -5,9 +5,12 @@ An operand is a shape (standard normal numbers), or a function of a seeded gener
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 import jax_mps as mps
 
@@ -113,7 +116,20 @@ NEURON = [
 ]
 
 
+def distinct(batch: int, *image: int) -> Callable[..., Any]:
+    """Images without ties, in numbers that half precision holds exactly: their maxima stay in place."""
+    *sizes, channels = image
+    pixels = math.prod(sizes)
+
+    def make(rng: Any) -> Any:
+        order = rng.permuted(np.tile(np.arange(pixels), (batch, channels, 1)), axis=2)
+        return np.moveaxis(order, 1, 2).reshape(batch, *sizes, channels) / 64 - pixels // 2 / 64
+
+    return make
+
+
 def _pool(name: str, kind: str, x: Any, window: Any, **options: Any) -> Case:
+    x = distinct(*x) if kind == "max" else x
     function = getattr(mps, f"{kind}_pool")
     forward = ("max_pool", "max_pool_taps") if kind == "max" else (f"{kind}_pool",)
     case_of = lambda x: function(x, window, **options)  # noqa: E731
