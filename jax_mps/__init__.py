@@ -24,5 +24,6 @@ from jax_mps.ops.neuron import (
     softsign,
     tanh,
 )
+from jax_mps.ops.pool import avg_pool, l2_pool, max_pool
 
 __version__ = "0.1.0"

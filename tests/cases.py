@@ -5,9 +5,12 @@ An operand is a shape (standard normal numbers), or a function of a seeded gener
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 import jax_mps as mps
 
@@ -121,4 +124,48 @@ NEURON = [
     Case("prelu: one row of 300 channels", mps.prelu, [(1, 300), (300,)], kernels=("prelu", "prelu_gradient")),
 ]
 
-CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON]
+
+def distinct(batch: int, *image: int) -> Callable[..., Any]:
+    """Images without ties, in numbers that half precision holds exactly: their maxima stay in place."""
+    *sizes, channels = image
+    pixels = math.prod(sizes)
+
+    def make(rng: Any) -> Any:
+        order = rng.permuted(np.tile(np.arange(pixels), (batch, channels, 1)), axis=2)
+        return np.moveaxis(order, 1, 2).reshape(batch, *sizes, channels) / 64 - pixels // 2 / 64
+
+    return make
+
+
+def _pool(name: str, kind: str, x: Any, window: Any, **options: Any) -> Case:
+    x = distinct(*x) if kind == "max" else x
+    function = getattr(mps, f"{kind}_pool")
+    forward = ("max_pool", "max_pool_taps") if kind == "max" else (f"{kind}_pool",)
+    case_of = lambda x: function(x, window, **options)  # noqa: E731
+    return Case(f"{kind}_pool: {name}", case_of, [x], kernels=(forward[-1], f"{kind}_pool_gradient"))
+
+
+POOL = [
+    _pool("2x2", "max", (2, 6, 8, 3), 2),
+    _pool("3x3, strides 2, odd size, 64 channels", "max", (1, 7, 9, 64), 3, strides=2),
+    _pool("3x3, strides 1, same, 20 channels", "max", (2, 5, 6, 20), 3, strides=1, padding="SAME"),
+    _pool("strides above the window, one channel", "max", (1, 8, 9, 1), 2, strides=3),
+    _pool("3x2, strides 2x1, explicit padding", "max", (2, 6, 5, 5), (3, 2), strides=(2, 1), padding=((2, 1), (0, 1))),
+    _pool("dilation 2x3, same", "max", (1, 9, 10, 4), (3, 2), strides=1, padding="SAME", dilation=(2, 3)),
+    _pool("negative padding", "max", (2, 7, 8, 2), 2, padding=((-1, 0), (1, -2))),
+    _pool("the whole image, above 256 taps", "max", (2, 17, 18, 5), (17, 18)),
+    _pool("1-D", "max", (2, 11, 9), 4, strides=2),
+    _pool("1-D, dilation", "max", (3, 12, 1), 3, strides=2, dilation=2),
+    _pool("2x2", "avg", (2, 6, 8, 3), 2),
+    _pool("3x3, strides 2, same, 20 channels", "avg", (2, 6, 7, 20), 3, strides=2, padding="SAME"),
+    _pool("counting padding", "avg", (2, 6, 7, 8), 3, strides=1, padding="SAME", count_padding=True),
+    _pool("explicit padding above the window", "avg", (1, 4, 5, 2), (2, 3), padding=((2, 2), (0, 3))),
+    _pool("the whole image", "avg", (2, 7, 7, 33), 7),
+    _pool("strides above the window", "avg", (1, 8, 9, 1), 2, strides=3),
+    _pool("1-D, same", "avg", (2, 11, 5), 4, strides=3, padding="SAME"),
+    _pool("2x2", "l2", (2, 6, 8, 3), 2),
+    _pool("3x3, strides 2, same, 18 channels", "l2", (1, 7, 6, 18), 3, strides=2, padding="SAME"),
+    _pool("1-D, overlapping", "l2", (2, 9, 4), 3, strides=1),
+]
+
+CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *POOL]
