@@ -57,6 +57,7 @@ class MultiTensor : public Kernel {
     first_piece_.push_back(0);
     for (int64_t i = 0; i < work.leaves; i++) {
       sizes_.push_back(node.in[1 + i].elements());
+      work_.elements += sizes_.back();
       first_piece_.push_back(first_piece_.back() + (sizes_.back() + kOptimPiece - 1) / kOptimPiece);
     }
     work_.sizes = sizes_.data(), work_.first_piece = first_piece_.data();

@@ -91,8 +91,10 @@ void leaf_piece(const Rule rule, const Common common, Regularization regularizat
              any = regularization != Regularization::none;
 #pragma omp simd
   for (int64_t i = 0; i < n; i++) {
-    float gradient =
-        minimum(maximum(g[i], common.clip_min), common.clip_max) * common.gradient_rescale;
+    // NaN fails both comparisons and stays; `minimum` of `maximum` would not vectorise here.
+    float gradient = select(g[i] < common.clip_min, common.clip_min, g[i]);
+    gradient = select(gradient > common.clip_max, common.clip_max, gradient);
+    gradient *= common.gradient_rescale;
     float weight = 0, a = 0, b = 0, c = 0;
     if constexpr (kParameters != Parameters::unread) {
       weight = w[i];
@@ -126,7 +128,9 @@ inline int64_t leaf_of(const OptimWork& work, int64_t piece) {
 template <class F>
 void over_pieces(const OptimWork& work, const void* const* in, void* const* out, const F& f) {
   int64_t pieces = work.first_piece[work.leaves];
-  parallel_pieces(pieces, 1, pieces * kOptimPiece, [&](int64_t piece, int64_t) {
+  // Elementwise work may be shared out as threads come free: results do not depend on it.
+#pragma omp parallel for schedule(dynamic, 32) if (work.elements >= kSmall)
+  for (int64_t piece = 0; piece < pieces; piece++) {
     alignas(64) float copies[2 * kMaxOptimStreams][kOptimPiece];
     const float* from[kMaxOptimStreams];
     float* to[kMaxOptimStreams];
@@ -156,7 +160,7 @@ void over_pieces(const OptimWork& work, const void* const* in, void* const* out,
       if (work.out_storage[i] == Storage::bf16) convert_table.to_bf16(to[s], y, n);
       if (work.out_storage[i] == Storage::f16) convert_table.to_f16(to[s], y, n);
     }
-  });
+  }
 }
 
 template <class Rule>

@@ -31,12 +31,12 @@ struct OptimWork {
   OptimRule rule;
   Regularization regularization;
   bool reads_parameters, apply;  // apply: results are new parameters in place of updates
-  int64_t leaves;
-  int inputs, outputs;         // streams
-  const int64_t* sizes;        // of each leaf
-  const int64_t* first_piece;  // of each leaf, and the number of all pieces at the end
-  const Storage* in_storage;   // of each operand after the first
-  const Storage* out_storage;  // of each result
+  int64_t leaves, elements;      // elements of all leaves together
+  int inputs, outputs;           // streams
+  const int64_t* sizes;          // of each leaf
+  const int64_t* first_piece;    // of each leaf, and the number of all pieces at the end
+  const Storage* in_storage;     // of each operand after the first
+  const Storage* out_storage;    // of each result
 };
 
 struct OptimLoops {
