@@ -29,11 +29,14 @@ def parameters_read(apply: bool, regularization: str) -> bool:
 
 
 def _in_place(operands: int, *, apply: bool, regularization: str, states: int, **_: Any) -> list[tuple[int, int]]:
-    """New parameters, or else updates, take the place of old parameters or gradients; new states that of old."""
+    """New parameters take the place of the old, new states that of the old.
+
+    Updates do not take that of the gradients, which XLA would copy where they are arguments of the compiled function.
+    """
     before = 1 + parameters_read(apply, regularization)
     leaves = (operands - 1) // (before + states)
-    taken = [*range(apply * leaves, (apply + 1) * leaves), *range(before * leaves, operands - 1)]
-    return [(1 + operand, result) for result, operand in enumerate(taken)]
+    parameters = [(1 + leaves + i, i) for i in range(leaves)] if apply else []
+    return parameters + [(1 + before * leaves + i, leaves + i) for i in range(states * leaves)]
 
 
 def _over_leaves(
@@ -60,7 +63,8 @@ def _over_leaves(
     return tuple(column[k] for k in range(1 + states) for column in columns)
 
 
-def _with_momentum(d: Any, trace: Any, momentum: Any, step_in: Any, step_out: Any, nesterov: bool) -> list[Any]:
+def _with_momentum(numbers: Any, d: Any, trace: Any, nesterov: bool) -> list[Any]:
+    momentum, step_in, step_out = numbers
     d = step_in * d
     if not trace:
         return [step_out * d]
@@ -69,7 +73,7 @@ def _with_momentum(d: Any, trace: Any, momentum: Any, step_in: Any, step_out: An
 
 
 def _sgd(numbers: Any, g: Any, *trace: Any, nesterov: bool) -> Any:
-    return _with_momentum(g, trace, *numbers, nesterov)
+    return _with_momentum(numbers, g, trace, nesterov)
 
 
 def _rmsprop(numbers: Any, g: Any, nu: Any, *rest: Any, centered: bool, nesterov: bool) -> Any:
@@ -77,7 +81,7 @@ def _rmsprop(numbers: Any, g: Any, nu: Any, *rest: Any, centered: bool, nesterov
     nu = decay * nu + one_minus_decay * (g * g)
     mu = [decay * m + one_minus_decay * g for m in rest[:centered]]
     spread = correction * nu - sum((correction * m) ** 2 for m in mu)
-    u, *trace = _with_momentum(g / (jnp.sqrt(spread + eps_root) + eps), rest[centered:], *momentum, nesterov)
+    u, *trace = _with_momentum(momentum, g / (jnp.sqrt(spread + eps_root) + eps), rest[centered:], nesterov)
     return [u, nu, *mu, *trace]
 
 
@@ -85,9 +89,9 @@ def _adam(numbers: Any, g: Any, mu: Any, nu: Any, *nu_max: Any) -> Any:
     b1, one_minus_b1, b2, one_minus_b2, step_mu, step_gradient, correction, eps_root, eps = numbers
     mu = b1 * mu + one_minus_b1 * g
     nu = b2 * nu + one_minus_b2 * (g * g)
-    nu_max = [jnp.maximum(n, correction * nu) for n in nu_max]
-    largest = nu_max[0] if nu_max else correction * nu
-    return [(step_mu * mu + step_gradient * g) / (jnp.sqrt(largest + eps_root) + eps), mu, nu, *nu_max]
+    maxima = [jnp.maximum(n, correction * nu) for n in nu_max]
+    largest = maxima[0] if maxima else correction * nu
+    return [(step_mu * mu + step_gradient * g) / (jnp.sqrt(largest + eps_root) + eps), mu, nu, *maxima]
 
 
 @op("sgd", aliases=_in_place)

@@ -10,7 +10,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import adam_op
-from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, storage
+from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar, storage
 
 
 class AdamState(NamedTuple):
@@ -99,19 +99,22 @@ def adam(
     before = Preprocessing("adam", regularization, regularization_scale, gradient_clip, gradient_rescale).checked()
 
     def init(params: Any) -> AdamState:
-        zeros = lambda dtype: jax.tree.map(lambda x: jnp.zeros_like(x, dtype), params)  # noqa: E731
+        def zeros(dtype: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.zeros_like(x, dtype), params)
+
         return AdamState(jnp.zeros([], jnp.int32), zeros(mu_dtype), zeros(None), zeros(None) if amsgrad else None)
 
     def advance(gradients: Any, state: AdamState, params: Any, apply: bool) -> Any:
-        lr, count = rate_at(state.count), optax.safe_increment(state.count)
-        c1, c2 = 1 - b1**count, 1 - b2**count
+        count = optax.safe_increment(state.count)
+        lr, k1, k2, t = map(scalar, (rate_at(state.count), b1, b2, count))
+        c1, c2 = 1 - k1**t, 1 - k2**t
         if variant == "optax" and nesterov:
-            steps = (-lr * b1 / (1 - b1 ** optax.safe_increment(count)), -lr * (1 - b1) / c1, 1 / c2)
+            steps = (-lr * k1 / (1 - k1 ** (t + 1)), -lr * (1 - k1) / c1, 1 / c2)
         elif variant == "optax":
             steps = (-lr / c1, 0.0, 1 / c2)
         else:
             steps = (-lr * jnp.sqrt(c2) / c1, 0.0, 1.0)
-        hyper = (*before.numbers(), b1, 1 - b1, b2, 1 - b2, *steps, eps_root, eps)
+        hyper = (*before.numbers(), k1, 1 - k1, k2, 1 - k2, *steps, eps_root, eps)
         states = [state.mu, state.nu, *([state.nu_max] if amsgrad else [])]
         result, new = run(adam_op, hyper, gradients, params, states, apply=apply, regularization=regularization)
         return result, AdamState(count, new[0], new[1], new[2] if amsgrad else None)

@@ -10,7 +10,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import rmsprop_op
-from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run
+from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar
 
 
 class RmspropState(NamedTuple):
@@ -111,20 +111,23 @@ def rmsprop(
     inside = variant == "tensorflow" or (variant == "optax" and eps_in_sqrt)
 
     def init(params: Any) -> RmspropState:
-        full = lambda value: jax.tree.map(lambda x: jnp.full_like(x, value), params)  # noqa: E731
+        def full(value: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.full_like(x, value), params)
+
         mu, trace = (full(0) if which else None for which in (centered, momentum is not None))
         return RmspropState(jnp.zeros([], jnp.int32), full(initial_scale), mu, trace)
 
     def advance(gradients: Any, state: RmspropState, params: Any, apply: bool) -> Any:
-        lr, count = rate_at(state.count), optax.safe_increment(state.count)
-        correction = 1 / (1 - decay**count) if bias_correction else 1.0
+        count = optax.safe_increment(state.count)
+        lr, keep = scalar(rate_at(state.count)), scalar(decay)
+        correction = 1 / (1 - keep ** scalar(count)) if bias_correction else 1.0
         steps = (lr, -1.0) if variant == "tensorflow" else (-lr, 1.0)
         hyper = (
             *before.numbers(),
             0.0 if momentum is None else momentum,
             *steps,
-            decay,
-            1 - decay,
+            keep,
+            1 - keep,
             correction,
             *((eps, 0.0) if inside else (0.0, eps)),
         )

@@ -10,7 +10,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import sgd_op
-from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, storage
+from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar, storage
 
 
 class SgdState(NamedTuple):
@@ -89,7 +89,7 @@ def sgd(
         return SgdState(jnp.zeros([], jnp.int32), None if momentum is None else jax.tree.map(zeros, params))
 
     def advance(gradients: Any, state: SgdState, params: Any, apply: bool) -> Any:
-        lr = rate_at(state.count)
+        lr = scalar(rate_at(state.count))
         folded = variant == "mps" and momentum is not None and not nesterov
         steps = (lr, -1.0) if folded else (1.0, -lr)
         hyper = (*before.numbers(), 0.0 if momentum is None else momentum, *steps)

@@ -18,7 +18,7 @@ from jax_mps.primitive import Op
 VARIANTS = ("optax", "mps", "tensorflow")
 
 
-class FusedTransformation(optax.GradientTransformationExtraArgs):
+class FusedTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """An optax transformation that also knows how to update parameters and state together; see `step`."""
 
     fused_step: Callable[..., Any]
@@ -39,9 +39,10 @@ def step(optimizer: optax.GradientTransformation, gradients: Any, state: Any, pa
     """Updates parameters and optimizer state.
 
     For the optimizers of this module one native call does both: each number is read once and written once, where
-    `update` and `optax.apply_updates` write the updates to memory and read them back. With params and state donated
-    (`jax.jit(..., donate_argnums=...)`), or carried by a loop, it works in place; otherwise XLA copies them first, and
-    `update` is as fast.
+    `update` and `optax.apply_updates` write the updates to memory and read them back. Carried by a loop or donated,
+    params and state are updated in place; a function to be compiled with `donate_argnums` should take them in the order
+    in which it returns them, because JAX pairs what is donated with results of the same type in order. Without either,
+    XLA copies them first, and `update` is about as fast.
 
     Equivalent to::
 
@@ -127,6 +128,11 @@ def rate(op: str, learning_rate: Any) -> Callable[[Any], Any]:
     return lambda count: learning_rate
 
 
+def scalar(value: Any) -> Any:
+    """A hyperparameter to compute with: arrays in the default floating dtype, Python's numbers in full precision."""
+    return value if _is_static(value) else jnp.asarray(value).astype(jnp.result_type(float))
+
+
 def storage(op: str, name: str, dtype: Any) -> Any:
     """A floating dtype or None."""
     if dtype is not None and not jnp.issubdtype(dtype, jnp.floating):
@@ -153,7 +159,7 @@ def run(
     """
     leaves, tree = jax.tree.flatten(gradients, is_leaf=lambda x: x is None)
     read = parameters_read(apply, regularization)
-    if read and params is None and leaves:
+    if read and params is None and any(leaf is not None for leaf in leaves):
         what = "a step" if apply else f'regularization "{regularization}"'
         _check.fail(op.name, f"{what} needs params", None, "Call update(gradients, state, params).")
     others = [("params", params)] * read + [("state", state) for state in states]
@@ -168,7 +174,7 @@ def run(
     else:
         operands = [x for stream in streams_full for x in stream]
         wide = np.float64 if any(x.dtype == np.float64 for x in operands) else np.float32
-        vector = jnp.stack([jnp.asarray(value).astype(wide) for value in hyper])
+        vector = jnp.stack([jnp.asarray(scalar(value)).astype(wide) for value in hyper])
         attributes = dict(apply=apply, regularization=regularization, states=len(states), **flags)
         new = op(vector, *operands, **attributes)
         new = new if isinstance(new, tuple) else (new,)
