@@ -27,10 +27,10 @@ def implementations(text: str) -> list[str]:
     return native().implementations(text)
 
 
-def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any]) -> Any:
-    """Lowers to the custom call that runs the program."""
+def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any], aliases: dict[int, int]) -> Any:
+    """Lowers to the custom call of the program; `aliases` maps operands to the results that take their memory."""
     native()
-    return jax.ffi.ffi_lowering(_TARGET)(ctx, *operands, program=text)
+    return jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=aliases)(ctx, *operands, program=text)
 
 
 def call(text: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:

@@ -22,6 +22,7 @@ from jax_mps.program import Program
 Arrays = tuple[Any, ...]
 Attributes = tuple[tuple[str, Any], ...]  # sorted items: hashable
 Batching = Literal["merge", "prepend", "loop"]
+Aliases = Callable[..., Sequence[tuple[int, int]]]
 
 OPS: dict[str, Op] = {}  # by primitive name, for explain and graph
 
@@ -35,11 +36,20 @@ class Op:
         batch: the operands whose leading axis is the batch, as it is for every result.
         vmap: how vmap over those operands alone becomes one call. "merge" folds the new axis into the leading
             one, "prepend" puts it before (for ops that map over any leading axes). All else runs as a loop.
+        aliases: `aliases(number of operands, **attributes)`, the (operand, result) pairs that share memory wherever
+            their types agree: XLA copies an operand that is needed afterwards, and kernels then work in place.
     """
 
-    def __init__(self, name: str, meaning: Callable, batch: Sequence[int] = (), vmap: Batching = "loop"):
+    def __init__(
+        self,
+        name: str,
+        meaning: Callable,
+        batch: Sequence[int] = (),
+        vmap: Batching = "loop",
+        aliases: Aliases | None = None,
+    ):
         self.name, self.meaning = name, meaning
-        self._batch, self._vmap = frozenset(batch), vmap
+        self._batch, self._vmap, self._aliases = frozenset(batch), vmap, aliases
         self._gradient: Callable | None = None
         self._forward: Callable | None = None
         self._primitive = Primitive(f"mps_{name}")
@@ -110,7 +120,9 @@ class Op:
         text, _ = self.placement(ctx.avals_in, ctx.avals_out, attributes)
         if not text:
             return self._lower_to_jax(ctx, *operands, **attributes)
-        return ffi.lower(ctx, text, operands)
+        pairs = self._aliases(len(operands), **attributes) if self._aliases else ()
+        kinds = [[(a.shape, a.dtype) for a in avals] for avals in (ctx.avals_in, ctx.avals_out)]
+        return ffi.lower(ctx, text, operands, {i: o for i, o in pairs if kinds[0][i] == kinds[1][o]})
 
     def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
         if self._forward is not None:
@@ -166,9 +178,11 @@ class Op:
         return list(jax.lax.map(one, [x for b, x in zip(batched, front, strict=True) if b]))
 
 
-def op(name: str, batch: Sequence[int] = (), vmap: Batching = "loop") -> Callable[[Callable], Op]:
+def op(
+    name: str, batch: Sequence[int] = (), vmap: Batching = "loop", aliases: Aliases | None = None
+) -> Callable[[Callable], Op]:
     """Makes an `Op` of the meaning that it decorates."""
-    return lambda meaning: Op(name, meaning, batch, vmap)
+    return lambda meaning: Op(name, meaning, batch, vmap, aliases)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -168,4 +168,19 @@ POOL = [
     _pool("1-D, overlapping", "l2", (2, 9, 4), 3, strides=1),
 ]
 
-CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *POOL]
+
+def _dropout(name: str, x: tuple[int, ...], keep: float, **options: Any) -> Case:
+    key = lambda rng: rng.integers(0, 2**32, 2, np.uint32)  # noqa: E731
+    function = lambda x, key: mps.dropout(x, key, keep_probability=keep, **options)  # noqa: E731
+    return Case(f"dropout: {name}", function, [x, key], kernels=("dropout",))
+
+
+DROPOUT = [
+    _dropout("0.5", (3, 4, 5), 0.5),
+    _dropout("0.9 of a row", (1, 2000), 0.9),
+    _dropout("one mask for all rows", (4, 6, 5), 0.7, broadcast_axes=1),
+    _dropout("per channel", (2, 3, 3, 4), 0.4, broadcast_axes=(1, 2)),
+    _dropout("per row", (5, 7), 0.6, broadcast_axes=-1),
+]
+
+CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT]

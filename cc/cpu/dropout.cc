@@ -1,0 +1,82 @@
+// dropout(x, key_data): x / keep_probability where the mask of the key is set, else 0.
+#include "loops/dropout.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "device.h"
+
+namespace jax_mps::cpu {
+namespace {
+
+class Dropout : public Kernel {
+ public:
+  Dropout(const TensorType& x, const std::vector<int64_t>& mask_shape, float keep)
+      : keep_(keep), elements_(x.elements()), mask_elements_(1) {
+    // Adjacent axes that the mask runs along, or is broadcast along, count as one.
+    int missing = x.rank() - static_cast<int>(mask_shape.size());
+    for (int axis = 0; axis < x.rank(); axis++) {
+      int64_t size = x.dim(axis);
+      if (size == 1) continue;
+      bool masked = axis >= missing && mask_shape[axis - missing] != 1;
+      if (masked) mask_elements_ *= size;
+      if (sizes_.empty() || masked_.back() != masked) {
+        sizes_.push_back(size);
+        masked_.push_back(masked);
+      } else {
+        sizes_.back() *= size;
+      }
+    }
+  }
+
+  std::string implementation() const override {
+    return std::string(broadcast() ? "threefry mask, broadcast, " : "threefry ") + isa_name();
+  }
+  size_t scratch_bytes() const override { return broadcast() ? mask_elements_ : 0; }
+
+  void run(const Buffers& b) const override {
+    const uint32_t* key = b.input<uint32_t>(1);
+    // u < keep for u = k / 2^23, as k < keep * 2^23 over the integers: a power of two scales
+    // exactly.
+    auto threshold = static_cast<uint32_t>(std::ceil(keep_ * 0x1p23f));
+    if (!broadcast())
+      return dropout_loops().apply(b.input<float>(0), b.output<float>(0), elements_, key, threshold,
+                                   keep_);
+    auto* mask = reinterpret_cast<uint8_t*>(b.scratch);
+    dropout_loops().mask(mask, mask_elements_, key, threshold);
+    dropout_loops().broadcast(b.input<float>(0), mask, b.output<float>(0), sizes_.data(),
+                              masked_.data(), static_cast<int>(sizes_.size()), keep_);
+  }
+
+ private:
+  bool broadcast() const { return mask_elements_ != elements_; }
+
+  float keep_;
+  int64_t elements_, mask_elements_;
+  std::vector<int64_t> sizes_;
+  std::vector<uint8_t> masked_;
+};
+
+Offer threefry(const Node& node) {
+  if (node.in.size() != 2 || node.in[1].dtype != DType::u32 || node.in[1].elements() != 2 ||
+      node.attributes.string("generator") != "threefry2x32")
+    return Offer::none("kernels draw threefry2x32 only");
+  if (!node.attributes.boolean("partitionable"))
+    return Offer::none("kernels draw with jax_threefry_partitionable on only");
+  if (node.in[0].dtype != DType::f32) return Offer::none("the vector loops take float32");
+  auto keep = static_cast<float>(node.attributes.number("keep_probability"));
+  auto mask_shape = node.attributes.integers("mask_shape");
+  const TensorType& x = node.in[0];
+  if (!(keep > 0 && keep <= 1)) throw ProgramError("keep_probability must be in (0, 1]");
+  int64_t missing = x.rank() - static_cast<int64_t>(mask_shape.size());
+  if (missing < 0) throw ProgramError("the mask has more axes than x");
+  for (size_t i = 0; i < mask_shape.size(); i++)
+    if (mask_shape[i] != 1 && mask_shape[i] != x.shape[missing + i])
+      throw ProgramError("the mask does not broadcast to " + x.text());
+  return Offer(std::make_unique<Dropout>(x, mask_shape, keep));
+}
+
+const Register kDropout("dropout", {threefry});
+
+}  // namespace
+}  // namespace jax_mps::cpu

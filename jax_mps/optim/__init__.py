@@ -1,0 +1,6 @@
+"""Optimizers in optax's form, each one native call for the whole parameter tree."""
+
+from jax_mps.optim._adam import AdamState, adam
+from jax_mps.optim._rmsprop import RmspropState, rmsprop
+from jax_mps.optim._sgd import SgdState, sgd
+from jax_mps.optim._transform import FusedTransformation, step

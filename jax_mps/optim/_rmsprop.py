@@ -1,0 +1,149 @@
+"""RMSProp."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jax_mps.ops import _check
+from jax_mps.ops.optim import rmsprop_op
+from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar
+
+
+class RmspropState(NamedTuple):
+    """State of `rmsprop`."""
+
+    count: Any  # shape=(), dtype=jnp.int32: updates made
+    nu: Any  # like the parameters: mean of the squared gradients
+    mu: Any  # like the parameters: mean of the gradients; None unless centered
+    trace: Any  # like the parameters; None without momentum
+
+
+def rmsprop(
+    learning_rate: optax.ScalarOrSchedule,
+    decay: Any = 0.9,
+    eps: Any = 1e-8,
+    initial_scale: Any = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: Any = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+    *,
+    regularization: str = "none",
+    regularization_scale: Any = 0.0,
+    gradient_clip: tuple[Any, Any] | None = None,
+    gradient_rescale: Any = 1.0,
+    variant: str = "optax",
+) -> FusedTransformation:
+    """RMSProp; the whole parameter tree is one native call.
+
+    The gradient g is first clipped, then rescaled, then regularized: "l2" adds regularization_scale * w, "l1" adds
+    regularization_scale * sign(w), the derivative of the penalty (MPS's header prints it without the sign). Then
+
+        nu = decay * nu + (1 - decay) * g**2;  if centered also mu = decay * mu + (1 - decay) * g
+
+    ==========  ==========================================================================================
+    optax       u = -learning_rate * g / sqrt(nu - mu**2 + eps), or / (sqrt(nu - mu**2) + eps) unless eps_in_sqrt;
+                with momentum m = momentum * m + u and m in place of u, for nesterov u + momentum * m;  w += u
+    mps         w -= learning_rate * g / (sqrt(nu) + eps)
+    tensorflow  m = momentum * m + learning_rate * g / sqrt(nu - mu**2 + eps);  w -= m
+    ==========  ==========================================================================================
+
+    where mu is 0 unless centered, and bias_correction divides nu and mu by 1 - decay**t, t counting from 1.
+
+    Equivalent to `optax.rmsprop` in the variant "optax", and to `tf.raw_ops.ApplyRMSProp` in "tensorflow".
+
+    Args:
+        learning_rate: a number, a scalar array (traced or not), or a schedule: a function of the count of updates.
+        decay: how much of nu is kept, in [0, 1).
+        eps: what is added to the denominator.
+        initial_scale: nu at the start.
+        eps_in_sqrt: where eps is added; the other variants have a place of their own and do not look at it.
+        centered: divide by the deviation from the mean. Not in "mps".
+        momentum: None, or how much of the trace is kept, in [0, 1). Not in "mps".
+        nesterov: Nesterov's momentum, in "optax" only.
+        bias_correction: in "optax" only.
+        regularization: "none", "l1" or "l2"; the latter two need `update(gradients, state, params)`.
+        regularization_scale: the weight of the penalty.
+        gradient_clip: None, or the (min, max) of each number of the gradient.
+        gradient_rescale: multiplies the gradient.
+        variant: "optax", "mps" or "tensorflow".
+
+    Returns:
+        An optax transformation, for `optax.chain` and its like or, faster alone, for `step`.
+
+    Raises:
+        ValueError, TypeError: for hyperparameters out of range; traced ones are not looked at.
+
+    Example:
+        >>> import jax.numpy as jnp, jax_mps as mps
+        >>> rmsprop = mps.optim.rmsprop(0.1, decay=0.75)
+        >>> updates, state = rmsprop.update(jnp.array([1.0, -2.0]), rmsprop.init(jnp.zeros(2)))
+        >>> [round(u, 3) for u in updates.tolist()]
+        [-0.2, 0.2]
+
+    Reference: MPSNNOptimizerRMSProp; Hinton, "Overview of mini-batch gradient descent", 2012; Graves, "Generating
+    sequences with recurrent neural networks", 2013.
+    """
+    rate_at = rate("rmsprop", learning_rate)
+    number("rmsprop", "decay", decay, least=0, below=1)
+    number("rmsprop", "eps", eps, least=0)
+    number("rmsprop", "initial_scale", initial_scale, least=0)
+    _check.choice("rmsprop", "variant", variant, VARIANTS)
+    if momentum is not None:
+        number("rmsprop", "momentum", momentum, least=0, below=1)
+    elif nesterov:
+        _check.fail("rmsprop", "nesterov needs momentum", "momentum=None", "Pass momentum, 0.9 say.")
+    absent = {
+        "mps": ("centered", "momentum", "nesterov", "bias_correction"),
+        "tensorflow": ("nesterov", "bias_correction"),
+    }
+    given = {"centered": centered, "momentum": momentum, "nesterov": nesterov, "bias_correction": bias_correction}
+    for name in absent.get(variant, ()):
+        if given[name] is not None and given[name] is not False:
+            got = f"{name}={given[name]!r}"
+            _check.fail("rmsprop", f"the variant {variant!r} has no {name}", got, 'Use the variant "optax".')
+    before = Preprocessing("rmsprop", regularization, regularization_scale, gradient_clip, gradient_rescale).checked()
+    inside = variant == "tensorflow" or (variant == "optax" and eps_in_sqrt)
+
+    def init(params: Any) -> RmspropState:
+        def full(value: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.full_like(x, value), params)
+
+        mu, trace = (full(0) if which else None for which in (centered, momentum is not None))
+        return RmspropState(jnp.zeros([], jnp.int32), full(initial_scale), mu, trace)
+
+    def advance(gradients: Any, state: RmspropState, params: Any, apply: bool) -> Any:
+        count = optax.safe_increment(state.count)
+        lr, keep = scalar(rate_at(state.count)), scalar(decay)
+        correction = 1 / (1 - keep ** scalar(count)) if bias_correction else 1.0
+        steps = (lr, -1.0) if variant == "tensorflow" else (-lr, 1.0)
+        hyper = (
+            *before.numbers(),
+            0.0 if momentum is None else momentum,
+            *steps,
+            keep,
+            1 - keep,
+            correction,
+            *((eps, 0.0) if inside else (0.0, eps)),
+        )
+        kept = [state.nu, *([state.mu] if centered else []), *([] if momentum is None else [state.trace])]
+        result, new = run(
+            rmsprop_op,
+            hyper,
+            gradients,
+            params,
+            kept,
+            apply=apply,
+            regularization=regularization,
+            centered=centered,
+            nesterov=nesterov,
+        )
+        mu = new[1] if centered else None
+        return result, RmspropState(count, new[0], mu, None if momentum is None else new[-1])
+
+    return FusedTransformation.of(init, advance)
