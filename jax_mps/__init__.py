@@ -24,5 +24,6 @@ from jax_mps.ops.neuron import (
     softsign,
     tanh,
 )
+from jax_mps.ops.norm import batch_norm, batch_norm_inference, update_running_statistics
 
 __version__ = "0.1.0"

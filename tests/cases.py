@@ -121,4 +121,32 @@ NEURON = [
     Case("prelu: one row of 300 channels", mps.prelu, [(1, 300), (300,)], kernels=("prelu", "prelu_gradient")),
 ]
 
-CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON]
+
+def _norm(name: str, x: tuple[int, ...], *, inference: bool = False, order: int = 2, **options: Any) -> Case:
+    op = "batch_norm_inference" if inference else "batch_norm"
+    channels = x[-1:]
+    operands = [x, channels, positive(*channels)] if inference else [x]
+    kernels = (op, f"{op}_gradient")
+    options = {"epsilon": 1e-3, **options}
+    function = lambda *a: getattr(mps, op)(*a, **options)  # noqa: E731
+    return Case(f"{op}: {name}", function, [*operands, positive(*channels), channels], kernels=kernels, order=order)
+
+
+NORM = [
+    _norm("two axes", (6, 5)),
+    _norm("images, relu", (3, 5, 4, 7), neuron="relu"),
+    _norm("leaky relu", (4, 6, 3), neuron=("leaky_relu", 0.2)),
+    _norm("relu of slope -0.5", (4, 6, 3), neuron=("relu", -0.5)),
+    _norm("elu", (4, 6, 3), neuron="elu"),
+    _norm("one channel", (5, 9, 8, 1)),
+    _norm("many rows, three channels", (700, 9, 3), neuron="relu", order=0),
+    _norm("many rows, 64 channels", (600, 64), neuron="relu", order=0),
+    _norm("many channels", (9, 1300)),
+    _norm("images, relu", (3, 5, 4, 7), inference=True, neuron="relu"),
+    _norm("two axes", (6, 5), inference=True),
+    _norm("tanh", (4, 6, 3), inference=True, neuron="tanh"),
+    _norm("many rows, three channels", (700, 9, 3), inference=True, neuron=("relu", 0.1), order=0),
+    _norm("many channels", (9, 1300), inference=True),
+]
+
+CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *NORM]
