@@ -53,15 +53,18 @@ def _(residuals: Any, cotangents: Any) -> tuple[Any]:
 
 def _smoothed_loss(logits: Any, labels: Any, smoothing: float) -> Any:
     log_p = jax.nn.log_softmax(logits)
-    classes = logits.shape[-1]
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        t = jax.nn.one_hot(labels, classes, dtype=logits.dtype)
-        valid = jnp.where((labels >= 0) & (labels < classes), 1.0, jnp.nan).astype(logits.dtype)
-    else:
-        t, valid = labels.astype(logits.dtype), None
-    t = t * (1 - smoothing) + smoothing / classes
-    loss = -jnp.sum(t * _where_it_counts(log_p, t), -1)
-    return loss if valid is None else loss * valid
+        labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    t = labels.astype(logits.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
+    return -jnp.sum(t * _where_it_counts(log_p, t), -1)
+
+
+def _nan_without_class(x: Any, labels: Any, classes: int) -> Any:
+    """x of each row, or NaN where the row's integer label names no class."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        return x
+    valid = (labels >= 0) & (labels < classes)
+    return jnp.where(jnp.expand_dims(valid, range(labels.ndim, x.ndim)), x, jnp.full_like(x, jnp.nan))
 
 
 def _where_it_counts(log_p: Any, t: Any) -> Any:
@@ -75,7 +78,8 @@ def softmax_cross_entropy_op(logits: Any, labels: Any, *, smoothing: float) -> A
     logits = widen(logits)
     maximum = jnp.max(logits, -1)
     log_sum = jnp.log(jnp.sum(jnp.exp(logits - jnp.expand_dims(maximum, -1)), -1))
-    return _smoothed_loss(logits, labels, smoothing), maximum, log_sum
+    loss = _smoothed_loss(logits, labels, smoothing)
+    return _nan_without_class(loss, labels, logits.shape[-1]), maximum, log_sum
 
 
 @op("softmax_cross_entropy_gradient", batch=[0, 1, 2, 3, 4], vmap="prepend")
@@ -84,7 +88,7 @@ def softmax_cross_entropy_gradient_op(
 ) -> Any:
     """The gradient of the logits; maximum and log_sum are known from them, and spare a kernel one reading."""
     _, pull = jax.vjp(lambda logits: _smoothed_loss(logits, labels, smoothing), widen(logits))
-    return pull(dloss)[0].astype(logits.dtype)
+    return _nan_without_class(pull(dloss)[0].astype(logits.dtype), labels, logits.shape[-1])
 
 
 @softmax_cross_entropy_op.gradient

@@ -2,53 +2,39 @@
 
 #include "math.h"
 #include "parallel.h"
+#include "softmax_short.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-// Rows are taken in chunks of at most kChunk elements, or one by one. The exponentials of short
-// rows are computed over the whole chunk, where vectors are full; only the cheap sums go row by
-// row.
-constexpr int64_t kChunk = 2048, kShort = 32;
-
-// f(first, count) for each chunk of rows, in parallel.
+// f(r) for each row, in parallel.
 template <class F>
-void each_chunk(int64_t rows, int64_t classes, const F& f) {
-  int64_t grain = classes < kChunk ? kChunk / classes : 1;
-  parallel_pieces(rows, grain, 4 * rows * classes,
-                  [&](int64_t begin, int64_t end) { f(begin, end - begin); });
+void each_row(int64_t rows, int64_t classes, const F& f) {
+  int64_t grain = classes < 4096 ? 4096 / classes : 1;
+  parallel_pieces(rows, grain, 4 * rows * classes, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) f(r);
+  });
 }
 
 float maximum_of(const float* x, int64_t n) {
-  constexpr int64_t kLanes = 32;
+  constexpr int64_t kWidth = 32;
   float result = -__builtin_inff();
+  float lanes[kWidth];
+  for (int64_t j = 0; j < kWidth; j++) lanes[j] = result;
   int64_t i = 0;
-  if (n >= kLanes) {
-    float lanes[kLanes];
-    for (int64_t j = 0; j < kLanes; j++) lanes[j] = result;
-    for (; i + kLanes <= n; i += kLanes)
+  for (; i + kWidth <= n; i += kWidth)
 #pragma omp simd
-      for (int64_t j = 0; j < kLanes; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-    for (int64_t j = 0; j < kLanes; j++) result = lanes[j] > result ? lanes[j] : result;
-  }
+    for (int64_t j = 0; j < kWidth; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
+  for (int64_t j = 0; j < kWidth; j++) result = lanes[j] > result ? lanes[j] : result;
   for (; i < n; i++) result = x[i] > result ? x[i] : result;
   return result;
 }
 
 float sum_of(const float* x, int64_t n) {
   float sum = 0;
-  if (n < kShort) {
-    for (int64_t i = 0; i < n; i++) sum += x[i];
-    return sum;
-  }
 #pragma omp simd reduction(+ : sum)
   for (int64_t i = 0; i < n; i++) sum += x[i];
   return sum;
-}
-
-void exp_all(float* x, int64_t n) {
-#pragma omp simd
-  for (int64_t i = 0; i < n; i++) x[i] = exp(x[i]);
 }
 
 // y = exp(x - maximum), and the sum of it
@@ -70,24 +56,6 @@ float exp_sum(const float* x, float maximum, int64_t n) {
   return sum;
 }
 
-// maximum and log sum exp(x - maximum) of each row of a chunk
-void log_sums(const float* x, float* maximum, float* log_sum, int64_t count, int64_t n) {
-  float exponentials[kChunk];
-  for (int64_t r = 0; r < count; r++) {
-    maximum[r] = maximum_of(x + r * n, n);
-    if (n >= kShort)
-      log_sum[r] = exp_sum(x + r * n, maximum[r], n);
-    else
-      for (int64_t c = 0; c < n; c++) exponentials[r * n + c] = x[r * n + c] - maximum[r];
-  }
-  if (n < kShort) {
-    exp_all(exponentials, count * n);
-    for (int64_t r = 0; r < count; r++) log_sum[r] = sum_of(exponentials + r * n, n);
-  }
-#pragma omp simd
-  for (int64_t r = 0; r < count; r++) log_sum[r] = log(log_sum[r]);
-}
-
 void scale_row(float* y, float factor, int64_t n) {
 #pragma omp simd
   for (int64_t c = 0; c < n; c++) y[c] *= factor;
@@ -99,27 +67,15 @@ void subtract_row(const float* x, float maximum, float log_sum, float* y, int64_
 }
 
 void softmax(bool log, const float* x, float* y, int64_t rows, int64_t n) {
-  each_chunk(rows, n, [&](int64_t first, int64_t count) {
-    const float* from = x + first * n;
-    float* to = y + first * n;
-    if (log) {
-      float maximum[kChunk], log_sum[kChunk];
-      log_sums(from, maximum, log_sum, count, n);
-      for (int64_t r = 0; r < count; r++)
-        subtract_row(from + r * n, maximum[r], log_sum[r], to + r * n, n);
-    } else if (n < kShort) {
-      for (int64_t r = 0; r < count; r++) {
-        float maximum = maximum_of(from + r * n, n);
-        for (int64_t c = 0; c < n; c++) to[r * n + c] = from[r * n + c] - maximum;
-      }
-      exp_all(to, count * n);
-      for (int64_t r = 0; r < count; r++) scale_row(to + r * n, 1 / sum_of(to + r * n, n), n);
-    } else {
-      for (int64_t r = 0; r < count; r++) {
-        float sum = exp_row(from + r * n, maximum_of(from + r * n, n), to + r * n, n);
-        scale_row(to + r * n, 1 / sum, n);
-      }
-    }
+  if (n < kShort) return short_softmax(log, x, y, rows, n);
+  each_row(rows, n, [&](int64_t r) {
+    const float* from = x + r * n;
+    float* to = y + r * n;
+    float maximum = maximum_of(from, n);
+    if (log)
+      subtract_row(from, maximum, JAX_MPS_ISA::log(exp_sum(from, maximum, n)), to, n);
+    else
+      scale_row(to, 1 / exp_row(from, maximum, to, n), n);
   });
 }
 
@@ -131,24 +87,16 @@ void gradient_row(const float* dy, const float* y, float* dx, int64_t n) {
   for (int64_t c = 0; c < n; c++) dx[c] = y[c] * (dy[c] - dot);
 }
 
-void log_gradient_rows(const float* dy, const float* y, float* dx, int64_t count, int64_t n) {
-  // exp(y) into dx first: over the whole chunk its vectors are full.
+void log_gradient_row(const float* dy, const float* y, float* dx, int64_t n) {
+  float sum = sum_of(dy, n);
 #pragma omp simd
-  for (int64_t i = 0; i < count * n; i++) dx[i] = exp(y[i]);
-  for (int64_t r = 0; r < count; r++) {
-    float sum = sum_of(dy + r * n, n);
-#pragma omp simd
-    for (int64_t i = r * n; i < (r + 1) * n; i++) dx[i] = dy[i] - dx[i] * sum;
-  }
+  for (int64_t c = 0; c < n; c++) dx[c] = dy[c] - exp(y[c]) * sum;
 }
 
 void gradient(bool log, const float* dy, const float* y, float* dx, int64_t rows, int64_t n) {
-  each_chunk(rows, n, [&](int64_t first, int64_t count) {
-    int64_t i = first * n;
-    if (log)
-      log_gradient_rows(dy + i, y + i, dx + i, count, n);
-    else
-      for (int64_t r = 0; r < count; r++, i += n) gradient_row(dy + i, y + i, dx + i, n);
+  if (n < kShort) return short_gradient(log, dy, y, dx, rows, n);
+  each_row(rows, n, [&](int64_t r) {
+    (log ? log_gradient_row : gradient_row)(dy + r * n, y + r * n, dx + r * n, n);
   });
 }
 
@@ -178,60 +126,40 @@ float index_loss(const float* x, int64_t label, float kept, float spread, float 
 
 void cross_entropy(const float* x, const Labels& labels, float* loss, float* maximum,
                    float* log_sum, int64_t rows, int64_t n) {
+  if (n < kShort) return short_cross_entropy(x, labels, loss, maximum, log_sum, rows, n);
   float kept = 1 - labels.smoothing, spread = labels.smoothing / static_cast<float>(n);
-  each_chunk(rows, n, [&](int64_t first, int64_t count) {
-    log_sums(x + first * n, maximum + first, log_sum + first, count, n);
-    for (int64_t r = first; r < first + count; r++)
-      loss[r] =
-          labels.dense
-              ? dense_loss(x + r * n, labels.dense + r * n, kept, spread, maximum[r], log_sum[r], n)
-              : index_loss(x + r * n, labels.index[r], kept, spread, maximum[r], log_sum[r], n);
+  each_row(rows, n, [&](int64_t r) {
+    const float* row = x + r * n;
+    float m = maximum_of(row, n), s = log(exp_sum(row, m, n));
+    maximum[r] = m, log_sum[r] = s;
+    loss[r] = labels.dense ? dense_loss(row, labels.dense + r * n, kept, spread, m, s, n)
+                           : index_loss(row, labels.index[r], kept, spread, m, s, n);
   });
-}
-
-// probabilities = exp(x - maximum - log_sum) of each row of a chunk; may be in dx
-void probabilities(const float* x, const float* maximum, const float* log_sum, float* p,
-                   int64_t count, int64_t n) {
-  if (n >= kShort) {
-    for (int64_t r = 0; r < count; r++)
-#pragma omp simd
-      for (int64_t i = r * n; i < (r + 1) * n; i++) p[i] = exp((x[i] - maximum[r]) - log_sum[r]);
-    return;
-  }
-  for (int64_t r = 0; r < count; r++)
-    for (int64_t i = r * n; i < (r + 1) * n; i++) p[i] = (x[i] - maximum[r]) - log_sum[r];
-  exp_all(p, count * n);
-}
-
-// dx = dloss (p sum t - t), with p in dx
-void dense_gradient(float dloss, const float* t, float kept, float smoothing, float spread,
-                    float* dx, int64_t n) {
-  float sum = kept * sum_of(t, n) + smoothing;
-#pragma omp simd
-  for (int64_t c = 0; c < n; c++) dx[c] = dloss * (dx[c] * sum - (t[c] * kept + spread));
-}
-
-void index_gradient(float dloss, int64_t label, float kept, float spread, float* dx, int64_t n) {
-  bool valid = label >= 0 && label < n;
-  float factor = valid ? dloss : __builtin_nanf("");
-  float p = valid ? dx[label] : 0;
-#pragma omp simd
-  for (int64_t c = 0; c < n; c++) dx[c] = factor * (dx[c] - spread);
-  if (valid) dx[label] = dloss * (p - (kept + spread));
 }
 
 void cross_entropy_gradient(const float* dloss, const float* x, const Labels& labels,
                             const float* maximum, const float* log_sum, float* dx, int64_t rows,
                             int64_t n) {
+  if (n < kShort)
+    return short_cross_entropy_gradient(dloss, x, labels, maximum, log_sum, dx, rows, n);
   float kept = 1 - labels.smoothing, spread = labels.smoothing / static_cast<float>(n);
-  each_chunk(rows, n, [&](int64_t first, int64_t count) {
-    probabilities(x + first * n, maximum + first, log_sum + first, dx + first * n, count, n);
-    for (int64_t r = first; r < first + count; r++)
-      if (labels.dense)
-        dense_gradient(dloss[r], labels.dense + r * n, kept, labels.smoothing, spread, dx + r * n,
-                       n);
-      else
-        index_gradient(dloss[r], labels.index[r], kept, spread, dx + r * n, n);
+  each_row(rows, n, [&](int64_t r) {
+    const float* row = x + r * n;
+    const float* t = labels.dense ? labels.dense + r * n : nullptr;
+    float *d = dx + r * n, m = maximum[r], s = log_sum[r], g = dloss[r];
+    if (labels.dense) {
+      float sum = kept * sum_of(t, n) + labels.smoothing;
+#pragma omp simd
+      for (int64_t c = 0; c < n; c++)
+        d[c] = g * (exp((row[c] - m) - s) * sum - (t[c] * kept + spread));
+      return;
+    }
+    int64_t label = labels.index[r];
+    bool valid = label >= 0 && label < n;
+    g = valid ? g : __builtin_nanf("");
+#pragma omp simd
+    for (int64_t c = 0; c < n; c++) d[c] = g * (exp((row[c] - m) - s) - spread);
+    if (valid) d[label] = g * (exp((row[label] - m) - s) - (kept + spread));
   });
 }
 
