@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -33,7 +34,7 @@ def _training(x: Any, gamma: Any, beta: Any, epsilon: float, neuron: Spec | None
 def batch_norm_op(x: Any, gamma: Any, beta: Any, *, epsilon: float, neuron: Spec | None) -> Any:
     """neuron((x - mean) * gamma / sqrt(variance + epsilon) + beta), mean, variance."""
     dtype = wide(x.dtype)
-    y, mean, variance = _training(*(v.astype(dtype) for v in (x, gamma, beta)), epsilon, neuron)
+    y, mean, variance = _training(x.astype(dtype), gamma.astype(dtype), beta.astype(dtype), epsilon, neuron)
     return y.astype(x.dtype), mean, variance
 
 
@@ -54,7 +55,7 @@ def batch_norm_gradient_op(
     """The gradients of x, gamma and beta; mean and variance are known from x, and spare a kernel their sums."""
     dtype = wide(x.dtype)
     operands = [v.astype(dtype) for v in (x, gamma, beta)]
-    _, pull = jax.vjp(lambda *operands: _training(*operands, epsilon, neuron), *operands)
+    _, pull = jax.vjp(functools.partial(_training, epsilon=epsilon, neuron=neuron), *operands)
     dx, dgamma, dbeta = pull((dy.astype(dtype), dmean, dvariance))
     return dx.astype(x.dtype), dgamma, dbeta
 
@@ -85,8 +86,8 @@ def batch_norm_inference_op(
 ) -> Any:
     """neuron((x - mean) * gamma / sqrt(variance + epsilon) + beta)."""
     dtype = wide(x.dtype)
-    operands = (v.astype(dtype) for v in (x, mean, variance, gamma, beta))
-    return _normalize(*operands, epsilon, neuron).astype(x.dtype)
+    operands = [v.astype(dtype) for v in (x, mean, variance, gamma, beta)]
+    return _normalize(*operands, epsilon=epsilon, neuron=neuron).astype(x.dtype)
 
 
 @op("batch_norm_inference_gradient")

@@ -167,6 +167,7 @@ def _over_axis(name: str, run: Op, x: Any, axis: Any) -> jax.Array:
     x = _check.floating(name, "x", x)
     if not isinstance(axis, int | np.integer) or not -x.ndim <= axis < x.ndim:
         _check.fail(name, f"axis must be one of x's {x.ndim} axes", f"{axis!r} for shape {x.shape}", "Check axis.")
+    axis = int(axis)
     if axis in (-1, x.ndim - 1):
         return run(x)
     return jnp.moveaxis(run(jnp.moveaxis(x, axis, -1)), -1, axis)
