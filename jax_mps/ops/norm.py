@@ -86,8 +86,8 @@ def batch_norm_inference_op(
 ) -> Any:
     """neuron((x - mean) * gamma / sqrt(variance + epsilon) + beta)."""
     dtype = wide(x.dtype)
-    operands = [v.astype(dtype) for v in (x, mean, variance, gamma, beta)]
-    return _normalize(*operands, epsilon=epsilon, neuron=neuron).astype(x.dtype)
+    wide_x, mean, variance, gamma, beta = (v.astype(dtype) for v in (x, mean, variance, gamma, beta))
+    return _normalize(wide_x, mean, variance, gamma, beta, epsilon, neuron).astype(x.dtype)
 
 
 @op("batch_norm_inference_gradient")
@@ -96,12 +96,12 @@ def batch_norm_inference_gradient_op(
 ) -> Any:
     """The gradients of x, gamma and beta."""
     dtype = wide(x.dtype)
-    x_, mean, variance, gamma, beta = (v.astype(dtype) for v in (x, mean, variance, gamma, beta))
+    wide_x, mean, variance, gamma, beta = (v.astype(dtype) for v in (x, mean, variance, gamma, beta))
 
     def of_three(x: Any, gamma: Any, beta: Any) -> Any:
         return _normalize(x, mean, variance, gamma, beta, epsilon, neuron)
 
-    dx, dgamma, dbeta = jax.vjp(of_three, x_, gamma, beta)[1](dy.astype(dtype))
+    dx, dgamma, dbeta = jax.vjp(of_three, wide_x, gamma, beta)[1](dy.astype(dtype))
     return dx.astype(x.dtype), dgamma, dbeta
 
 

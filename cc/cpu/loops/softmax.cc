@@ -18,14 +18,16 @@ void each_row(int64_t rows, int64_t classes, const F& f) {
 
 float maximum_of(const float* x, int64_t n) {
   constexpr int64_t kWidth = 32;
-  float result = -__builtin_inff();
   float lanes[kWidth];
-  for (int64_t j = 0; j < kWidth; j++) lanes[j] = result;
+  for (int64_t j = 0; j < kWidth; j++) lanes[j] = -__builtin_inff();
   int64_t i = 0;
   for (; i + kWidth <= n; i += kWidth)
 #pragma omp simd
     for (int64_t j = 0; j < kWidth; j++) lanes[j] = x[i + j] > lanes[j] ? x[i + j] : lanes[j];
-  for (int64_t j = 0; j < kWidth; j++) result = lanes[j] > result ? lanes[j] : result;
+  for (int64_t half = kWidth / 2; half > 0; half /= 2)
+    for (int64_t j = 0; j < half; j++)
+      lanes[j] = lanes[j + half] > lanes[j] ? lanes[j + half] : lanes[j];
+  float result = lanes[0];
   for (; i < n; i++) result = x[i] > result ? x[i] : result;
   return result;
 }
