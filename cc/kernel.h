@@ -10,9 +10,9 @@
 
 namespace jax_mps {
 
-// The memory of one run of a kernel. Operands and results do not overlap, except that a result may be the very memory
-// of an operand where the op's `aliases` in Python pair the two: kernels of such an op read each number of the operand
-// before they write its place.
+// The memory of one run of a kernel. Operands and results do not overlap, except that a result may
+// be the very memory of an operand where the op's `aliases` in Python pair the two: kernels of such
+// an op read each number of the operand before they write its place.
 struct Buffers {
   const void* const* in;
   void* const* out;

@@ -1,6 +1,6 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
-from jax_mps import optim
+from jax_mps import losses, optim
 from jax_mps.device import device, set_device
 from jax_mps.explain import Explanation, explain
 from jax_mps.ffi import CacheInfo, cache_info, clear_cache, set_cache_limit
@@ -26,6 +26,8 @@ from jax_mps.ops.neuron import (
     softsign,
     tanh,
 )
+from jax_mps.ops.norm import batch_norm, batch_norm_inference, update_running_statistics
 from jax_mps.ops.pool import avg_pool, l2_pool, max_pool
+from jax_mps.ops.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"

@@ -5,6 +5,7 @@ An operand is a shape (standard normal numbers), or a function of a seeded gener
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,4 +184,80 @@ DROPOUT = [
     _dropout("per row", (5, 7), 0.6, broadcast_axes=-1),
 ]
 
-CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT]
+
+def _norm(name: str, x: tuple[int, ...], *, inference: bool = False, order: int = 2, **options: Any) -> Case:
+    op = "batch_norm_inference" if inference else "batch_norm"
+    channels = x[-1:]
+    operands = [x, channels, positive(*channels)] if inference else [x]
+    kernels = (op, f"{op}_gradient")
+    options = {"epsilon": 1e-3, **options}
+    function = lambda *a: getattr(mps, op)(*a, **options)  # noqa: E731
+    return Case(f"{op}: {name}", function, [*operands, positive(*channels), channels], kernels=kernels, order=order)
+
+
+NORM = [
+    _norm("two axes", (6, 5)),
+    _norm("images, relu", (3, 5, 4, 7), neuron="relu"),
+    _norm("leaky relu", (4, 6, 3), neuron=("leaky_relu", 0.2)),
+    _norm("relu of slope -0.5", (4, 6, 3), neuron=("relu", -0.5)),
+    _norm("elu", (4, 6, 3), neuron="elu"),
+    _norm("one channel", (5, 9, 8, 1)),
+    _norm("many rows, three channels", (700, 9, 3), neuron="relu", order=0),
+    _norm("many rows, 64 channels", (600, 64), neuron="relu", order=0),
+    _norm("many channels", (9, 1300)),
+    _norm("images, relu", (3, 5, 4, 7), inference=True, neuron="relu"),
+    _norm("two axes", (6, 5), inference=True),
+    _norm("tanh", (4, 6, 3), inference=True, neuron="tanh"),
+    _norm("many rows, three channels", (700, 9, 3), inference=True, neuron=("relu", 0.1), order=0),
+    _norm("many channels", (9, 1300), inference=True),
+]
+
+
+def _softmax(name: str, operand: Any, **options: Any) -> list[Case]:
+    ops = {"softmax": mps.softmax, "log_softmax": mps.log_softmax}
+    return [
+        Case(f"{op}: {name}", functools.partial(f, **options), [operand], kernels=(op, f"{op}_gradient"))
+        for op, f in ops.items()
+    ]
+
+
+SOFTMAX = [
+    *_softmax("rows of 10", (3, 4, 10)),
+    *_softmax("one class", (5, 1)),
+    *_softmax("rows of 1000", (3, 1000)),
+    *_softmax("rows of 2500", (2, 2500)),
+    *_softmax("300 rows of 9", (300, 9)),
+    *_softmax("axis 1", (3, 7, 2), axis=1),
+]
+
+
+def classes(below: int, *shape: int) -> Callable[..., Any]:
+    return lambda rng: rng.integers(0, below, shape).astype(np.int32)
+
+
+def shares(*shape: int) -> Callable[..., Any]:
+    return lambda rng: rng.uniform(0.5, 2.0, shape) / shape[-1]  # does not add up to 1
+
+
+def _loss(name: str, logits: tuple[int, ...], labels: Any, *weight: Any, **options: Any) -> Case:
+    def function(logits: Any, labels: Any, weight: Any = None) -> Any:
+        return mps.losses.softmax_cross_entropy(logits, labels, weight=weight, **{"reduction": "none", **options})
+
+    op = "softmax_cross_entropy"
+    batched = tuple(range(2 + len(weight)))
+    return Case(f"{op}: {name}", function, [logits, labels, *weight], batched, kernels=(op, f"{op}_gradient"))
+
+
+LOSS = [
+    _loss("classes", (6, 10), classes(10, 6)),
+    _loss("classes, smoothing", (6, 10), classes(10, 6), label_smoothing=0.1),
+    _loss("classes, smoothing 1", (6, 40), classes(40, 6), label_smoothing=1.0),
+    _loss("3000 classes, smoothing", (2, 3000), classes(3000, 2), label_smoothing=0.2),
+    _loss("300 rows", (2, 150, 5), classes(5, 2, 150)),
+    _loss("weights", (6, 70), classes(70, 6), positive(6)),
+    _loss("dense labels", (4, 3, 6), shares(4, 3, 6)),
+    _loss("dense labels of 1100 classes, smoothing", (3, 1100), shares(3, 1100), label_smoothing=0.1),
+    _loss("dense labels, weights", (5, 40), (5, 40), positive(5)),
+]
+
+CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT, *NORM, *SOFTMAX, *LOSS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errors_norm
 import errors_optim
 import jax
 import jax.numpy as jnp
@@ -192,6 +193,7 @@ POOL = [
 ]
 FAMILIES = {"device": DEVICE, "conv": CONV, "dense": DENSE, "neuron": NEURON, "pool": POOL}
 FAMILIES.update(errors_optim.FAMILIES)
+FAMILIES.update(errors_norm.FAMILIES)
 ROWS = [pytest.param(*row[1:], id=f"{family}: {row[0]}") for family, rows in FAMILIES.items() for row in rows]
 
 
