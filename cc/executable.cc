@@ -12,6 +12,14 @@ namespace {
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
+Offer offer_for(const Step& step) {
+  try {
+    return cpu::offer(step.node);
+  } catch (const std::exception& error) {  // of ours or of oneDNN
+    throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " + error.what());
+  }
+}
+
 }  // namespace
 
 Executable::Executable(std::string_view text) : program_(parse_program(text)) {
@@ -19,7 +27,7 @@ Executable::Executable(std::string_view text) : program_(parse_program(text)) {
   size_t scratch = 0;
   bytes_ = sizeof(*this) + text.size() * 4;  // the text is kept, parsed and named by the cache
   for (const Step& step : program_.steps) {
-    Offer offer = cpu::offer(step.node);
+    Offer offer = offer_for(step);
     if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
     scratch = std::max(scratch, offer.kernel->scratch_bytes());
     bytes_ += sizeof(Step) + 1024;  // a primitive's descriptor and code are of this order

@@ -19,6 +19,7 @@ constexpr DTypeRow kDTypes[] = {
     {DType::u32, "u32", 4}, {DType::u8, "u8", 1},     {DType::pred, "pred", 1}};
 
 constexpr int64_t kMaxElements = int64_t{1} << 48;  // far above memory, far below overflow
+constexpr int64_t kMaxArena = int64_t{1} << 38;     // bytes
 constexpr size_t kMaxDepth = 16;                    // of nested attribute lists
 
 // Reads one line from left to right; every failure names what was expected and what stands there.
@@ -138,7 +139,7 @@ class Cursor {
 
 class Parser {
  public:
-  void line(std::string_view text) {
+  void line(std::string_view text, int number) {
     Cursor cursor(text);
     if (cursor.done()) return;
     if (returned_) cursor.fail("statement after 'return'");
@@ -150,7 +151,7 @@ class Parser {
       while (cursor.accept(","));
       returned_ = true;
     } else {
-      step(cursor);
+      step(cursor, number);
     }
     if (!cursor.done()) cursor.fail("unexpected text");
   }
@@ -165,6 +166,9 @@ class Parser {
       if (bound[i]) continue;
       if (value.offset < 0 && value.type.elements() > 0)
         throw ProgramError("an intermediate of type " + value.type.text() + " has no offset");
+      if (value.offset > kMaxArena || value.type.bytes() > kMaxArena)
+        throw ProgramError("an intermediate of type " + value.type.text() + " @" + std::to_string(value.offset) +
+                           " is out of range");
       program_.arena_bytes = std::max(program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
     }
     return std::move(program_);
@@ -194,8 +198,9 @@ class Parser {
     return found->second;
   }
 
-  void step(Cursor& cursor) {
+  void step(Cursor& cursor, int line) {
     Step step;
+    step.line = line;
     std::vector<int> results;
     // The results' names are bound after the operands are read: a node cannot read itself.
     size_t first = program_.values.size();
@@ -240,6 +245,23 @@ int64_t TensorType::elements() const {
   int64_t count = 1;
   for (int64_t dim : shape) count *= dim;
   return count;
+}
+
+int64_t TensorType::dim(int axis) const {
+  int from_front = axis < 0 ? axis + rank() : axis;
+  if (from_front < 0 || from_front >= rank()) throw ProgramError(text() + " has too few axes");
+  return shape[from_front];
+}
+
+const TensorType& Types::operator[](size_t i) const {
+  if (i >= size()) throw ProgramError("too few operands or results");
+  return data()[i];
+}
+
+void Node::expect(size_t least_operands, size_t most_operands, size_t results) const {
+  if (in.size() < least_operands || in.size() > most_operands || out.size() != results)
+    throw ProgramError(std::to_string(in.size()) + " operands and " + std::to_string(out.size()) +
+                       " results do not fit the op");
 }
 
 std::string TensorType::text() const {
@@ -295,7 +317,7 @@ Program parse_program(std::string_view text) {
     number++;
     size_t end = std::min(text.find('\n'), text.size());
     try {
-      parser.line(text.substr(0, end));
+      parser.line(text.substr(0, end), number);
     } catch (const ProgramError& error) {
       throw ProgramError("line " + std::to_string(number) + ": " + error.what());
     }

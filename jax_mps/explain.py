@@ -13,7 +13,7 @@ from jax_mps.device import device
 from jax_mps.primitive import OPS
 
 # Calls and loops: what counts is inside them.
-_CONTAINERS = {"jit", "pjit", "closed_call", "custom_vjp_call", "custom_jvp_call", "remat2", "checkpoint"}
+CALLS = {"jit", "pjit", "closed_call", "custom_vjp_call", "custom_jvp_call", "remat2", "checkpoint"}
 
 
 class Row(NamedTuple):
@@ -75,7 +75,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 def _equations(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         inner = list(jaxprs_in_params(equation.params))
-        if not inner or equation.primitive.name not in _CONTAINERS:
+        if not inner or equation.primitive.name not in CALLS:
             yield equation
         for body in inner:
             yield from _equations(body)

@@ -43,6 +43,7 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
   }
   const Attributes& a = node.attributes;
   int64_t groups = a.integer("groups");
+  if (groups < 1) throw ProgramError("groups must be at least 1");
   Geometry g{image(x, *dtype), weights(w, *dtype, groups), image(y, *dtype),
              {}, a.integers("strides"), a.integers("dilation"), {}, {}};
   auto padding = a.integers("padding");
@@ -103,6 +104,7 @@ class Forward : public OneDnnKernel {
 };
 
 Offer onednn_conv(const Node& node) {
+  node.expect(2, 3);
   std::string reason;
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
@@ -148,6 +150,7 @@ dnnl::convolution_forward::primitive_desc forward_hint(const Geometry& g) {
 
 // conv_data_gradient(dy, w) -> dx
 Offer onednn_conv_data_gradient(const Node& node) {
+  node.expect(2, 2);
   std::string reason;
   auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
   if (!g) return Offer::none(reason);
@@ -167,6 +170,7 @@ Offer onednn_conv_data_gradient(const Node& node) {
 
 // conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows oneDNN's down.
 Offer onednn_conv_weight_gradient(const Node& node) {
+  node.expect(2, 2);
   std::string reason;
   auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
   if (!g) return Offer::none(reason);

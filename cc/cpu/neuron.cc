@@ -20,6 +20,14 @@ float number(const Attribute& attribute) {
   throw ProgramError("attribute 'neuron' must be [name, a, b, c]");
 }
 
+// Every operand and the result have the same number of elements.
+void expect_elementwise(const Node& node, size_t operands) {
+  node.expect(operands, operands);
+  for (const TensorType& type : node.in)
+    if (type.elements() != node.out[0].elements())
+      throw ProgramError(type.text() + " and " + node.out[0].text() + " differ in size");
+}
+
 bool all_f32(const Node& node) {
   auto f32 = [](const TensorType& type) { return type.dtype == DType::f32; };
   return std::ranges::all_of(node.in, f32) && std::ranges::all_of(node.out, f32);
@@ -48,8 +56,9 @@ class Gradient : public Apply {
   int64_t n_;
 };
 
-template <class K>
+template <class K, size_t operands>
 Offer elementwise(const Node& node) {
+  expect_elementwise(node, operands);
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
   return Offer(std::make_unique<K>(Neuron(node.attributes.list("neuron")), node.out[0].elements()));
 }
@@ -76,14 +85,22 @@ class PReluGradient : public PRelu {
   }
 };
 
+// x, slopes -> y, or dy, x, slopes -> dx, dslopes: the slopes last, all else alike.
 template <class K>
 Offer per_channel(const Node& node) {
+  size_t operands = std::is_same_v<K, PRelu> ? 2 : 3, results = operands - 1;
+  node.expect(operands, operands, results);
+  const TensorType& x = node.out[0];
+  bool fits = node.in[operands - 1].elements() == x.dim(-1);
+  for (size_t i = 0; i + 1 < operands; i++) fits &= node.in[i].elements() == x.elements();
+  if (results == 2) fits &= node.out[1].elements() == x.dim(-1);
+  if (!fits) throw ProgramError("operands and results differ in size");
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
   return Offer(std::make_unique<K>(node.out[0]));
 }
 
-const Register kNeuron("neuron", {elementwise<Apply>});
-const Register kNeuronGradient("neuron_gradient", {elementwise<Gradient>});
+const Register kNeuron("neuron", {elementwise<Apply, 1>});
+const Register kNeuronGradient("neuron_gradient", {elementwise<Gradient, 2>});
 const Register kPRelu("prelu", {per_channel<PRelu>});
 const Register kPReluGradient("prelu_gradient", {per_channel<PReluGradient>});
 

@@ -22,6 +22,9 @@ class ColumnSum : public Kernel {
 };
 
 Offer column_sum(const Node& node) {
+  node.expect(1, 1);
+  if (node.out[0].elements() != node.in[0].dim(-1))
+    throw ProgramError(node.out[0].text() + " is not the column sum of " + node.in[0].text());
   if (node.in[0].dtype != DType::f32) return Offer::none("the column sum takes float32");
   return Offer(std::make_unique<ColumnSum>(node.in[0]));
 }
