@@ -39,7 +39,8 @@ Arena::Arena(size_t bytes) {
     // The smallest block that fits; if none does, the largest makes way for a new one.
     auto best = blocks.end();
     for (auto it = blocks.begin(); it != blocks.end(); ++it)
-      if (it->capacity >= bytes && (best == blocks.end() || it->capacity < best->capacity)) best = it;
+      if (it->capacity >= bytes && (best == blocks.end() || it->capacity < best->capacity))
+        best = it;
     if (best != blocks.end()) {
       data_ = best->data;
       capacity_ = best->capacity;

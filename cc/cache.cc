@@ -1,5 +1,5 @@
-// Compiled programs by text. A lookup takes a shared lock; the tick of its last use decides who goes
-// when the cache is full.
+// Compiled programs by text. A lookup takes a shared lock; the tick of its last use decides who
+// goes when the cache is full.
 #include <atomic>
 #include <mutex>
 #include <shared_mutex>

@@ -12,11 +12,12 @@ namespace {
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-Offer offer_for(const Step& step) {
+Offer offer_of(const Step& step) {
   try {
     return cpu::offer(step.node);
-  } catch (const std::exception& error) {  // of ours or of oneDNN
-    throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " + error.what());
+  } catch (const std::exception& error) {
+    throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
+                       error.what());
   }
 }
 
@@ -27,7 +28,7 @@ Executable::Executable(std::string_view text) : program_(parse_program(text)) {
   size_t scratch = 0;
   bytes_ = sizeof(*this) + text.size() * 4;  // the text is kept, parsed and named by the cache
   for (const Step& step : program_.steps) {
-    Offer offer = offer_for(step);
+    Offer offer = offer_of(step);
     if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
     scratch = std::max(scratch, offer.kernel->scratch_bytes());
     bytes_ += sizeof(Step) + 1024;  // a primitive's descriptor and code are of this order
@@ -69,7 +70,8 @@ void Executable::run(const void* const* inputs, void* const* outputs) const {
     const void** in = in_inline;
     void** out = out_inline;
     if (step.operands.size() > kInline) in = (in_heap.resize(step.operands.size()), in_heap.data());
-    if (step.results.size() > kInline) out = (out_heap.resize(step.results.size()), out_heap.data());
+    if (step.results.size() > kInline)
+      out = (out_heap.resize(step.results.size()), out_heap.data());
     for (size_t k = 0; k < step.operands.size(); k++) in[k] = address[step.operands[k]];
     for (size_t k = 0; k < step.results.size(); k++) out[k] = address[step.results[k]];
     try {

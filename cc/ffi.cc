@@ -1,11 +1,12 @@
 // The one custom call and the module that hands it to Python.
+#include "xla/ffi/api/ffi.h"
+
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include "cpu/device.h"
 #include "executable.h"
-#include "xla/ffi/api/ffi.h"
 
 namespace nb = nanobind;
 namespace ffi = xla::ffi;
@@ -18,7 +19,8 @@ constexpr size_t kInline = 64;  // buffers bound without a heap allocation
 // A buffer as large as its value, or nullptr with `error` set.
 void* bind(ffi::AnyBuffer buffer, const TensorType& type, std::string& error) {
   if (buffer.size_bytes() != type.bytes())
-    error = "a buffer of " + std::to_string(buffer.size_bytes()) + " bytes is bound to " + type.text();
+    error =
+        "a buffer of " + std::to_string(buffer.size_bytes()) + " bytes is bound to " + type.text();
   return buffer.untyped_data();
 }
 
@@ -27,10 +29,11 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
     auto executable = compile_cached(text);
     const Program& program = executable->program();
     if (args.size() != program.inputs.size() || rets.size() != program.outputs.size())
-      return ffi::Error::InvalidArgument("jax_mps: the program takes " +
-                                         std::to_string(program.inputs.size()) + " inputs and gives " +
-                                         std::to_string(program.outputs.size()) + " outputs, but the call has " +
-                                         std::to_string(args.size()) + " and " + std::to_string(rets.size()));
+      return ffi::Error::InvalidArgument(
+          "jax_mps: the program takes " + std::to_string(program.inputs.size()) +
+          " inputs and gives " + std::to_string(program.outputs.size()) +
+          " outputs, but the call has " + std::to_string(args.size()) + " and " +
+          std::to_string(rets.size()));
     const void* inline_in[kInline];
     void* inline_out[kInline];
     std::vector<const void*> heap_in(args.size() > kInline ? args.size() : 0);
@@ -52,8 +55,8 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
   }
 }
 
-XLA_FFI_DEFINE_HANDLER(kRun, run,
-                       ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<std::string_view>("program"));
+XLA_FFI_DEFINE_HANDLER(
+    kRun, run, ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<std::string_view>("program"));
 
 }  // namespace
 }  // namespace jax_mps
@@ -61,11 +64,14 @@ XLA_FFI_DEFINE_HANDLER(kRun, run,
 NB_MODULE(_ext, m) {
   using namespace jax_mps;
   m.doc() = "The native half of jax_mps.";
-  m.def("target", [] { return nb::capsule(reinterpret_cast<void*>(kRun), "xla._CUSTOM_CALL_TARGET"); });
+  m.def("target",
+        [] { return nb::capsule(reinterpret_cast<void*>(kRun), "xla._CUSTOM_CALL_TARGET"); });
   m.def(
-      "implementations", [](const std::string& text) { return compile_cached(text)->implementations(); },
+      "implementations",
+      [](const std::string& text) { return compile_cached(text)->implementations(); },
       nb::arg("text"),
-      "Compiles a program and names the implementation of each step; ValueError with the reason if one has none.");
+      "Compiles a program and names the implementation of each step; ValueError with the reason if "
+      "one has none.");
   m.def("cache_info", [] {
     CacheInfo info = cache_info();
     nb::dict d;

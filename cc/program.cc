@@ -14,9 +14,10 @@ struct DTypeRow {
   std::string_view name;
   size_t size;
 };
-constexpr DTypeRow kDTypes[] = {
-    {DType::f32, "f32", 4}, {DType::bf16, "bf16", 2}, {DType::f16, "f16", 2},  {DType::s32, "s32", 4},
-    {DType::u32, "u32", 4}, {DType::u8, "u8", 1},     {DType::pred, "pred", 1}};
+constexpr DTypeRow kDTypes[] = {{DType::f32, "f32", 4},  {DType::bf16, "bf16", 2},
+                                {DType::f16, "f16", 2},  {DType::s32, "s32", 4},
+                                {DType::u32, "u32", 4},  {DType::u8, "u8", 1},
+                                {DType::pred, "pred", 1}};
 
 constexpr int64_t kMaxElements = int64_t{1} << 48;  // far above memory, far below overflow
 constexpr int64_t kMaxArena = int64_t{1} << 38;     // bytes
@@ -42,7 +43,8 @@ class Cursor {
 
   std::string word() {
     size_t n = 0;
-    while (n < rest_.size() && (std::isalnum(static_cast<unsigned char>(rest_[n])) || rest_[n] == '_'))
+    while (n < rest_.size() &&
+           (std::isalnum(static_cast<unsigned char>(rest_[n])) || rest_[n] == '_'))
       n++;
     if (n == 0) fail("expected a name");
     std::string word(rest_.substr(0, n));
@@ -166,10 +168,11 @@ class Parser {
       if (bound[i]) continue;
       if (value.offset < 0 && value.type.elements() > 0)
         throw ProgramError("an intermediate of type " + value.type.text() + " has no offset");
-      if (value.offset > kMaxArena || value.type.bytes() > kMaxArena)
-        throw ProgramError("an intermediate of type " + value.type.text() + " @" + std::to_string(value.offset) +
-                           " is out of range");
-      program_.arena_bytes = std::max(program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
+      if (value.offset > kMaxArena || static_cast<int64_t>(value.type.bytes()) > kMaxArena)
+        throw ProgramError("an intermediate of type " + value.type.text() + " at offset " +
+                           std::to_string(value.offset) + " is out of range");
+      program_.arena_bytes =
+          std::max(program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
     }
     return std::move(program_);
   }
@@ -239,7 +242,9 @@ class Parser {
 }  // namespace
 
 size_t size_of(DType dtype) { return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->size; }
-std::string_view name_of(DType dtype) { return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->name; }
+std::string_view name_of(DType dtype) {
+  return std::ranges::find(kDTypes, dtype, &DTypeRow::dtype)->name;
+}
 
 int64_t TensorType::elements() const {
   int64_t count = 1;
@@ -248,20 +253,10 @@ int64_t TensorType::elements() const {
 }
 
 int64_t TensorType::dim(int axis) const {
-  int from_front = axis < 0 ? axis + rank() : axis;
-  if (from_front < 0 || from_front >= rank()) throw ProgramError(text() + " has too few axes");
-  return shape[from_front];
-}
-
-const TensorType& Types::operator[](size_t i) const {
-  if (i >= size()) throw ProgramError("too few operands or results");
-  return data()[i];
-}
-
-void Node::expect(size_t least_operands, size_t most_operands, size_t results) const {
-  if (in.size() < least_operands || in.size() > most_operands || out.size() != results)
-    throw ProgramError(std::to_string(in.size()) + " operands and " + std::to_string(out.size()) +
-                       " results do not fit the op");
+  int index = axis < 0 ? axis + rank() : axis;
+  if (index < 0 || index >= rank())
+    throw ProgramError("a value of type " + text() + " has too few axes");
+  return shape[index];
 }
 
 std::string TensorType::text() const {
@@ -281,7 +276,9 @@ const T& Attributes::get(const std::string& name, const char* kind) const {
 }
 
 bool Attributes::boolean(const std::string& name) const { return get<bool>(name, "true or false"); }
-int64_t Attributes::integer(const std::string& name) const { return get<int64_t>(name, "an integer"); }
+int64_t Attributes::integer(const std::string& name) const {
+  return get<int64_t>(name, "an integer");
+}
 const std::string& Attributes::string(const std::string& name) const {
   return get<std::string>(name, "a string");
 }
@@ -290,7 +287,8 @@ const List& Attributes::list(const std::string& name) const { return get<List>(n
 double Attributes::number(const std::string& name) const {
   auto found = values_.find(name);
   if (found != values_.end())
-    if (const int64_t* value = std::get_if<int64_t>(&found->second)) return static_cast<double>(*value);
+    if (const int64_t* value = std::get_if<int64_t>(&found->second))
+      return static_cast<double>(*value);
   return get<double>(name, "a number");
 }
 

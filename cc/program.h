@@ -35,7 +35,7 @@ struct TensorType {
 
   int64_t elements() const;
   size_t bytes() const { return static_cast<size_t>(elements()) * size_of(dtype); }
-  int64_t dim(int axis) const;  // from the end if negative; ProgramError if there is none
+  int64_t dim(int axis) const;  // from the end if negative; ProgramError if there is no such axis
   int rank() const { return static_cast<int>(shape.size()); }
   std::string text() const;  // "f32[2,3]"
 };
@@ -64,9 +64,13 @@ class Attributes {
   std::map<std::string, Attribute> values_;
 };
 
-// The types of a node's operands or results; reading one that is not there is a ProgramError.
-struct Types : std::vector<TensorType> {
-  const TensorType& operator[](size_t i) const;
+// Types of operands or of results; reading one that the text does not have is a ProgramError.
+class Types : public std::vector<TensorType> {
+ public:
+  const TensorType& operator[](size_t i) const {
+    if (i >= size()) throw ProgramError("operand or result " + std::to_string(i) + " is missing");
+    return vector::operator[](i);
+  }
 };
 
 // One node with the types of its operands and results: all that a kernel needs to know.
@@ -74,15 +78,12 @@ struct Node {
   std::string op;
   Types in, out;
   Attributes attributes;
-
-  // ProgramError unless there are so many operands and results.
-  void expect(size_t least_operands, size_t most_operands, size_t results = 1) const;
 };
 
 struct Step {
   Node node;
-  int line = 0;  // of the text
   std::vector<int> operands, results;  // indices into Program::values
+  int line = 0;                        // of the text
 };
 
 struct Value {

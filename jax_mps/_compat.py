@@ -8,6 +8,7 @@ import jax
 from jax import core
 from jax.extend.core import Literal, Primitive, jaxprs_in_params
 from jax.interpreters import batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
     "Literal",
@@ -44,11 +45,17 @@ def vary_together(operands: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ...]) -> core.ShapedArray:
     """The abstract value of a result: it varies over every mesh axis that an operand varies over."""
-    aval = core.ShapedArray(shape, dtype)
+    first = operand_avals[0]
     varying = frozenset[str]().union(*(a.manual_axis_type.varying for a in operand_avals))
     if not varying:
-        return aval
-    return aval.update(manual_axis_type=aval.manual_axis_type.update(varying=varying))
+        return core.ShapedArray(shape, dtype)
+    return first.update(
+        shape,
+        dtype,
+        weak_type=False,
+        sharding=NamedSharding(first.sharding.mesh, PartitionSpec(*(None,) * len(shape))),
+        manual_axis_type=first.manual_axis_type.update(varying=varying),
+    )
 
 
 def lower_with_jax(ctx: Any, function: Any, operands: Any, attributes: dict[str, Any]) -> Any:

@@ -76,6 +76,15 @@ TRANSPOSE = [
     _transpose("1-D, strides 3", (2, 5, 3), (4, 3, 2), strides=3),
 ]
 
+_MATRIX = ("dense", "dense_data_gradient", "dense_weight_gradient")
+DENSE = [
+    Case("dense", mps.dense, [(7, 5), (5, 3)], kernels=_MATRIX),
+    Case("dense: bias and relu", lambda *a: mps.dense(*a, neuron="relu"), [(4, 9), (9, 6), (6,)], kernels=_MATRIX),
+    Case("dense: bias and elu", lambda *a: mps.dense(*a, neuron="elu"), [(3, 5), (5, 4), (4,)], kernels=_MATRIX),
+    Case("dense: three axes", mps.dense, [(2, 3, 5), (5, 4), (4,)], kernels=_MATRIX),
+    Case("dense: one row, one column", mps.dense, [(1, 6), (6, 1)], kernels=_MATRIX),
+]
+
 
 def _neuron(name: str, operand: Any = (3, 4, 5), *parameters: float, order: int = 2) -> Case:
     kernels = ("neuron", "neuron_gradient")
@@ -112,4 +121,4 @@ NEURON = [
     Case("prelu: one row of 300 channels", mps.prelu, [(1, 300), (300,)], kernels=("prelu", "prelu_gradient")),
 ]
 
-CASES = [*CONV, *TRANSPOSE, *NEURON]
+CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON]

@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+jax.config.update("jax_num_cpu_devices", 2)  # for shard_map
 jax.config.update("jax_disable_most_optimizations", True)  # XLA compiles faster; kernels are as they are
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")

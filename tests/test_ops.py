@@ -87,12 +87,13 @@ class TestOp:
                 [np.asarray(x, np.float64) if x.dtype == dtype else np.asarray(x) for x in operands], jnp.float64
             )
             values = [np.asarray(v) for v in as_tuple(case.function(*wide))]
-        argnums = differentiable(operands_of(case))
+            argnums = differentiable(operands_of(case))
+            wanted_gradients = [np.asarray(g) for g in jax.grad(scalar(case.function), argnums)(*wide)]
         gradients = jax.grad(scalar(case.function), argnums)(*operands)
         for got, wanted in zip(as_tuple(case.function(*operands)), values, strict=True):
             assert got.dtype in (dtype, jnp.float32)
             assert_near(got, wanted, HALF_TOLERANCE[dtype])
-        for got, wanted in zip(gradients, truth(case.name)[1], strict=True):
+        for got, wanted in zip(gradients, wanted_gradients, strict=True):
             assert got.dtype == dtype
             assert_near(got, wanted, 10 * HALF_TOLERANCE[dtype])
 

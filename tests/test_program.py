@@ -241,6 +241,7 @@ def damaged(draw):
 @example(text=SEVERAL.replace("strides=[1,1]", "strides=[0,1]"))
 @example(text=SEVERAL.replace("dilation=[1,1]", "dilation=[0,-7]"))
 @example(text=SEVERAL.replace("%4: f32[2,6,5,4]", "%4: f32[200000,6,5,4]"))
+@example(text=SEVERAL.replace("%4: f32[2,6,5,4]", "%4: f32[9999999,99999,99,1]"))
 @example(text=SEVERAL.replace("%3: f32[2,6,5,4] @0", "%3: f32[2,6,5,4] @281474976710656"))
 def test_damaged_text_is_refused_or_runs(text):
     mps.set_device("cpu")

@@ -1,7 +1,8 @@
-// Convolution, its data gradient and its weight gradient on oneDNN. A 1-D convolution is a 2-D one of height 1.
+// Convolution, its data gradient and its weight gradient on oneDNN. A 1-D convolution is a 2-D one
+// of height 1.
 #include "device.h"
-#include "neuron.h"
 #include "onednn.h"
+#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -12,45 +13,73 @@ using dnnl::memory;
 
 // The shapes of one convolution in oneDNN's terms, whichever of its three arrays the node computes.
 struct Geometry {
-  memory::desc x, w, y;        // as they lie in memory
-  memory::desc any_w;          // weights in whatever layout the kernel likes best
+  memory::desc x, w, y;  // as they lie in memory
+  memory::desc any_w;    // weights in whatever layout the kernel likes best
   Dims strides, dilation, pad_low, pad_high;
 };
 
 memory::desc image(const TensorType& type, memory::data_type dtype) {
   if (type.rank() == 4)
-    return permuted(type, dtype, {type.dim(0), type.dim(3), type.dim(1), type.dim(2)}, {0, 3, 1, 2});
+    return permuted(type, dtype, {type.dim(0), type.dim(3), type.dim(1), type.dim(2)},
+                    {0, 3, 1, 2});
   return permuted(type, dtype, {type.dim(0), type.dim(2), 1, type.dim(1)}, {0, 2, 0, 1});
 }
 
 // HWIO (or WIO) weights as [groups,] out, in, height, width.
 memory::desc weights(const TensorType& type, memory::data_type dtype, int64_t groups) {
   bool flat = type.rank() == 3;
-  int64_t height = flat ? 1 : type.dim(0), width = type.dim(-3), in = type.dim(-2), out = type.dim(-1);
-  if (groups == 1) return memory::desc({out, in, height, width}, dtype, {1, out, width * in * out, in * out});
+  int64_t height = flat ? 1 : type.dim(0), width = type.dim(-3), in = type.dim(-2),
+          out = type.dim(-1);
+  if (groups == 1)
+    return memory::desc({out, in, height, width}, dtype, {1, out, width * in * out, in * out});
   int64_t group_out = out / groups;
   return memory::desc({groups, group_out, in, height, width}, dtype,
                       {group_out, 1, out, width * in * out, in * out});
 }
 
+void require_consistent(const Node& node, const TensorType& x, const TensorType& w,
+                        const TensorType& y, int64_t groups) {
+  auto strides = node.attributes.integers("strides"),
+       dilation = node.attributes.integers("dilation");
+  auto padding = node.attributes.integers("padding");
+  require(groups > 0 && x.dim(-1) == w.dim(-2) * groups && w.dim(-1) % groups == 0 &&
+              y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
+          "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
+              " disagree");
+  for (int i = 0; i < x.rank() - 2; i++) {
+    require(strides[i] > 0 && dilation[i] > 0 && strides[i] < (1 << 30) && dilation[i] < (1 << 30),
+            "strides and dilation must be positive");
+    int64_t room =
+        x.dim(i + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(i) - 1) * dilation[i] - 1;
+    require(room >= 0 && y.dim(i + 1) == room / strides[i] + 1, "the spatial sizes disagree");
+  }
+}
+
 // Nothing if oneDNN has no such convolution; then `reason` says why.
-std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w, const TensorType& y,
-                                 std::string& reason) {
+std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
+                                 const TensorType& y, std::string& reason) {
+  const Attributes& a = node.attributes;
+  int64_t groups = a.integer("groups");
+  auto padding = a.integers("padding");
+  size_t spatial = x.rank() - 2;
+  require((x.rank() == 3 || x.rank() == 4) && w.rank() == x.rank() && y.rank() == x.rank() &&
+              a.integers("strides").size() == spatial && a.integers("dilation").size() == spatial &&
+              padding.size() == 2 * spatial,
+          "the ranks of the operands and of the attributes disagree");
+  require_consistent(node, x, w, y, groups);
   auto dtype = onednn_dtype(x.dtype);
   if (!dtype || w.dtype != x.dtype || y.dtype != x.dtype) {
     reason = "oneDNN has no native " + std::string(name_of(x.dtype)) + " convolution here";
     return std::nullopt;
   }
-  const Attributes& a = node.attributes;
-  int64_t groups = a.integer("groups");
-  if (groups < 1) throw ProgramError("groups must be at least 1");
-  Geometry g{image(x, *dtype), weights(w, *dtype, groups), image(y, *dtype),
-             {}, a.integers("strides"), a.integers("dilation"), {}, {}};
-  auto padding = a.integers("padding");
-  size_t spatial = x.rank() - 2;
-  if (spatial < 1 || spatial > 2 || w.rank() != x.rank() || y.rank() != x.rank() || g.strides.size() != spatial ||
-      g.dilation.size() != spatial || padding.size() != 2 * spatial)
-    throw ProgramError("the ranks of the operands and of the attributes disagree");
+  Geometry g{image(x, *dtype),
+             weights(w, *dtype, groups),
+             image(y, *dtype),
+             {},
+             a.integers("strides"),
+             a.integers("dilation"),
+             {},
+             {}};
   for (size_t i = 0; i < spatial; i++) {
     if (padding[2 * i] < 0 || padding[2 * i + 1] < 0) {
       reason = "oneDNN has no negative padding";
@@ -68,70 +97,24 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
   return g;
 }
 
-dnnl::primitive_attr user_scratchpad() {
-  dnnl::primitive_attr attributes;
-  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  return attributes;
-}
-
-class OneDnnKernel : public Kernel {
- public:
-  explicit OneDnnKernel(OneDnnRunner runner) : runner_(std::move(runner)) {}
-  std::string implementation() const override { return runner_.name(); }
-  size_t scratch_bytes() const override { return runner_.scratch_bytes(); }
-
- protected:
-  OneDnnRunner runner_;
-};
-
-class Forward : public OneDnnKernel {
- public:
-  Forward(OneDnnRunner runner, size_t operands, int64_t elements, std::optional<Neuron> after)
-      : OneDnnKernel(std::move(runner)), operands_(operands), elements_(elements), after_(after) {}
-
-  void run(const Buffers& b) const override {
-    void* data[4];
-    for (size_t i = 0; i < operands_; i++) data[i] = const_cast<void*>(b.in[i]);
-    data[operands_] = b.out[0];
-    runner_.run(data, b.scratch);
-    if (after_) after_->apply(b.output<float>(0), b.output<float>(0), elements_);
-  }
-
- private:
-  size_t operands_;
-  int64_t elements_;
-  std::optional<Neuron> after_;  // a fused neuron that oneDNN does not have
-};
-
 Offer onednn_conv(const Node& node) {
-  node.expect(2, 3);
+  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
-  auto attributes = user_scratchpad();
-  std::optional<Neuron> after;
-  if (node.attributes.has("neuron")) {
-    Neuron neuron(node.attributes.list("neuron"));
-    if (neuron.is(NeuronKind::relu)) {
-      dnnl::post_ops post;
-      post.append_eltwise(dnnl::algorithm::eltwise_relu, neuron.a, 0);
-      attributes.set_post_ops(post);
-    } else if (node.out[0].dtype == DType::f32) {
-      after = neuron;
-    } else {
-      return Offer::none("only relu is fused in half precision");
-    }
-  }
+  auto post = fuse_neuron(node);
+  if (!post) return Offer::none("only relu is fused in half precision");
   memory::desc bias;
   if (node.in.size() == 3) {
     auto dtype = onednn_dtype(node.in[2].dtype);
     if (!dtype) return Offer::none("the bias has no native dtype");
+    require_shape(node.in[2], {node.out[0].dim(-1)});
     bias = memory::desc({node.in[2].dim(0)}, *dtype, memory::format_tag::a);
   }
-  dnnl::convolution_forward::primitive_desc pd(engine(), dnnl::prop_kind::forward_training,
-                                               dnnl::algorithm::convolution_direct, g->x, g->any_w, bias, g->y,
-                                               g->strides, g->dilation, g->pad_low, g->pad_high, attributes,
-                                               /*allow_empty=*/true);
+  dnnl::convolution_forward::primitive_desc pd(
+      engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, g->x,
+      g->any_w, bias, g->y, g->strides, g->dilation, g->pad_low, g->pad_high, post->attributes,
+      /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no convolution of this geometry");
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
@@ -139,53 +122,64 @@ Offer onednn_conv(const Node& node) {
   if (node.in.size() == 3) runner.argument(DNNL_ARG_BIAS, bias, pd.bias_desc(), false);
   runner.argument(DNNL_ARG_DST, g->y, pd.dst_desc(), true);
   runner.finish(dnnl::convolution_forward(pd), pd.scratchpad_desc(), pd.impl_info_str());
-  return Offer(std::make_unique<Forward>(std::move(runner), node.in.size(), node.out[0].elements(), after));
+  return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node, post->after));
 }
 
 // The gradients need the forward's descriptor as a hint.
 dnnl::convolution_forward::primitive_desc forward_hint(const Geometry& g) {
-  return {engine(), dnnl::prop_kind::forward_training, dnnl::algorithm::convolution_direct, g.x, g.any_w, g.y,
-          g.strides, g.dilation, g.pad_low, g.pad_high, dnnl::primitive_attr(), /*allow_empty=*/true};
+  return {engine(),
+          dnnl::prop_kind::forward_training,
+          dnnl::algorithm::convolution_direct,
+          g.x,
+          g.any_w,
+          g.y,
+          g.strides,
+          g.dilation,
+          g.pad_low,
+          g.pad_high,
+          dnnl::primitive_attr(),
+          /*allow_empty=*/true};
 }
 
 // conv_data_gradient(dy, w) -> dx
 Offer onednn_conv_data_gradient(const Node& node) {
-  node.expect(2, 2);
+  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
   if (!g) return Offer::none(reason);
   auto hint = forward_hint(*g);
   if (!hint) return Offer::none("oneDNN has no convolution of this geometry");
-  dnnl::convolution_backward_data::primitive_desc pd(engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w,
-                                                     g->y, g->strides, g->dilation, g->pad_low, g->pad_high, hint,
-                                                     user_scratchpad(), /*allow_empty=*/true);
+  dnnl::convolution_backward_data::primitive_desc pd(
+      engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
+      g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no data gradient of this geometry");
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);
   runner.argument(DNNL_ARG_WEIGHTS, g->w, pd.weights_desc(), false);
   runner.argument(DNNL_ARG_DIFF_SRC, g->x, pd.diff_src_desc(), true);
   runner.finish(dnnl::convolution_backward_data(pd), pd.scratchpad_desc(), pd.impl_info_str());
-  return Offer(std::make_unique<Forward>(std::move(runner), 2, 0, std::nullopt));
+  return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node));
 }
 
-// conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows oneDNN's down.
+// conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows
+// oneDNN's down.
 Offer onednn_conv_weight_gradient(const Node& node) {
-  node.expect(2, 2);
+  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
   if (!g) return Offer::none(reason);
   auto hint = forward_hint(*g);
   if (!hint) return Offer::none("oneDNN has no convolution of this geometry");
-  dnnl::convolution_backward_weights::primitive_desc pd(engine(), dnnl::algorithm::convolution_direct, g->x,
-                                                        g->any_w, g->y, g->strides, g->dilation, g->pad_low,
-                                                        g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
+  dnnl::convolution_backward_weights::primitive_desc pd(
+      engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
+      g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no weight gradient of this geometry");
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);
   runner.argument(DNNL_ARG_DIFF_WEIGHTS, g->w, pd.diff_weights_desc(), true);
   runner.finish(dnnl::convolution_backward_weights(pd), pd.scratchpad_desc(), pd.impl_info_str());
-  return Offer(std::make_unique<Forward>(std::move(runner), 2, 0, std::nullopt));
+  return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node));
 }
 
 const Register kConv("conv", {onednn_conv});

@@ -49,7 +49,8 @@ Offer offer(const Node& node) {
 }
 
 std::string versions() {
-  return std::string(isa_name()) + ", " + onednn_version() + ", " + std::to_string(max_threads()) + " threads";
+  return std::string(isa_name()) + ", " + onednn_version() + ", " + std::to_string(max_threads()) +
+         " threads";
 }
 
 }  // namespace jax_mps::cpu

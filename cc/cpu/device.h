@@ -8,14 +8,15 @@
 
 namespace jax_mps::cpu {
 
-// Registers the implementations of an op, fastest first. One static object per op, in the file of its family:
+// Registers the implementations of an op, fastest first. One static object per op, in the file of
+// its family:
 //   const Register kConv("conv", {onednn_conv, direct_conv});
 struct Register {
   Register(const char* op, std::initializer_list<Implementation> implementations);
 };
 
-// The first implementation that takes the node; half-precision nodes that none takes natively run through
-// float32 copies. Without a kernel, the reason names every refusal.
+// The first implementation that takes the node; half-precision nodes that none takes natively run
+// through float32 copies. Without a kernel, the reason names every refusal.
 Offer offer(const Node& node);
 
 // "x86-64-v4, oneDNN 3.2.0, 2 threads"

@@ -1,4 +1,5 @@
-// Neurons as ops of their own: neuron(x), neuron_gradient(dy, x), prelu(x, slopes), prelu_gradient(dy, x, slopes).
+// Neurons as ops of their own: neuron(x), neuron_gradient(dy, x), prelu(x, slopes),
+// prelu_gradient(dy, x, slopes).
 #include "neuron.h"
 
 #include <algorithm>
@@ -6,26 +7,19 @@
 
 #include "device.h"
 #include "loops/pieces.h"
+#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
 
-constexpr std::string_view kNames[] = {"none",        "relu",      "linear",   "sigmoid", "hard_sigmoid",
-                                       "tanh",        "absolute",  "softplus", "softsign", "elu",
-                                       "relun",       "power",     "exponential", "logarithm", "gelu"};
+constexpr std::string_view kNames[] = {
+    "none",     "relu", "linear", "sigmoid", "hard_sigmoid", "tanh",      "absolute", "softplus",
+    "softsign", "elu",  "relun",  "power",   "exponential",  "logarithm", "gelu"};
 
 float number(const Attribute& attribute) {
   if (const int64_t* value = std::get_if<int64_t>(&attribute)) return static_cast<float>(*value);
   if (const double* value = std::get_if<double>(&attribute)) return static_cast<float>(*value);
   throw ProgramError("attribute 'neuron' must be [name, a, b, c]");
-}
-
-// Every operand and the result have the same number of elements.
-void expect_elementwise(const Node& node, size_t operands) {
-  node.expect(operands, operands);
-  for (const TensorType& type : node.in)
-    if (type.elements() != node.out[0].elements())
-      throw ProgramError(type.text() + " and " + node.out[0].text() + " differ in size");
 }
 
 bool all_f32(const Node& node) {
@@ -37,7 +31,9 @@ class Apply : public Kernel {
  public:
   Apply(Neuron neuron, int64_t n) : neuron_(neuron), n_(n) {}
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
-  void run(const Buffers& b) const override { neuron_.apply(b.input<float>(0), b.output<float>(0), n_); }
+  void run(const Buffers& b) const override {
+    neuron_.apply(b.input<float>(0), b.output<float>(0), n_);
+  }
 
  private:
   Neuron neuron_;
@@ -58,7 +54,8 @@ class Gradient : public Apply {
 
 template <class K, size_t operands>
 Offer elementwise(const Node& node) {
-  expect_elementwise(node, operands);
+  require_counts(node, operands, 1);
+  for (const TensorType& type : node.in) require_shape(type, node.out[0].shape);
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
   return Offer(std::make_unique<K>(Neuron(node.attributes.list("neuron")), node.out[0].elements()));
 }
@@ -68,7 +65,8 @@ class PRelu : public Kernel {
   explicit PRelu(const TensorType& x) : channels_(x.dim(-1)), rows_(x.elements() / x.dim(-1)) {}
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
   void run(const Buffers& b) const override {
-    neuron_loops().prelu(b.input<float>(0), b.input<float>(1), b.output<float>(0), rows_, channels_);
+    neuron_loops().prelu(b.input<float>(0), b.input<float>(1), b.output<float>(0), rows_,
+                         channels_);
   }
 
  protected:
@@ -80,29 +78,27 @@ class PReluGradient : public PRelu {
   using PRelu::PRelu;
   size_t scratch_bytes() const override { return pieces_of(rows_) * channels_ * sizeof(float); }
   void run(const Buffers& b) const override {
-    neuron_loops().prelu_gradient(b.input<float>(0), b.input<float>(1), b.input<float>(2), b.output<float>(0),
-                                  b.output<float>(1), reinterpret_cast<float*>(b.scratch), rows_, channels_);
+    neuron_loops().prelu_gradient(b.input<float>(0), b.input<float>(1), b.input<float>(2),
+                                  b.output<float>(0), b.output<float>(1),
+                                  reinterpret_cast<float*>(b.scratch), rows_, channels_);
   }
 };
 
-// x, slopes -> y, or dy, x, slopes -> dx, dslopes: the slopes last, all else alike.
-template <class K>
+// Some arrays of x's shape, then the slopes; the results likewise.
+template <class K, size_t arrays>
 Offer per_channel(const Node& node) {
-  size_t operands = std::is_same_v<K, PRelu> ? 2 : 3, results = operands - 1;
-  node.expect(operands, operands, results);
-  const TensorType& x = node.out[0];
-  bool fits = node.in[operands - 1].elements() == x.dim(-1);
-  for (size_t i = 0; i + 1 < operands; i++) fits &= node.in[i].elements() == x.elements();
-  if (results == 2) fits &= node.out[1].elements() == x.dim(-1);
-  if (!fits) throw ProgramError("operands and results differ in size");
+  require_counts(node, arrays + 1, arrays);
+  for (size_t i = 0; i < arrays; i++) require_shape(node.in[i], node.out[0].shape);
+  require_shape(node.in[arrays], {node.out[0].dim(-1)});
+  if (arrays == 2) require_shape(node.out[1], node.in[2].shape);
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
   return Offer(std::make_unique<K>(node.out[0]));
 }
 
 const Register kNeuron("neuron", {elementwise<Apply, 1>});
 const Register kNeuronGradient("neuron_gradient", {elementwise<Gradient, 2>});
-const Register kPRelu("prelu", {per_channel<PRelu>});
-const Register kPReluGradient("prelu_gradient", {per_channel<PReluGradient>});
+const Register kPRelu("prelu", {per_channel<PRelu, 1>});
+const Register kPReluGradient("prelu_gradient", {per_channel<PReluGradient, 2>});
 
 }  // namespace
 

@@ -14,7 +14,9 @@ struct Neuron {
 
   explicit Neuron(const List& attribute);  // ProgramError on an unknown name
   bool is(NeuronKind other) const { return kind == other; }
-  void apply(const float* x, float* y, int64_t n) const { neuron_loops().apply(kind, a, b, c, x, y, n); }
+  void apply(const float* x, float* y, int64_t n) const {
+    neuron_loops().apply(kind, a, b, c, x, y, n);
+  }
   void gradient(const float* dy, const float* x, float* dx, int64_t n) const {
     neuron_loops().gradient(kind, a, b, c, dy, x, dx, n);
   }

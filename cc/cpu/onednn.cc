@@ -40,12 +40,11 @@ dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtyp
   return dnnl::memory::desc(dims, dtype, permuted_strides);
 }
 
-void OneDnnRunner::argument(int id, dnnl::memory::desc given, dnnl::memory::desc wanted, bool is_result) {
+void OneDnnRunner::argument(int id, dnnl::memory::desc given, dnnl::memory::desc wanted,
+                            bool is_result) {
   Argument argument{id, given, wanted, is_result, std::nullopt};
   if (given != wanted) {
     const auto& [from, to] = is_result ? std::pair(wanted, given) : std::pair(given, wanted);
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
     argument.reorder = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), from, engine(), to));
     argument.offset = scratch_bytes_;
     scratch_bytes_ += align_up(wanted.get_size());
@@ -74,7 +73,8 @@ void OneDnnRunner::run(void* const* data, std::byte* scratch) const {
     }
     bound.emplace(a.id, std::move(memory));
   }
-  bound.emplace(DNNL_ARG_SCRATCHPAD, dnnl::memory(scratchpad_, engine(), scratch + scratchpad_offset_));
+  bound.emplace(DNNL_ARG_SCRATCHPAD,
+                dnnl::memory(scratchpad_, engine(), scratch + scratchpad_offset_));
   primitive_.execute(stream(), bound);
   for (size_t i = 0; i < arguments_.size(); i++) {
     const Argument& a = arguments_[i];
@@ -84,9 +84,39 @@ void OneDnnRunner::run(void* const* data, std::byte* scratch) const {
   }
 }
 
+dnnl::primitive_attr user_scratchpad() {
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  return attributes;
+}
+
+std::optional<FusedNeuron> fuse_neuron(const Node& node) {
+  FusedNeuron fused;
+  if (!node.attributes.has("neuron")) return fused;
+  Neuron neuron(node.attributes.list("neuron"));
+  if (neuron.is(NeuronKind::relu)) {
+    dnnl::post_ops post;
+    post.append_eltwise(dnnl::algorithm::eltwise_relu, neuron.a, 0);
+    fused.attributes.set_post_ops(post);
+    return fused;
+  }
+  if (node.out[0].dtype != DType::f32) return std::nullopt;
+  fused.after = neuron;
+  return fused;
+}
+
+void OneDnnKernel::run(const Buffers& b) const {
+  void* data[4];
+  for (size_t i = 0; i < operands_; i++) data[i] = const_cast<void*>(b.in[i]);
+  data[operands_] = b.out[0];
+  runner_.run(data, b.scratch);
+  if (after_) after_->apply(b.output<float>(0), b.output<float>(0), elements_);
+}
+
 std::string onednn_version() {
   const dnnl::version_t* v = dnnl::version();
-  return "oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch);
+  return "oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
+         std::to_string(v->patch);
 }
 
 }  // namespace jax_mps::cpu

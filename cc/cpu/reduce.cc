@@ -3,6 +3,7 @@
 
 #include "device.h"
 #include "loops/pieces.h"
+#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -13,8 +14,8 @@ class ColumnSum : public Kernel {
   std::string implementation() const override { return std::string("column sum ") + isa_name(); }
   size_t scratch_bytes() const override { return pieces_of(rows_) * channels_ * sizeof(float); }
   void run(const Buffers& b) const override {
-    reduce_loops().column_sum(b.input<float>(0), b.output<float>(0), reinterpret_cast<float*>(b.scratch), rows_,
-                              channels_);
+    reduce_loops().column_sum(b.input<float>(0), b.output<float>(0),
+                              reinterpret_cast<float*>(b.scratch), rows_, channels_);
   }
 
  private:
@@ -22,9 +23,8 @@ class ColumnSum : public Kernel {
 };
 
 Offer column_sum(const Node& node) {
-  node.expect(1, 1);
-  if (node.out[0].elements() != node.in[0].dim(-1))
-    throw ProgramError(node.out[0].text() + " is not the column sum of " + node.in[0].text());
+  require_counts(node, 1, 1);
+  require_shape(node.out[0], {node.in[0].dim(-1)});
   if (node.in[0].dtype != DType::f32) return Offer::none("the column sum takes float32");
   return Offer(std::make_unique<ColumnSum>(node.in[0]));
 }

@@ -38,7 +38,8 @@ class Widened : public Kernel {
     for (size_t i = 0; i < out.size(); i++) {
       if (!is_half(node_.out[i].dtype)) continue;
       auto store = node_.out[i].dtype == DType::bf16 ? convert().to_bf16 : convert().to_f16;
-      store(static_cast<const float*>(out[i]), buffers.output<uint16_t>(i), node_.out[i].elements());
+      store(static_cast<const float*>(out[i]), buffers.output<uint16_t>(i),
+            node_.out[i].elements());
     }
   }
 

@@ -54,7 +54,7 @@ def number(op: str, name: str, value: Any) -> float:
     """A finite Python number."""
     try:
         real = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # a traced value is a TypeError too
         fail(op, f"{name} must be a number", repr(value), "Pass a Python float.", TypeError)
     if not math.isfinite(real):
         fail(op, f"{name} must be finite", real, f"Check how {name} is computed.")

@@ -10,7 +10,7 @@ from jax import lax
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, wide, widen
-from jax_mps.ops.neuron import Spec, neuron_gradient_op, neuron_meaning, neuron_op, spec
+from jax_mps.ops.neuron import Spec, fused_forward, neuron_gradient_op, neuron_meaning, neuron_op, spec
 from jax_mps.ops.reduce import bias_gradient_op
 from jax_mps.primitive import op
 
@@ -58,13 +58,8 @@ def conv_weight_gradient_op(x: Any, dy: Any, *, window: tuple[int, ...], **geome
 
 @conv_op.forward
 def _(x: Any, w: Any, *b: Any, neuron: Spec | None, **geometry: Any) -> Any:
-    # relu's mask can be read off its output; any other neuron needs what went into it.
-    if neuron is None or (neuron[0] == "relu" and neuron[1] >= 0):
-        y = mask = conv_op(x, w, *b, neuron=neuron, **geometry)
-    else:
-        mask = conv_op(x, w, *b, neuron=None, **geometry)
-        y = neuron_op(mask, neuron=neuron)
-    return y, (x, w, b, mask if neuron else None)
+    y, mask = fused_forward(lambda neuron: conv_op(x, w, *b, neuron=neuron, **geometry), neuron)
+    return y, (x, w, b, mask)
 
 
 @conv_op.gradient

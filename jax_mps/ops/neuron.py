@@ -88,6 +88,20 @@ def _(residuals: Any, cotangents: Any) -> Any:
     return prelu_gradient_op(cotangents[0], *residuals[0])
 
 
+def fused_forward(run: Callable[[Spec | None], Any], neuron: Spec | None) -> tuple[Any, Any]:
+    """Under differentiation: `run(neuron)`, and the array from which `neuron_gradient_op` reads the mask.
+
+    relu's can be read off its output; for any other neuron the op runs without it, and the neuron after.
+    """
+    if neuron is None:
+        return run(None), None
+    if neuron[0] == "relu" and neuron[1] >= 0:
+        y = run(neuron)
+        return y, y
+    x = run(None)
+    return neuron_op(x, neuron=neuron), x
+
+
 def spec(op_name: str, value: Any) -> Spec | None:
     """A neuron as a user gives it to another op: None, "relu", or ("leaky_relu", 0.1) with its a, b, c."""
     if value is None:

@@ -7,7 +7,9 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-inline float bf16_to_f32(uint16_t h) { return std::bit_cast<float>(static_cast<uint32_t>(h) << 16); }
+inline float bf16_to_f32(uint16_t h) {
+  return std::bit_cast<float>(static_cast<uint32_t>(h) << 16);
+}
 
 inline uint16_t f32_to_bf16(float f) {
   uint32_t u = std::bit_cast<uint32_t>(f);
@@ -19,12 +21,14 @@ inline uint16_t f32_to_bf16(float f) {
 // Integer forms, because the hardware conversion is not in every instruction set compiled for.
 inline float f16_to_f32(uint16_t h) {
   uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
-  uint32_t magnitude = static_cast<uint32_t>(h & 0x7fff) << 13;
-  // Rebias the exponent by multiplication: exact for normal and subnormal numbers alike.
-  float value = std::bit_cast<float>(magnitude) * 0x1p112f;
-  uint32_t bits = std::bit_cast<uint32_t>(value);
-  uint32_t special = magnitude | 0x7f800000;  // infinity and NaN keep their payload
-  return std::bit_cast<float>(sign | ((h & 0x7c00) == 0x7c00 ? special : bits));
+  uint32_t exponent = h & 0x7c00, mantissa = h & 0x03ff;
+  uint32_t normal = (static_cast<uint32_t>(h & 0x7fff) << 13) + (112u << 23);
+  // By integer conversion: XLA's threads flush float32 subnormals to zero.
+  uint32_t subnormal =
+      std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(mantissa)) * 0x1p-24f);
+  uint32_t special = 0x7f800000 | (mantissa << 13);
+  uint32_t finite = exponent == 0 ? subnormal : normal;
+  return std::bit_cast<float>(sign | (exponent == 0x7c00 ? special : finite));
 }
 
 inline uint16_t f32_to_f16(float f) {
@@ -50,7 +54,8 @@ void map(const X* x, Y* y, int64_t n) {
 
 }  // namespace
 
-extern const ConvertLoops convert_table = {map<uint16_t, float, bf16_to_f32>, map<uint16_t, float, f16_to_f32>,
-                                           map<float, uint16_t, f32_to_bf16>, map<float, uint16_t, f32_to_f16>};
+extern const ConvertLoops convert_table = {
+    map<uint16_t, float, bf16_to_f32>, map<uint16_t, float, f16_to_f32>,
+    map<float, uint16_t, f32_to_bf16>, map<float, uint16_t, f32_to_f16>};
 
 }  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -1,6 +1,6 @@
-// Elementary functions that the compiler vectorises: no branches, no calls, no tables. The polynomials are least
-// squares fits with weights that level the relative error; each function is good to a few units in the last place.
-// Include only from files of loops/.
+// Elementary functions that the compiler vectorises: no branches, no calls, no tables. The
+// polynomials are least squares fits with weights that level the relative error; each function is
+// good to a few units in the last place. Include only from files of loops/.
 #pragma once
 
 #include <bit>
@@ -28,14 +28,16 @@ inline float exp(float x) {
   float shifted = bounded * 0x1.715476p+0f + 0x1.8p23f;
   float n = shifted - 0x1.8p23f;
   int32_t exponent = std::bit_cast<int32_t>(shifted) - 0x4b400000;
-  float r = (bounded - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f;  // ln 2 in two pieces, the first exact times n
+  float r = (bounded - n * 0x1.62ep-1f) -
+            n * 0x1.0bfbe8p-15f;  // ln 2 in two pieces, the first exact times n
   float p = 0.00139012807f;
   p = p * r + 0.00836314492f;
   p = p * r + 0.0416668535f;
   p = p * r + 0.166665773f;
   p = p * r + 0.499999996f;
   p = p * (r * r) + r + 1.0f;
-  int32_t half = exponent >> 1;  // in two steps, so that the ends overflow to infinity and underflow gradually
+  int32_t half =
+      exponent >> 1;  // in two steps, so that the ends overflow to infinity and underflow gradually
   return p * power_of_two(half) * power_of_two(exponent - half);
 }
 

@@ -7,8 +7,8 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-// f(x) and f'(x) of one kind. At a kink the derivative is the one of the lower side: 0 for relu at 0, as in
-// jax.nn.relu, because a fused kernel sees only the output.
+// f(x) and f'(x) of one kind. At a kink the derivative is the one of the lower side: 0 for relu at
+// 0, as in jax.nn.relu, because a fused kernel sees only the output.
 template <NeuronKind K>
 struct Function {
   float a, b, c, log_c;
@@ -20,7 +20,8 @@ struct Function {
     if constexpr (K == NeuronKind::hard_sigmoid) return minimum(maximum(a * x + b, 0), 1);
     if constexpr (K == NeuronKind::tanh) return a * tanh(b * x);
     if constexpr (K == NeuronKind::absolute) return abs(x);
-    if constexpr (K == NeuronKind::softplus) return a * (maximum(b * x, 0) + log1p_unit(exp(-abs(b * x))));
+    if constexpr (K == NeuronKind::softplus)
+      return a * (maximum(b * x, 0) + log1p_unit(exp(-abs(b * x))));
     if constexpr (K == NeuronKind::softsign) return x / (1 + abs(x));
     if constexpr (K == NeuronKind::elu) return x >= 0 || x != x ? x : a * expm1_negative(x);
     if constexpr (K == NeuronKind::relun) return minimum(x >= 0 || x != x ? x : a * x, b);
@@ -57,7 +58,8 @@ struct Function {
       float slope = x > 0 ? 1 : a;
       return (x >= 0 ? x : a * x) < b ? slope : 0;
     }
-    if constexpr (K == NeuronKind::power) return c == 0 ? 0 : a * c * __builtin_powf(a * x + b, c - 1);
+    if constexpr (K == NeuronKind::power)
+      return c == 0 ? 0 : a * c * __builtin_powf(a * x + b, c - 1);
     if constexpr (K == NeuronKind::exponential) return a * log_c * exp((a * x + b) * log_c);
     if constexpr (K == NeuronKind::logarithm) return a / (log_c * (a * x + b));
     if constexpr (K == NeuronKind::gelu)
@@ -68,7 +70,9 @@ struct Function {
  private:
   static float expm1_negative(float x) {
     float large = exp(x) - 1;
-    float small = x * (1 + x * (0.5f + x * (0.166666667f + x * (0.0416666667f + x * (0.00833333f + x * 0.00138889f)))));
+    float small =
+        x * (1 + x * (0.5f + x * (0.166666667f +
+                                  x * (0.0416666667f + x * (0.00833333f + x * 0.00138889f)))));
     return x > -0.35f ? small : large;
   }
 };
@@ -78,8 +82,8 @@ template <class F>
 void dispatch(NeuronKind kind, float a, float b, float c, const F& f) {
   float log_c = c == -1 ? 1 : log(c);
   switch (kind) {
-#define JAX_MPS_CASE(K)                                      \
-  case NeuronKind::K:                                        \
+#define JAX_MPS_CASE(K) \
+  case NeuronKind::K:   \
     return f(Function<NeuronKind::K>{a, b, c, log_c});
     JAX_MPS_CASE(none)
     JAX_MPS_CASE(relu)
@@ -109,7 +113,8 @@ void apply(NeuronKind kind, float a, float b, float c, const float* x, float* y,
   });
 }
 
-void gradient(NeuronKind kind, float a, float b, float c, const float* dy, const float* x, float* dx, int64_t n) {
+void gradient(NeuronKind kind, float a, float b, float c, const float* dy, const float* x,
+              float* dx, int64_t n) {
   dispatch(kind, a, b, c, [&](auto f) {
     parallel_elements(n, [&](int64_t begin, int64_t end) {
 #pragma omp simd
@@ -129,8 +134,8 @@ void prelu(const float* x, const float* slope, float* y, int64_t rows, int64_t c
   });
 }
 
-void prelu_gradient(const float* dy, const float* x, const float* slope, float* dx, float* dslope, float* partial,
-                    int64_t rows, int64_t channels) {
+void prelu_gradient(const float* dy, const float* x, const float* slope, float* dx, float* dslope,
+                    float* partial, int64_t rows, int64_t channels) {
   int64_t grain = rows_per_piece(rows);
   parallel_pieces(rows, grain, rows * channels, [&](int64_t begin, int64_t end) {
     float* sum = partial + begin / grain * channels;

@@ -1,5 +1,5 @@
-// Loops over both cores. Partitions depend on the sizes alone, never on the number of threads, so results repeat bit
-// for bit. Include only from files of loops/.
+// Loops over both cores. Partitions depend on the sizes alone, never on the number of threads, so
+// results repeat bit for bit. Include only from files of loops/.
 #pragma once
 
 #include <cstdint>
@@ -7,18 +7,24 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-constexpr int64_t kSmall = 16 * 1024;  // elements below which one thread is faster than waking the others
+constexpr int64_t kSmall =
+    16 * 1024;  // elements below which one thread is faster than waking the others
 
 // f(begin, end) over [0, n) in pieces of `grain`; `work` is the number of elements touched in all.
 template <class F>
 inline void parallel_pieces(int64_t n, int64_t grain, int64_t work, const F& f) {
   int64_t pieces = (n + grain - 1) / grain;
-#pragma omp parallel for schedule(static) if (work >= kSmall && pieces > 1)
-  for (int64_t p = 0; p < pieces; p++) {
+  auto piece = [&](int64_t p) {
     int64_t begin = p * grain;
-    int64_t end = begin + grain < n ? begin + grain : n;
-    f(begin, end);
+    f(begin, begin + grain < n ? begin + grain : n);
+  };
+  // Not an `if` clause: a parallel region of one thread still costs a team.
+  if (work < kSmall || pieces == 1) {
+    for (int64_t p = 0; p < pieces; p++) piece(p);
+    return;
   }
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < pieces; p++) piece(p);
 }
 
 // f(begin, end) over n elements, in pieces that fit the second-level cache.
