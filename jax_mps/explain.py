@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
     op: str
     types: str  # "f32[8,4] -> f32[8,2]"
-    count: int  # equations; a loop's body counts once
+    count: int  # type: ignore[assignment]  # equations; a loop's body counts once
     device: str  # "cpu" or "xla"
     implementation: str  # its name, or for XLA the reason
 

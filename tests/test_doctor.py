@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -42,11 +43,13 @@ def test_an_op_without_a_check_fails(native, monkeypatch):
 
 
 @pytest.mark.slow
-def test_command():
+def test_command(tmp_path):
     command = [sys.executable, "-m", "jax_mps", "doctor", "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    place = os.path.dirname(os.path.dirname(doctor.__file__))
+    options = {"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": place}}
+    done = subprocess.run(command, cwd=tmp_path, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"^device +cpu$", done.stdout, re.M) and re.search(r"^jaxlib +\d", done.stdout, re.M)
     assert f"all {len(OPS)} ops pass" in done.stdout
-    unknown = subprocess.run([*command[:3], "nurse"], capture_output=True, text=True, timeout=300)
+    unknown = subprocess.run([*command[:3], "nurse"], cwd=tmp_path, **options)
     assert unknown.returncode == 2 and "invalid choice: 'nurse'" in unknown.stderr
