@@ -89,14 +89,13 @@ def train(net: nn.Sequential, data: Digits, test: Digits, options: argparse.Name
     def loss(params: nn.Params, images: jax.Array, labels: jax.Array, key: jax.Array) -> jax.Array:
         shift, drop = jax.random.split(key)
         logits = net.apply(params, shifted(images, shift), key=drop, training=True)
-        return mps.losses.softmax_cross_entropy(logits, jax.nn.one_hot(labels, 10), reduction="mean")
+        return mps.losses.softmax_cross_entropy(logits, labels, reduction="mean")
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state: State, images: jax.Array, labels: jax.Array) -> tuple[State, jax.Array]:
         key, now = jax.random.split(state.key)
         value, gradients = jax.value_and_grad(loss)(state.params, images, labels, now)
-        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-        return State(optax.apply_updates(state.params, updates), moments, key), value
+        return State(*mps.optim.step(optimizer, gradients, state.optimizer, state.params), key), value
 
     predict = jax.jit(lambda params, images: jnp.argmax(net.apply(params, images), -1))
     order = np.random.default_rng(options.seed)

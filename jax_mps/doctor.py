@@ -37,11 +37,33 @@ def _check(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Check:
     return Check(function, shapes)
 
 
+def _step(optimizer: Any) -> Callable[..., Any]:
+    """One step of an optimizer from its initial state, as a function of the gradient and the parameters."""
+    return lambda gradient, params: mps.optim.step(optimizer, gradient, optimizer.init(params), params)[0]
+
+
 CHECKS = (
     _check(lambda x, w, b: mps.conv(x, w, b, neuron="relu"), (2, 9, 8, 3), (3, 3, 3, 16), (16,)),
     _check(lambda x, w: mps.conv(x, w, strides=2, groups=2), (2, 9, 8, 4), (3, 3, 2, 6)),
     _check(lambda x, w, b: mps.conv(x, w, b, strides=5, neuron="tanh"), (2, 40, 6), (5, 6, 16), (16,)),
     _check(lambda x, w: mps.conv_transpose(x, w, strides=2), (2, 4, 5, 3), (3, 3, 3, 4)),
+    _check(lambda x, w, b: mps.dense(x, w, b, neuron="relu"), (6, 30), (30, 20), (20,)),
+    _check(lambda x: mps.max_pool(x, 3, strides=2, padding="SAME"), (2, 7, 8, 20)),
+    _check(lambda x: jax.grad(lambda x: jnp.sum(mps.max_pool(x, 2) ** 2))(x), (2, 6, 6, 3)),
+    _check(lambda x: mps.avg_pool(x, 3, strides=2, padding="SAME"), (2, 7, 8, 20)),
+    _check(lambda x: mps.l2_pool(x, 2), (2, 6, 8, 20)),
+    _check(lambda x, g, b: mps.batch_norm(x, g, b, epsilon=1e-3, neuron="relu"), (4, 5, 6, 20), (20,), (20,)),
+    _check(
+        lambda x, m, v, g, b: mps.batch_norm_inference(x, m, v**2, g, b, epsilon=1e-3, neuron="relu"),
+        *((4, 5, 6, 20), (20,), (20,), (20,), (20,)),
+    ),
+    _check(mps.softmax, (5, 40)),
+    _check(mps.log_softmax, (5, 40)),
+    _check(lambda x: mps.losses.softmax_cross_entropy(x, jnp.arange(5, dtype=jnp.int32)), (5, 40)),
+    _check(lambda x: mps.dropout(x, jax.random.key(0), keep_probability=0.7), (6, 50)),
+    _check(_step(mps.optim.sgd(0.1, momentum=0.9)), (300,), (300,)),
+    _check(_step(mps.optim.rmsprop(0.1)), (300,), (300,)),
+    _check(_step(mps.optim.adam(0.1)), (300,), (300,)),
     _check(mps.prelu, (3, 5, 40), (40,)),
     *(
         _check(lambda x, name=name: mps.neuron(x, name), (3, 5, 41))
