@@ -206,6 +206,8 @@ def main() -> int:
     mps.set_device(options.device)
     began = time.perf_counter()
     data, test = load(options.seed)
+    if options.epochs < 1 or not 1 <= options.batch <= len(data.labels):
+        parser.error(f"--epochs must be at least 1, and --batch from 1 to {len(data.labels)}")
     net = network(options.width)
     print(f"{len(data.labels)} digits to learn from, {len(test.labels)} to test on; device {mps.device()}")
     params, curves = train(net, data, test, options)
@@ -218,7 +220,7 @@ def main() -> int:
         print("digits.png shows the curves, the confusion matrix and test digits")
     if accuracy < options.target:
         print(
-            f"The test accuracy stayed below the target of {options.target} % for {options.epochs} epochs.",
+            f"The test accuracy stayed below the target of {options.target} % to the end (--epochs {options.epochs}).",
             file=sys.stderr,
         )
         return 1
