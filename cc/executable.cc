@@ -12,11 +12,12 @@ namespace {
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-Offer offer_of(const Node& node) {
+Offer offer_of(const Step& step) {
   try {
-    return cpu::offer(node);
+    return cpu::offer(step.node);
   } catch (const std::exception& error) {
-    throw ProgramError(node.op + ": " + error.what());
+    throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
+                       error.what());
   }
 }
 
@@ -27,7 +28,7 @@ Executable::Executable(std::string_view text) : program_(parse_program(text)) {
   size_t scratch = 0;
   bytes_ = sizeof(*this) + text.size() * 4;  // the text is kept, parsed and named by the cache
   for (const Step& step : program_.steps) {
-    Offer offer = offer_of(step.node);
+    Offer offer = offer_of(step);
     if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
     scratch = std::max(scratch, offer.kernel->scratch_bytes());
     bytes_ += sizeof(Step) + 1024;  // a primitive's descriptor and code are of this order

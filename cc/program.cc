@@ -20,6 +20,7 @@ constexpr DTypeRow kDTypes[] = {{DType::f32, "f32", 4},  {DType::bf16, "bf16", 2
                                 {DType::pred, "pred", 1}};
 
 constexpr int64_t kMaxElements = int64_t{1} << 48;  // far above memory, far below overflow
+constexpr int64_t kMaxArena = int64_t{1} << 38;     // bytes
 constexpr size_t kMaxDepth = 16;                    // of nested attribute lists
 
 // Reads one line from left to right; every failure names what was expected and what stands there.
@@ -140,7 +141,7 @@ class Cursor {
 
 class Parser {
  public:
-  void line(std::string_view text) {
+  void line(std::string_view text, int number) {
     Cursor cursor(text);
     if (cursor.done()) return;
     if (returned_) cursor.fail("statement after 'return'");
@@ -152,7 +153,7 @@ class Parser {
       while (cursor.accept(","));
       returned_ = true;
     } else {
-      step(cursor);
+      step(cursor, number);
     }
     if (!cursor.done()) cursor.fail("unexpected text");
   }
@@ -167,6 +168,9 @@ class Parser {
       if (bound[i]) continue;
       if (value.offset < 0 && value.type.elements() > 0)
         throw ProgramError("an intermediate of type " + value.type.text() + " has no offset");
+      if (value.offset > kMaxArena || static_cast<int64_t>(value.type.bytes()) > kMaxArena)
+        throw ProgramError("an intermediate of type " + value.type.text() + " at offset " +
+                           std::to_string(value.offset) + " is out of range");
       program_.arena_bytes =
           std::max(program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
     }
@@ -197,8 +201,9 @@ class Parser {
     return found->second;
   }
 
-  void step(Cursor& cursor) {
+  void step(Cursor& cursor, int line) {
     Step step;
+    step.line = line;
     std::vector<int> results;
     // The results' names are bound after the operands are read: a node cannot read itself.
     size_t first = program_.values.size();
@@ -310,7 +315,7 @@ Program parse_program(std::string_view text) {
     number++;
     size_t end = std::min(text.find('\n'), text.size());
     try {
-      parser.line(text.substr(0, end));
+      parser.line(text.substr(0, end), number);
     } catch (const ProgramError& error) {
       throw ProgramError("line " + std::to_string(number) + ": " + error.what());
     }

@@ -83,6 +83,7 @@ struct Node {
 struct Step {
   Node node;
   std::vector<int> operands, results;  // indices into Program::values
+  int line = 0;                        // of the text
 };
 
 struct Value {

@@ -1,6 +1,6 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
-from jax_mps import losses, optim
+from jax_mps import losses, nn, optim
 from jax_mps.device import device, set_device
 from jax_mps.explain import Explanation, explain
 from jax_mps.ffi import CacheInfo, cache_info, clear_cache, set_cache_limit

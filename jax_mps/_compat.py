@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 from jax import core
-from jax.extend.core import Primitive, jaxprs_in_params
+from jax.extend.core import Literal, Primitive, jaxprs_in_params
 from jax.interpreters import batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
+    "Literal",
     "Primitive",
     "batching",
     "jaxprs_in_params",

@@ -13,7 +13,7 @@ from jax_mps.device import device
 from jax_mps.primitive import OPS
 
 # Calls and loops: what counts is inside them.
-_CONTAINERS = {"jit", "pjit", "closed_call", "custom_vjp_call", "custom_jvp_call", "remat2", "checkpoint"}
+CALLS = {"jit", "pjit", "closed_call", "custom_vjp_call", "custom_jvp_call", "remat2", "checkpoint"}
 
 
 class Row(NamedTuple):
@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
     op: str
     types: str  # "f32[8,4] -> f32[8,2]"
-    count: int  # equations; a loop's body counts once
+    count: int  # type: ignore[assignment]  # equations; a loop's body counts once
     device: str  # "cpu" or "xla"
     implementation: str  # its name, or for XLA the reason
 
@@ -75,7 +75,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 def _equations(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         inner = list(jaxprs_in_params(equation.params))
-        if not inner or equation.primitive.name not in _CONTAINERS:
+        if not inner or equation.primitive.name not in CALLS:
             yield equation
         for body in inner:
             yield from _equations(body)

@@ -16,7 +16,7 @@ _TARGET = "jax_mps"
 @functools.cache
 def native() -> Any:
     """The native module, with its custom call registered."""
-    from jax_mps import _ext
+    import jax_mps._ext as _ext
 
     jax.ffi.register_ffi_target(_TARGET, _ext.target(), platform="cpu")
     return _ext
@@ -42,7 +42,7 @@ def call(text: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDt
 class CacheInfo(NamedTuple):
     """The cache of compiled programs, and the working memory kept between calls."""
 
-    count: int  # compiled programs
+    count: int  # type: ignore[assignment]  # compiled programs
     bytes: int  # an estimate of what they keep
     limit: int  # programs kept at most, least recently used out first
     hits: int

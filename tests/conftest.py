@@ -1,7 +1,15 @@
 """The strict run: no silent promotion of dtypes or ranks, warnings are errors."""
 
-import jax
-import pytest
+import sys
+from pathlib import Path
+
+# `python -m pytest` puts the checkout before the installed package; without a native half in it that would not do.
+ROOT = Path(__file__).resolve().parents[1]
+if not list((ROOT / "jax_mps").glob("_ext*")):
+    sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)  # for shard_map
 jax.config.update("jax_disable_most_optimizations", True)  # XLA compiles faster; kernels are as they are

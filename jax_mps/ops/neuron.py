@@ -80,7 +80,7 @@ def prelu_op(x: Any, slopes: Any) -> Any:
 @op("prelu_gradient")
 def prelu_gradient_op(dy: Any, x: Any, slopes: Any) -> tuple[Any, Any]:
     """The gradients of x and slopes."""
-    return jax.vjp(prelu_op.meaning, x, slopes)[1](dy)  # type: ignore[return-value]
+    return jax.vjp(prelu_op.meaning, x, slopes)[1](dy)
 
 
 @prelu_op.gradient

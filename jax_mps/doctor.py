@@ -1,0 +1,222 @@
+"""The self-test behind `python -m jax_mps doctor`: what this machine runs, and whether every op computes its meaning.
+
+Each check is a small function. Its value and gradient are traced, and run equation by equation on the device; the
+results of every op of jax_mps on the way are compared with its meaning in float64 on the same operands. The gradient
+of the whole is compared with that in float64. So an op is covered when some check's value or gradient uses it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jax_mps as mps
+from jax_mps import ffi
+from jax_mps._compat import Literal, jaxprs_in_params
+from jax_mps.explain import CALLS
+from jax_mps.primitive import OPS
+
+TOLERANCE = 1e-4  # relative to the largest element, or to 1
+
+
+class Check(NamedTuple):
+    """A function and the shapes of its operands (float32, normal numbers)."""
+
+    function: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def _check(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Check:
+    return Check(function, shapes)
+
+
+def _step(optimizer: Any) -> Callable[..., Any]:
+    """One step of an optimizer from its initial state, as a function of the gradient and the parameters."""
+    return lambda gradient, params: mps.optim.step(optimizer, gradient, optimizer.init(params), params)[0]
+
+
+CHECKS = (
+    _check(lambda x, w, b: mps.conv(x, w, b, neuron="relu"), (2, 9, 8, 3), (3, 3, 3, 16), (16,)),
+    _check(lambda x, w: mps.conv(x, w, strides=2, groups=2), (2, 9, 8, 4), (3, 3, 2, 6)),
+    _check(lambda x, w, b: mps.conv(x, w, b, strides=5, neuron="tanh"), (2, 40, 6), (5, 6, 16), (16,)),
+    _check(lambda x, w: mps.conv_transpose(x, w, strides=2), (2, 4, 5, 3), (3, 3, 3, 4)),
+    _check(lambda x, w, b: mps.dense(x, w, b, neuron="relu"), (6, 30), (30, 20), (20,)),
+    _check(lambda x: mps.max_pool(x, 3, strides=2, padding="SAME"), (2, 7, 8, 20)),
+    _check(lambda x: jax.grad(lambda x: jnp.sum(mps.max_pool(x, 2) ** 2))(x), (2, 6, 6, 3)),
+    _check(lambda x: mps.avg_pool(x, 3, strides=2, padding="SAME"), (2, 7, 8, 20)),
+    _check(lambda x: mps.l2_pool(x, 2), (2, 6, 8, 20)),
+    _check(lambda x, g, b: mps.batch_norm(x, g, b, epsilon=1e-3, neuron="relu"), (4, 5, 6, 20), (20,), (20,)),
+    _check(
+        lambda x, m, v, g, b: mps.batch_norm_inference(x, m, v**2, g, b, epsilon=1e-3, neuron="relu"),
+        *((4, 5, 6, 20), (20,), (20,), (20,), (20,)),
+    ),
+    _check(mps.softmax, (5, 40)),
+    _check(mps.log_softmax, (5, 40)),
+    _check(lambda x: mps.losses.softmax_cross_entropy(x, jnp.arange(5, dtype=jnp.int32)), (5, 40)),
+    _check(lambda x: mps.dropout(x, jax.random.key(0), keep_probability=0.7), (6, 50)),
+    _check(_step(mps.optim.sgd(0.1, momentum=0.9)), (300,), (300,)),
+    _check(_step(mps.optim.rmsprop(0.1)), (300,), (300,)),
+    _check(_step(mps.optim.adam(0.1)), (300,), (300,)),
+    _check(mps.prelu, (3, 5, 40), (40,)),
+    *(
+        _check(lambda x, name=name: mps.neuron(x, name), (3, 5, 41))
+        for name in ("relu", "sigmoid", "tanh", "softplus", "elu", "gelu")
+    ),
+)
+
+
+class Finding(NamedTuple):
+    """What one op did in one check."""
+
+    op: str
+    implementation: str
+    error: float  # of its results
+    gradient_error: float | None  # of the check's gradient, where its function calls the op
+
+
+class Line(NamedTuple):
+    """One op over all checks."""
+
+    op: str
+    error: float
+    gradient_error: float | None
+    implementation: str
+    ok: bool
+
+
+def examine() -> list[Line]:
+    """Runs every check, and tells of every op the largest errors and the implementations."""
+    findings = [finding for check in CHECKS for finding in _run(check)]
+    return [_line(op, [f for f in findings if f.op == op]) for op in sorted(op.name for op in OPS.values())]
+
+
+def main() -> int:
+    """Prints the report; gives 1 if an op fails, else 0."""
+    for name, value in about().items():
+        print(f"{name:12} {value}")
+    lines = examine()
+    width = max(len(line.op) for line in lines)
+    print(f"\n{'op':{width}}  error    gradient  implementation")
+    for line in lines:
+        gradient = "" if line.gradient_error is None else f"{line.gradient_error:.1e}"
+        mark = "" if line.ok else "  FAILED"
+        print(f"{line.op:{width}}  {line.error:.1e}  {gradient:8}  {line.implementation}{mark}")
+    failed = [line.op for line in lines if not line.ok]
+    verdict = (
+        f"{len(failed)} of {len(lines)} ops failed: {', '.join(failed)}" if failed else f"all {len(lines)} ops pass"
+    )
+    print(f"\n{verdict}; errors are relative to the largest element, at most {TOLERANCE:.0e} passes")
+    return 1 if failed else 0
+
+
+def about() -> dict[str, str]:
+    """The device and the versions of all that has a say in results."""
+    version = importlib.metadata.version
+    return {
+        "device": mps.device(),
+        "native": ffi.native().versions(),
+        "jax_mps": mps.__version__,
+        **{name: version(name) for name in ("jax", "jaxlib", "numpy", "optax")},
+        "python": sys.version.split()[0],
+        "platform": f"{platform.platform()}",
+    }
+
+
+def _line(op: str, findings: list[Finding]) -> Line:
+    if not findings:
+        return Line(op, np.nan, None, "no check runs it", False)
+    error = float(np.max([f.error for f in findings]))  # a NaN stays
+    gradients = [f.gradient_error for f in findings if f.gradient_error is not None]
+    gradient_error = float(np.max(gradients)) if gradients else None
+    ok = error <= TOLERANCE and (gradient_error is None or gradient_error <= TOLERANCE)
+    return Line(op, error, gradient_error, " | ".join(dict.fromkeys(f.implementation for f in findings)), ok)
+
+
+def _run(check: Check) -> Iterator[Finding]:
+    rng = np.random.default_rng(0)
+    operands = [rng.standard_normal(shape).astype(np.float32) for shape in check.shapes]
+    argnums = tuple(range(len(operands)))
+
+    def scalar(*operands: Any) -> Any:
+        floating = (y for y in jax.tree.leaves(check.function(*operands)) if jnp.issubdtype(y.dtype, jnp.floating))
+        return sum(jnp.sum(jnp.sin(y * 0.7 + 0.3)) for y in floating)
+
+    def value_and_gradient(*operands: Any) -> Any:
+        return check.function(*operands), jax.grad(scalar, argnums)(*operands)
+
+    forward = {e.primitive.name for e in _equations(jax.make_jaxpr(check.function)(*operands).jaxpr)}
+    closed = jax.make_jaxpr(value_and_gradient)(*operands)
+    ops: list[Any] = []  # the equations that are ours
+
+    @jax.jit
+    def on_device(*operands: Any) -> Any:
+        sites: list[Any] = []
+        results = _evaluate(closed.jaxpr, closed.consts, operands, sites)
+        ops[:] = [equation for equation, _, _ in sites]
+        return results[-len(operands) :], [arrays for _, *arrays in sites]
+
+    @jax.jit
+    def in_float64(operands: Any, inputs: Any) -> Any:
+        meanings = []
+        for equation, some in zip(ops, inputs, strict=True):
+            wanted = OPS[equation.primitive.name].meaning(*map(_float64, some), **equation.params)
+            meanings.append(wanted if isinstance(wanted, tuple) else (wanted,))
+        return jax.grad(scalar, argnums)(*map(_float64, operands)), meanings
+
+    gradients, arrays = on_device(*operands)
+    with jax.enable_x64(True):
+        true_gradients, meanings = in_float64(operands, [inputs for inputs, _ in arrays])
+    gradient_error = _error(gradients, true_gradients)
+    for equation, (_, outputs), wanted in zip(ops, arrays, meanings, strict=True):
+        name, op = equation.primitive.name, OPS[equation.primitive.name]
+        avals = [v.aval for v in equation.invars], [v.aval for v in equation.outvars]
+        _, implementation = op.placement(*avals, equation.params)
+        yield Finding(op.name, implementation, _error(outputs, wanted), gradient_error if name in forward else None)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for body in jaxprs_in_params(equation.params):
+            yield from _equations(body)
+
+
+def _evaluate(jaxpr: Any, consts: Any, operands: Any, sites: list[Any]) -> list[Any]:
+    """Runs a jaxpr, and appends (equation, inputs, outputs) of every op of jax_mps in it to `sites`."""
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *operands], strict=True))
+    read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
+    for equation in jaxpr.eqns:
+        inputs = [read(v) for v in equation.invars]
+        primitive = equation.primitive
+        body = next((equation.params[k] for k in ("jaxpr", "call_jaxpr") if k in equation.params), None)
+        if primitive.name in CALLS and body is not None:
+            inner = body.jaxpr if hasattr(body, "consts") else body
+            outputs = _evaluate(inner, getattr(body, "consts", []), inputs, sites)
+        else:
+            outputs = primitive.bind(*inputs, **equation.params)
+            outputs = outputs if primitive.multiple_results else [outputs]
+        if primitive.name in OPS:
+            sites.append((equation, inputs, outputs))
+        values.update(zip(equation.outvars, outputs, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _float64(x: Any) -> Any:
+    x = jnp.asarray(x)
+    return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
+
+
+def _error(got: Any, wanted: Any) -> float:
+    """The largest difference of any two arrays, relative to the largest element or to 1; NaN where either has one."""
+    errors = [0.0]
+    for g, w in zip(got, wanted, strict=True):
+        g, w = np.asarray(g, np.float64), np.asarray(w, np.float64)
+        errors.append(float(np.max(np.abs(g - w), initial=0) / max(1.0, np.max(np.abs(w), initial=0))))
+    return float(np.max(errors))

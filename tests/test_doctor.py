@@ -1,0 +1,55 @@
+"""The self-test covers every op, passes here, and fails when an op is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_mps import doctor
+from jax_mps.primitive import OPS
+
+
+def test_every_op_is_covered_and_right(device):
+    lines = doctor.examine()
+    assert [line.op for line in lines] == sorted(op.name for op in OPS.values())
+    assert [line.op for line in lines if line.implementation == "no check runs it"] == []
+    assert [line for line in lines if not line.ok] == []
+
+
+@pytest.mark.parametrize("wrong", [lambda x: x + 1e-3, lambda x: x * jnp.nan], ids=["off by 1e-3", "NaN"])
+def test_a_wrong_op_fails(native, wrong, monkeypatch, capsys):
+    op = OPS["mps_bias_gradient"]
+    meaning = op.meaning
+    monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[:1])
+    monkeypatch.setattr(doctor, "OPS", {"mps_bias_gradient": op})
+    assert doctor.main() == 0
+    monkeypatch.setattr(op, "meaning", lambda dy: wrong(meaning(dy)))
+    assert doctor.main() == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"bias_gradient .*FAILED", printed) and "1 of 1 ops failed: bias_gradient" in printed
+
+
+def test_an_op_without_a_check_fails(native, monkeypatch):
+    monkeypatch.setattr(doctor, "CHECKS", ())
+    lines = doctor.examine()
+    assert len(lines) == len(OPS) and not any(line.ok for line in lines)
+    assert np.isnan(lines[0].error)
+
+
+@pytest.mark.slow
+def test_command(tmp_path):
+    command = [sys.executable, "-m", "jax_mps", "doctor", "--device", "cpu"]
+    place = os.path.dirname(os.path.dirname(doctor.__file__))
+    options = {"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": place}}
+    done = subprocess.run(command, cwd=tmp_path, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^device +cpu$", done.stdout, re.M) and re.search(r"^jaxlib +\d", done.stdout, re.M)
+    assert f"all {len(OPS)} ops pass" in done.stdout
+    unknown = subprocess.run([*command[:3], "nurse"], cwd=tmp_path, **options)
+    assert unknown.returncode == 2 and "invalid choice: 'nurse'" in unknown.stderr
