@@ -121,8 +121,9 @@ class Op:
         if not text:
             return self._lower_to_jax(ctx, *operands, **attributes)
         pairs = self._aliases(len(operands), **attributes) if self._aliases else ()
-        kinds = [[(a.shape, a.dtype) for a in avals] for avals in (ctx.avals_in, ctx.avals_out)]
-        return ffi.lower(ctx, text, operands, {i: o for i, o in pairs if kinds[0][i] == kinds[1][o]})
+        like: Callable[[Any, Any], bool] = lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype)
+        shared = {i: o for i, o in pairs if like(ctx.avals_in[i], ctx.avals_out[o])}
+        return ffi.lower(ctx, text, operands, shared)
 
     def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
         if self._forward is not None:
