@@ -121,8 +121,7 @@ class Op:
         if not text:
             return self._lower_to_jax(ctx, *operands, **attributes)
         pairs = self._aliases(len(operands), **attributes) if self._aliases else ()
-        like: Callable[[Any, Any], bool] = lambda x, y: (x.shape, x.dtype) == (y.shape, y.dtype)
-        shared = {i: o for i, o in pairs if like(ctx.avals_in[i], ctx.avals_out[o])}
+        shared = {i: o for i, o in pairs if _same_type(ctx.avals_in[i], ctx.avals_out[o])}
         return ffi.lower(ctx, text, operands, shared)
 
     def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
@@ -184,6 +183,10 @@ def op(
 ) -> Callable[[Callable], Op]:
     """Makes an `Op` of the meaning that it decorates."""
     return lambda meaning: Op(name, meaning, batch, vmap, aliases)
+
+
+def _same_type(x: Any, y: Any) -> bool:
+    return (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -144,6 +144,20 @@ class TestTransformations:
         with pytest.raises(TypeError, match="w must have the dtype of x"):
             mps.conv(normal(1, 4, 4, 2), normal(3, 3, 2, 2).astype(jnp.bfloat16))
 
+    @pytest.mark.parametrize("neuron", ["relu", ("leaky_relu", 0.1), "relun", "gelu"])
+    def test_nan_and_infinity_survive_a_fused_neuron(self, native, neuron):
+        """A relu that turns NaN into 0 hides a training that diverged."""
+        x = np.array(normal(2, 8, 8, 3))
+        x[0, 3, 3, 0], x[1, 2, 2, 1] = np.nan, -np.inf
+        w = normal(3, 3, 3, 16)
+        name, *numbers = (neuron,) if isinstance(neuron, str) else neuron
+        got, wanted = mps.conv(x, w, neuron=neuron), mps.neuron(mps.conv(x, w), name, *numbers)
+        assert np.isnan(wanted).sum() >= 9 * 16 and np.array_equal(np.isnan(got), np.isnan(wanted))
+        rows = mps.dense(x.reshape(128, 3), w[0, 0], neuron=neuron)
+        assert np.isnan(rows).sum() >= 16
+        with mps.set_device("reference"):
+            np.testing.assert_array_equal(np.isnan(mps.conv(x, w, neuron=neuron)), np.isnan(got))
+
     def test_weights_of_batch_above_16_bits(self, native):
         """A peer's weight gradient wraps a 16-bit batch counter."""
         n = 2**16 + 3

@@ -96,7 +96,13 @@ std::optional<FusedNeuron> fuse_neuron(const Node& node) {
   Neuron neuron(node.attributes.list("neuron"));
   if (neuron.is(NeuronKind::relu)) {
     dnnl::post_ops post;
-    post.append_eltwise(dnnl::algorithm::eltwise_relu, neuron.a, 0);
+    // oneDNN's relu of slope 0 turns NaN into 0, which would hide a training that diverged; elu of
+    // scale 0 keeps it.
+    if (neuron.a == 0) {
+      post.append_eltwise(dnnl::algorithm::eltwise_elu, 0, 0);
+    } else {
+      post.append_eltwise(dnnl::algorithm::eltwise_relu, neuron.a, 0);
+    }
     fused.attributes.set_post_ops(post);
     return fused;
   }

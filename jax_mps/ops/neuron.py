@@ -36,7 +36,7 @@ _NEURONS = {
     "softplus": _Row(lambda x, a, b, c: a * jax.nn.softplus(b * x), (1, 1, 0)),
     "softsign": _Row(lambda x, a, b, c: x / (1 + jnp.abs(x)), (0, 0, 0)),
     "elu": _Row(lambda x, a, b, c: jnp.where(x > 0, x, a * jnp.expm1(jnp.minimum(x, 0))), (1, 0, 0)),
-    "relun": _Row(lambda x, a, b, c: jnp.where(_leaky(x, a) < b, _leaky(x, a), b), (0, 6, 0)),
+    "relun": _Row(lambda x, a, b, c: jnp.where(_leaky(x, a) >= b, b, _leaky(x, a)), (0, 6, 0)),
     "power": _Row(lambda x, a, b, c: (a * x + b) ** c, (1, 0, 1)),
     "exponential": _Row(lambda x, a, b, c: jnp.exp((a * x + b) * _base(c)), (1, 0, -1)),
     "logarithm": _Row(lambda x, a, b, c: jnp.log(a * x + b) / _base(c), (1, 0, -1)),
@@ -46,7 +46,8 @@ _ALIASES = {name.replace("_", ""): name for name in _NEURONS}
 
 
 def _leaky(x: Any, a: float) -> Any:
-    return jnp.where(x > 0, x, a * x)
+    # NaN stays NaN, and -infinity with a = 0 becomes 0.
+    return jnp.where(x <= 0, a * x if a else 0, x)
 
 
 def neuron_meaning(x: Any, neuron: Spec) -> Any:

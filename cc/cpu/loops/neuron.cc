@@ -14,7 +14,7 @@ struct Function {
   float a, b, c, log_c;
 
   float value(float x) const {
-    if constexpr (K == NeuronKind::relu) return x >= 0 || x != x ? x : a * x;
+    if constexpr (K == NeuronKind::relu) return leaky(x);
     if constexpr (K == NeuronKind::linear) return a * x + b;
     if constexpr (K == NeuronKind::sigmoid) return sigmoid(x);
     if constexpr (K == NeuronKind::hard_sigmoid) return minimum(maximum(a * x + b, 0), 1);
@@ -24,7 +24,7 @@ struct Function {
       return a * (maximum(b * x, 0) + log1p_unit(exp(-abs(b * x))));
     if constexpr (K == NeuronKind::softsign) return x / (1 + abs(x));
     if constexpr (K == NeuronKind::elu) return x >= 0 || x != x ? x : a * expm1_negative(x);
-    if constexpr (K == NeuronKind::relun) return minimum(x >= 0 || x != x ? x : a * x, b);
+    if constexpr (K == NeuronKind::relun) return minimum(leaky(x), b);
     if constexpr (K == NeuronKind::power) return __builtin_powf(a * x + b, c);
     if constexpr (K == NeuronKind::exponential) return exp((a * x + b) * log_c);
     if constexpr (K == NeuronKind::logarithm) return log(a * x + b) / log_c;
@@ -33,7 +33,7 @@ struct Function {
   }
 
   float derivative(float x) const {
-    if constexpr (K == NeuronKind::relu) return x > 0 ? 1 : a;
+    if constexpr (K == NeuronKind::relu) return x <= 0 ? a : 1;
     if constexpr (K == NeuronKind::linear) return a;
     if constexpr (K == NeuronKind::sigmoid) {
       float y = sigmoid(-abs(x));  // the smaller half: 1 - y loses nothing
@@ -55,8 +55,8 @@ struct Function {
     }
     if constexpr (K == NeuronKind::elu) return x > 0 ? 1 : a * exp(x);
     if constexpr (K == NeuronKind::relun) {
-      float slope = x > 0 ? 1 : a;
-      return (x >= 0 ? x : a * x) < b ? slope : 0;
+      float slope = x <= 0 ? a : 1;
+      return leaky(x) >= b ? 0 : slope;
     }
     if constexpr (K == NeuronKind::power)
       return c == 0 ? 0 : a * c * __builtin_powf(a * x + b, c - 1);
@@ -68,6 +68,10 @@ struct Function {
   }
 
  private:
+  float leaky(float x) const {
+    float below = a == 0 ? 0 : a * x;  // 0 at -infinity too
+    return x <= 0 ? below : x;
+  }
   static float expm1_negative(float x) {
     float large = exp(x) - 1;
     float small =
