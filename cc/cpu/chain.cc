@@ -478,7 +478,7 @@ Offer chain(const Node& node) {
     return Offer::none("a chain takes up to " + std::to_string(kChainArrays) + " arrays");
   if (code.shape.size() > kChainRank)
     return Offer::none("a chain takes up to " + std::to_string(kChainRank) + " axes");
-  for (int64_t block = 1024; block >= 64; block /= 2)
+  for (int64_t block = 512; block >= 64; block /= 2)
     if (auto plan = Plan::make(code, block))
       return Offer(std::make_unique<ChainKernel>(std::move(plan)));
   return Offer::none("the code needs too many registers");

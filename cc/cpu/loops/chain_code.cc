@@ -135,9 +135,11 @@ float erf_inv(float x) {
   if (x == 0) return x;
   double a = x < 0 ? -static_cast<double>(x) : x;
   double l = __builtin_log1p(-a * a), t = 4.3307467508 + l / 2;
-  double y = __builtin_sqrt(__builtin_sqrt(t * t - l / 0.147) - t);
+  double y = a < 0.1 ? a * 0.886226925452758
+                     : __builtin_sqrt(__builtin_sqrt(t * t - l / 0.147) - t);
   for (int i = 0; i < 2; i++) {
-    double error = (1 - a) - __builtin_erfc(y);  // erf(y) - a, without the cancellation near 1
+    // erf(y) - a, without the cancellation near 1
+    double error = a < 0.5 ? __builtin_erf(y) - a : (1 - a) - __builtin_erfc(y);
     double step = error * 0.886226925452758 * __builtin_exp(y * y);
     y -= step / (1 + y * step);
   }
