@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from native import chain, row_major
+from native import chain, program, row_major
+
+from jax_mps import ffi
 
 INF, NAN = np.inf, np.nan
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, -1.5, 2.5, -2.5, INF, -INF, NAN, 3e38, -3e38, 1e-30, -1e-30,
-                    0.49999997, 8388609.0, -8388609.5, 88.5, -88.5, 100.0, -100.0, 1e-8, 1e10, -1e10, 4.3e9, 0.99999994],
-                   np.float32)  # fmt: skip
+                    0.49999997, 8388609.0, -8388609.5, 88.5, -88.5, 100.0, -100.0, 1e-8, 1e10, -1e10, 4.3e9,
+                    0.99999994], np.float32)  # fmt: skip
 INTS = np.array([0, 1, -1, 2, -2, 7, -7, 31, 32, 33, 100, 2**31 - 1, -(2**31), 12345, -99999], np.int32)
 
 
@@ -208,7 +210,7 @@ def chains(draw):
         views.append(view.astype(np.float32))
     values, code, live = list(views), [], list(range(len(views)))
     for _ in range(draw(st.integers(0, 9))):
-        pick = lambda: draw(st.sampled_from(live))  # noqa: B023, E731
+        pick = lambda: draw(st.sampled_from(live))  # noqa: E731
         kind = draw(st.sampled_from(["add", "sub", "mul", "max", "select", "const", "iota", "neg", "clamp", "gt"]))
         if kind == "const":
             line, y = "const 2.0", np.float32(2)
@@ -323,3 +325,33 @@ def test_many_registers():
     outputs = [["store", i + 1] for i in range(60)]
     for i, y in enumerate(chain(x.shape, [x], code, outputs, [np.float32] * 60)):
         np.testing.assert_array_equal(y, x * (i + 2))
+
+
+@pytest.mark.parametrize(
+    ("code", "outputs", "expected"),
+    [
+        (["add 0 1"], [["store", 2]], lambda x, y: [x + y]),
+        (["add 0 1", "mul 0 1"], [["store", 2], ["store", 3]], lambda x, y: [x + y, x * y]),
+        (["add 0 1"], [["store", 2], ["store", 0]], lambda x, y: [x + y, x]),
+        (["add 0 1"], [["store", 1], ["store", 0]], lambda x, y: [y, x]),
+        (
+            ["add 0 1", "sub 0 1"],
+            [["store", 2], ["store", 3], ["sum", 0, [0, 1]]],
+            lambda x, y: [x + y, x - y, x.sum()],
+        ),
+    ],
+)
+@pytest.mark.parametrize("shape", [(3, 5), (3000, 7)])
+def test_results_in_the_operands_memory(shape, code, outputs, expected):
+    x, y = (np.random.default_rng(i).integers(-8, 9, shape).astype(np.float32) for i in range(2))
+    types = [jax.ShapeDtypeStruct(shape if o[0] == "store" else (), np.float32) for o in outputs]
+    strides = [row_major(shape)] * 2
+    text = program("chain", [x, y], types, shape=shape, strides=strides, offsets=[0, 0], code=code, outputs=outputs)
+    aliases = {i: i for i, o in enumerate(outputs[:2]) if o[0] == "store"}
+    call = jax.ffi.ffi_call("jax_mps", tuple(types), input_output_aliases=aliases)
+    ffi.native()
+    results = jax.jit(lambda x, y: call(x, y, program=text), donate_argnums=tuple(aliases))(
+        jnp.array(x, copy=True), jnp.array(y, copy=True)
+    )
+    for r, e in zip(results, expected(x, y), strict=True):
+        np.testing.assert_array_equal(r, e)

@@ -55,7 +55,9 @@ def dot(left, right, batch, contract, dtype=None):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_dot(left, right, batch, contract, dtype):
     y, expected = dot(integers(left, 1, dtype), integers(right, 2, dtype), batch, contract)
-    np.testing.assert_allclose(y.astype(np.float32), expected.astype(np.float32), rtol=1e-2 if dtype != "float32" else 0)
+    np.testing.assert_allclose(
+        y.astype(np.float32), expected.astype(np.float32), rtol=1e-2 if dtype != "float32" else 0
+    )
     y, expected = dot(integers(left, 1, dtype), integers(right, 2, dtype), batch, contract, "float32")
     np.testing.assert_array_equal(y, expected)
 
@@ -67,9 +69,7 @@ def products(draw):
     kinds = {name: draw(st.sampled_from(["batch", "contract", "left", "right"])) for name in names}
     left = draw(st.permutations([n for n in names if kinds[n] != "right"]))
     right = draw(st.permutations([n for n in names if kinds[n] != "left"]))
-    axes = [
-        [[s.index(n) for n in names if kinds[n] == kind] for s in (left, right)] for kind in ("batch", "contract")
-    ]
+    axes = [[[s.index(n) for n in names if kinds[n] == kind] for s in (left, right)] for kind in ("batch", "contract")]
     return tuple(sizes[n] for n in left), tuple(sizes[n] for n in right), *axes
 
 

@@ -6,7 +6,7 @@
 #include <memory>
 #include <utility>
 
-#include "chain_space.h"
+#include "chain_parts.h"
 #include "device.h"
 #include "require.h"
 
@@ -15,33 +15,23 @@ namespace {
 
 using Kind = ChainValue::Kind;
 constexpr size_t kMaxValues = 4 * kChainRegisters;  // before the registers are counted
-constexpr int kForever = 1 << 30;
-constexpr int64_t kWord = sizeof(uint32_t);
 constexpr size_t kPartialBytes = size_t{64} << 20;  // of the reductions' parts, at most
 
-int64_t align_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-
-// A value's register: `wide` holds a block rather than one element, `once` is computed once a run
-// rather than once a block.
-struct Trait {
-  bool wide = false, once = true;
-};
-
-class Plan {
+class Plan : private ChainParts {
  public:
-  // Nothing if the registers of a block do not fit the memory of a thread.
-  static std::unique_ptr<Plan> make(const ChainCode& code, int64_t block) {
+  // Nothing if what one block touches is more than `bytes`.
+  static std::unique_ptr<Plan> make(const ChainCode& code, int64_t block, int64_t bytes) {
     auto plan = std::unique_ptr<Plan>(new Plan(code, block));
-    return plan->emit() ? std::move(plan) : nullptr;
+    return plan->emit(bytes) ? std::move(plan) : nullptr;
   }
 
-  const Chain& chain() const { return chain_; }
-  size_t scratch_bytes() const { return scratch_; }
+  using ChainParts::chain_;
+  using ChainParts::scratch_;
 
  private:
-  Plan(const ChainCode& code, int64_t block) : code_(code), space_(code, block) {}
+  Plan(const ChainCode& code, int64_t block) : ChainParts(code, block) {}
 
-  bool emit() {
+  bool emit(int64_t bytes) {
     mark_used();
     classify();
     fuse();
@@ -61,7 +51,7 @@ class Plan {
     }
     for (size_t i = 0; i < code_.outputs.size(); i++)
       if (code_.outputs[i].stores) store(static_cast<int>(i));
-    if (!place()) return false;
+    if (!place(bytes)) return false;
     finish();
     return true;
   }
@@ -75,10 +65,6 @@ class Plan {
   }
 
   int64_t blocks() const { return space_.kept_blocks * space_.reduced_blocks; }
-  int position(int axis) const {  // of a merged axis among the enumerated; -1 for one inside
-    auto found = std::ranges::find(space_.order, axis);
-    return found == space_.order.end() ? -1 : static_cast<int>(found - space_.order.begin());
-  }
 
   bool in_place(size_t operand) const {
     return code_.operands[operand].storage == Storage::word && space_.contiguous(operand) &&
@@ -120,14 +106,16 @@ class Plan {
       ChainValue& value = code_.values[v];
       bool sum = value.op == ChainOp::add, difference = value.op == ChainOp::sub;
       if (!used_[v] || value.kind != Kind::instruction || value.on != ChainType::f32) continue;
-      for (int side = 0; side < (sum ? 2 : difference ? 1 : 0); side++) {
+      for (int side = 0; side < (sum || difference ? 2 : 0); side++) {
         int product = value.from[side], other = value.from[1 - side];
         const ChainValue& p = code_.values[product];
         if (p.kind != Kind::instruction || p.op != ChainOp::mul || p.on != ChainType::f32 ||
             used_[product] != 1 || traits_[product].once != traits_[v].once ||
             traits_[product].wide != traits_[v].wide)
           continue;
-        value.op = sum ? ChainOp::multiply_add : ChainOp::multiply_sub;
+        value.op = sum         ? ChainOp::multiply_add
+                   : side == 0 ? ChainOp::multiply_sub
+                               : ChainOp::multiply_rsub;
         value.from[0] = p.from[0], value.from[1] = p.from[1], value.from[2] = other;
         value.count = 3;
         used_[product] = 0;
@@ -340,132 +328,15 @@ class Plan {
     }
     stores_.push_back({output, x, code_.outputs[output].storage, -1});
   }
-
-  // Gives each local register its memory, reused once its value is not read any more.
-  bool place() {
-    std::vector<int> last(registers_.size(), -1), written(registers_.size(), -1);
-    for (int s = 0; s < static_cast<int>(steps_.size()); s++) {
-      const ChainStep& step = steps_[s];
-      if (step.load < 0)
-        for (int r : {step.a, step.b, step.c}) last[r] = s;
-      if (step.fn || step.load >= 0) written[step.y] = s;
-    }
-    std::vector<bool> straight(registers_.size());
-    for (ChainStore& store : stores_) {
-      last[store.x] = kForever;
-      bool may = written[store.x] >= 0 && registers_[store.x].home == Home::local &&
-                 store.storage == Storage::word && !straight[store.x];
-      if (may) store.written = written[store.x], straight[store.x] = true;
-    }
-    last_read_.assign(code_.operands.size(), -1);
-    for (int r : in_place_) last_read_[registers_[r].offset] = last[r];
-
-    int64_t slot = align_up(space_.block() * kWord), top = 0;
-    std::vector<int64_t> unused;
-    auto take = [&] {
-      if (unused.empty()) return std::exchange(top, top + slot);
-      int64_t offset = unused.back();
-      unused.pop_back();
-      return offset;
-    };
-    for (ChainReduction& r : reductions_)
-      if (r.over_blocks) r.tile = take();
-    for (size_t r = 0; r < registers_.size(); r++)
-      if (registers_[r].home == Home::local && !register_traits_[r].wide)
-        registers_[r].offset = std::exchange(top, top + align_up(kWord));
-    for (int s = 0; s < static_cast<int>(steps_.size()); s++) {
-      const ChainStep& step = steps_[s];
-      std::vector<int16_t> read{step.a, step.b, step.c};
-      std::ranges::sort(read);
-      read.erase(std::ranges::unique(read).begin(), read.end());
-      bool local_result = (step.fn || step.load >= 0) && registers_[step.y].home == Home::local &&
-                          register_traits_[step.y].wide;
-      for (int r : read)
-        if (step.load < 0 && last[r] == s && registers_[r].home == Home::local &&
-            register_traits_[r].wide)
-          unused.push_back(registers_[r].offset);
-      if (local_result) registers_[step.y].offset = take();
-      if (local_result && last[step.y] < s) unused.push_back(registers_[step.y].offset);
-    }
-    return top <= kChainLocalBytes && registers_.size() <= kChainRegisters;
-  }
-
-  void finish() {
-    for (ChainReduction& r : reductions_) {
-      if (r.in_result) continue;
-      r.partial = scratch_;
-      scratch_ += align_up(r.parts * r.elements * kWord);
-    }
-    size_t operands = code_.operands.size();
-    size_t streams = operands + 1 + reductions_.size();
-    start_.assign(streams, 0);
-    for (size_t i = 0; i < operands; i++) start_[i] = code_.operands[i].offset;
-    for (int a : space_.order) {
-      int64_t scale = a == space_.axis ? space_.chunk : 1, linear = 1;
-      for (size_t b = a + 1; b < space_.shape.size(); b++) linear *= space_.shape[b];
-      for (size_t i = 0; i < operands; i++) step_.push_back(scale * space_.strides[i][a]);
-      step_.push_back(scale * linear);
-      for (const ChainReduction& r : reductions_)
-        step_.push_back(scale * space_.results[r.result][a]);
-    }
-    Chain& c = chain_;
-    c.axes = static_cast<int>(space_.order.size()), c.streams = static_cast<int>(streams);
-    c.chunk_axis = position(space_.axis);
-    std::ranges::copy(space_.count, c.count);
-    c.start = start_.data(), c.step = step_.data();
-    c.chunk = space_.chunk, c.extent = space_.shape[space_.axis], c.inner = space_.inner;
-    c.kept_blocks = space_.kept_blocks, c.reduced_blocks = space_.reduced_blocks;
-    c.parts = parts_;
-    int64_t weight =
-        1 + static_cast<int64_t>(steps_.size()) / 4;  // steps in units of a memory access
-    c.work = space_.elements() * weight;
-    constexpr int64_t kPiece = 16 * 1024;
-    int64_t unit = std::max<int64_t>(c.reduced_blocks / c.parts, 1) * space_.block() * weight;
-    c.grain = std::max<int64_t>(kPiece / unit, 1);
-    c.operands = static_cast<int>(operands), c.results = static_cast<int>(code_.outputs.size());
-    c.registers = registers_.data(), c.register_count = static_cast<int>(registers_.size());
-    c.constants = constants_.data();
-    c.loads = loads_.data();
-    c.ramps = ramps_.data(), c.ramp_count = static_cast<int>(ramps_.size());
-    c.coordinates = coordinates_.data();
-    c.coordinate_count = static_cast<int>(coordinates_.size());
-    c.once = once_.data(), c.once_count = static_cast<int>(once_.size());
-    c.steps = steps_.data(), c.step_count = static_cast<int>(steps_.size());
-    c.in_place = in_place_.data(), c.in_place_count = static_cast<int>(in_place_.size());
-    c.last_read = last_read_.data();
-    c.stores = stores_.data(), c.store_count = static_cast<int>(stores_.size());
-    c.reductions = reductions_.data();
-    c.reduction_count = static_cast<int>(reductions_.size());
-  }
-
-  ChainCode code_;
-  ChainSpace space_;
-  std::vector<int> used_;
-  std::vector<Trait> traits_, register_traits_;
-  std::vector<int> register_of_, splat_of_, reduction_of_;
-  int64_t parts_ = 1, scratch_ = 0;
-
-  // What chain_ points to.
-  Chain chain_{};
-  std::vector<ChainRegister> registers_;
-  std::vector<uint32_t> constants_;
-  std::vector<ChainLoad> loads_;
-  std::vector<ChainRamp> ramps_;
-  std::vector<ChainCoordinate> coordinates_;
-  std::vector<ChainStep> once_, steps_;
-  std::vector<int> in_place_, last_read_;
-  std::vector<ChainStore> stores_;
-  std::vector<ChainReduction> reductions_;
-  std::vector<int64_t> start_, step_;
 };
 
 class ChainKernel : public Kernel {
  public:
   explicit ChainKernel(std::unique_ptr<Plan> plan) : plan_(std::move(plan)) {}
   std::string implementation() const override { return std::string("blocks ") + isa_name(); }
-  size_t scratch_bytes() const override { return plan_->scratch_bytes(); }
+  size_t scratch_bytes() const override { return plan_->scratch_; }
   void run(const Buffers& b) const override {
-    chain_loops().run(plan_->chain(), b.in, b.out, b.scratch);
+    chain_loops().run(plan_->chain_, b.in, b.out, b.scratch);
   }
 
  private:
@@ -478,8 +349,11 @@ Offer chain(const Node& node) {
     return Offer::none("a chain takes up to " + std::to_string(kChainArrays) + " arrays");
   if (code.shape.size() > kChainRank)
     return Offer::none("a chain takes up to " + std::to_string(kChainRank) + " axes");
-  for (int64_t block = 512; block >= 64; block /= 2)
-    if (auto plan = Plan::make(code, block))
+  // Few registers stay in the first-level cache in long blocks, many in short ones.
+  for (auto [block, bytes] : {std::pair<int64_t, int64_t>{1024, 28 * 1024},
+                              {kShortBlock, kChainLocalBytes},
+                              {64, kChainLocalBytes}})
+    if (auto plan = Plan::make(code, block, bytes))
       return Offer(std::make_unique<ChainKernel>(std::move(plan)));
   return Offer::none("the code needs too many registers");
 }

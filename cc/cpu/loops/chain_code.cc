@@ -100,6 +100,7 @@ float power(float a, float b) { return __builtin_powf(a, b); }
 float atan2(float a, float b) { return __builtin_atan2f(a, b); }
 float multiply_add(float a, float b, float c) { return a * b + c; }
 float multiply_sub(float a, float b, float c) { return a * b - c; }
+float multiply_rsub(float a, float b, float c) { return c - a * b; }
 
 // One operand.
 float neg(float x) { return -x; }
@@ -135,8 +136,8 @@ float erf_inv(float x) {
   if (x == 0) return x;
   double a = x < 0 ? -static_cast<double>(x) : x;
   double l = __builtin_log1p(-a * a), t = 4.3307467508 + l / 2;
-  double y = a < 0.1 ? a * 0.886226925452758
-                     : __builtin_sqrt(__builtin_sqrt(t * t - l / 0.147) - t);
+  double y =
+      a < 0.1 ? a * 0.886226925452758 : __builtin_sqrt(__builtin_sqrt(t * t - l / 0.147) - t);
   for (int i = 0; i < 2; i++) {
     // erf(y) - a, without the cancellation near 1
     double error = a < 0.5 ? __builtin_erf(y) - a : (1 - a) - __builtin_erfc(y);
@@ -312,6 +313,8 @@ ChainFn float_binary(ChainOp op, unsigned scalars) {
       return ternary_of<float, multiply_add>(scalars);
     case ChainOp::multiply_sub:
       return ternary_of<float, multiply_sub>(scalars);
+    case ChainOp::multiply_rsub:
+      return ternary_of<float, multiply_rsub>(scalars);
     default:
       return nullptr;
   }
