@@ -21,24 +21,62 @@ inline float minimum(float x, float y) { return x < y || x != x ? x : y; }
 
 inline float power_of_two(int32_t n) { return std::bit_cast<float>((n + 127) << 23); }
 
-inline float exp(float x) {
-  float bounded = x < -105.0f ? -105.0f : x;
-  bounded = bounded > 90.0f ? 90.0f : bounded;
-  // Adding 1.5 * 2^23 rounds to an integer that stands in the low bits.
-  float shifted = bounded * 0x1.715476p+0f + 0x1.8p23f;
-  float n = shifted - 0x1.8p23f;
-  int32_t exponent = std::bit_cast<int32_t>(shifted) - 0x4b400000;
-  float r = (bounded - n * 0x1.62ep-1f) -
-            n * 0x1.0bfbe8p-15f;  // ln 2 in two pieces, the first exact times n
+// exp(r) for |r| <= ln(2) / 2
+inline float exp_reduced(float r) {
   float p = 0.00139012807f;
   p = p * r + 0.00836314492f;
   p = p * r + 0.0416668535f;
   p = p * r + 0.166665773f;
   p = p * r + 0.499999996f;
-  p = p * (r * r) + r + 1.0f;
-  int32_t half =
-      exponent >> 1;  // in two steps, so that the ends overflow to infinity and underflow gradually
-  return p * power_of_two(half) * power_of_two(exponent - half);
+  return p * (r * r) + r + 1.0f;
+}
+
+// p * 2^n in two steps, so that the ends overflow to infinity and underflow gradually.
+inline float scale(float p, int32_t n) {
+  int32_t half = n >> 1;
+  return p * power_of_two(half) * power_of_two(n - half);
+}
+
+// The integer nearest to x, in the low bits: adding 1.5 * 2^23 rounds.
+inline float shift_to_integer(float x) { return x + 0x1.8p23f; }
+inline int32_t shifted_integer(float shifted) {
+  return std::bit_cast<int32_t>(shifted) - 0x4b400000;
+}
+// x - n ln 2, in two pieces, the first exact times n.
+inline float minus_ln2(float x, float n) { return (x - n * 0x1.62ep-1f) - n * 0x1.0bfbe8p-15f; }
+
+inline float exp(float x) {
+  float bounded = x < -105.0f ? -105.0f : x;
+  bounded = bounded > 90.0f ? 90.0f : bounded;
+  float shifted = shift_to_integer(bounded * 0x1.715476p+0f);
+  float r = minus_ln2(bounded, shifted - 0x1.8p23f);
+  return scale(exp_reduced(r), shifted_integer(shifted));
+}
+
+inline float exp2(float x) {
+  float bounded = x < -151.0f ? -151.0f : x;
+  bounded = bounded > 129.0f ? 129.0f : bounded;
+  float shifted = shift_to_integer(bounded);
+  float r = (bounded - (shifted - 0x1.8p23f)) * 0x1.62e43p-1f;
+  return scale(exp_reduced(r), shifted_integer(shifted));
+}
+
+// 2^n (exp(r) - 1) + (2^n - 1): with n = 0 around 0, where nothing may cancel.
+inline float expm1(float x) {
+  float bounded = x < -20.0f ? -20.0f : x;
+  bounded = bounded > 60.0f ? 60.0f : bounded;
+  float shifted = shift_to_integer(bounded * 0x1.715476p+0f);
+  float r = minus_ln2(bounded, shifted - 0x1.8p23f);
+  float p = 0.00139012807f;
+  p = p * r + 0.00836314492f;
+  p = p * r + 0.0416668535f;
+  p = p * r + 0.166665773f;
+  p = p * r + 0.499999996f;
+  p = p * (r * r) + r;
+  float power = power_of_two(shifted_integer(shifted));
+  float result = power * p + (power - 1.0f);
+  result = x > 60.0f ? exp(x) : result;
+  return x == 0 ? x : result;
 }
 
 inline float log(float x) {
@@ -69,6 +107,14 @@ inline float log(float x) {
 inline float log1p_unit(float x) {
   float w = 1.0f + x;
   return log(w) + (x - (w - 1.0f)) / w;
+}
+
+inline float log1p(float x) {
+  float w = 1.0f + x;
+  float result = log(w) + (x - (w - 1.0f)) / w;
+  bool exact = x == 0 || x == __builtin_inff();
+  result = x == -1.0f ? -__builtin_inff() : result;
+  return exact ? x : result;
 }
 
 inline float sigmoid(float x) {

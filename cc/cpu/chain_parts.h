@@ -1,0 +1,51 @@
+// What the run of a chain consists of, collected by chain.cc; then its registers get their memory.
+#pragma once
+
+#include "chain_space.h"
+
+namespace jax_mps::cpu {
+
+constexpr int64_t kWord = sizeof(uint32_t);
+constexpr int64_t kShortBlock = 256;  // elements
+
+inline int64_t align_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// A value's register: `wide` holds a block rather than one element, `once` is computed once a run
+// rather than once a block.
+struct Trait {
+  bool wide = false, once = true;
+};
+
+struct ChainParts {
+  ChainParts(const ChainCode& code, int64_t block) : code_(code), space_(code, block) {}
+  ChainParts(const ChainParts&) = delete;
+
+  // The place of a merged axis among the enumerated ones; -1 for one inside of blocks.
+  int position(int axis) const;
+  // Gives each local register its memory, reused once its value is not read any more. False if
+  // that is more than a thread has, or what one block touches is more than `bytes`.
+  bool place(int64_t bytes);
+  void finish();
+
+  ChainCode code_;
+  ChainSpace space_;
+  std::vector<int> used_;
+  std::vector<Trait> traits_, register_traits_;
+  std::vector<int> register_of_, splat_of_, reduction_of_;
+  int64_t parts_ = 1, scratch_ = 0;
+
+  // What chain_ points to.
+  Chain chain_{};
+  std::vector<ChainRegister> registers_;
+  std::vector<uint32_t> constants_;
+  std::vector<ChainLoad> loads_;
+  std::vector<ChainRamp> ramps_;
+  std::vector<ChainCoordinate> coordinates_;
+  std::vector<ChainStep> once_, steps_;
+  std::vector<int> in_place_, last_read_;
+  std::vector<ChainStore> stores_;
+  std::vector<ChainReduction> reductions_;
+  std::vector<int64_t> start_, step_;
+};
+
+}  // namespace jax_mps::cpu

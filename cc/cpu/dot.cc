@@ -1,0 +1,274 @@
+// dot(left, right) {batch, contract}: lax.dot_general, result axes batch, left's free, right's
+// free.
+#include "loops/dot.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "device.h"
+#include "isa.h"
+#include "onednn.h"
+#include "require.h"
+
+namespace jax_mps::cpu {
+namespace {
+
+using Axes = std::vector<int64_t>;
+
+constexpr int64_t kSmallProduct = 32 * 1024;  // multiply-adds below which oneDNN's call costs more
+
+// One side as a strided array [batch, rows, cols]; the axes of each group lie in the order given.
+struct Side {
+  int64_t size[3], stride[3];
+  bool collapses = true;  // each group of axes steps as one
+  Axes order;             // all axes, in the order of the groups
+};
+
+Axes row_major(const Axes& shape) {
+  Axes strides(shape.size());
+  int64_t stride = 1;
+  for (size_t a = shape.size(); a-- > 0;) strides[a] = std::exchange(stride, stride * shape[a]);
+  return strides;
+}
+
+Side side_of(const TensorType& type, const std::vector<Axes>& groups) {
+  Axes strides = row_major(type.shape);
+  Side side;
+  for (int g = 0; g < 3; g++) {
+    side.size[g] = 1, side.stride[g] = 0;
+    for (int64_t axis : groups[g]) {
+      side.order.push_back(axis);
+      int64_t size = type.shape[axis];
+      if (size == 1) continue;
+      if (side.size[g] > 1 && side.stride[g] != size * strides[axis]) side.collapses = false;
+      side.size[g] *= size;
+      side.stride[g] = strides[axis];
+    }
+  }
+  return side;
+}
+
+// Copied into the order of its groups, a side is [batch, rows, cols] row-major.
+Side packed(const Side& side) {
+  Side copy = side;
+  copy.stride[2] = 1, copy.stride[1] = side.size[2], copy.stride[0] = side.size[1] * side.size[2];
+  return copy;
+}
+
+struct Product {
+  Side left, right;  // [batch, m, k] and [batch, k, n]
+  Axes shape;        // of the result
+  int64_t batch() const { return left.size[0]; }
+  int64_t m() const { return left.size[1]; }
+  int64_t k() const { return left.size[2]; }
+  int64_t n() const { return right.size[2]; }
+};
+
+std::pair<Axes, Axes> axes_of(const Node& node, const std::string& name) {
+  const std::string rule = "attribute '" + name + "' must be [[axes of left], [axes of right]]";
+  const List& lists = node.attributes.list(name);
+  require(lists.size() == 2, rule);
+  Axes sides[2];
+  for (int i = 0; i < 2; i++) {
+    const List* list = std::get_if<List>(&lists[i]);
+    require(list, rule);
+    for (const Attribute& item : *list) {
+      const int64_t* axis = std::get_if<int64_t>(&item);
+      require(axis && *axis >= 0 && *axis < node.in[i].rank(), rule);
+      sides[i].push_back(*axis);
+    }
+  }
+  require(sides[0].size() == sides[1].size(), rule);
+  for (size_t i = 0; i < sides[0].size(); i++)
+    require(node.in[0].shape[sides[0][i]] == node.in[1].shape[sides[1][i]],
+            "the axes of '" + name + "' must have the same sizes, but the operands are " +
+                node.in[0].text() + " and " + node.in[1].text());
+  return {sides[0], sides[1]};
+}
+
+Product product_of(const Node& node) {
+  require_counts(node, 2, 1);
+  auto batch = axes_of(node, "batch"), contract = axes_of(node, "contract");
+  auto free_axes = [&](const TensorType& type, const Axes& b, const Axes& c) {
+    Axes rest;
+    std::vector<int> seen(type.shape.size());
+    for (const Axes* axes : {&b, &c})
+      for (int64_t axis : *axes)
+        require(++seen[axis] == 1, "axis " + std::to_string(axis) + " is given twice");
+    for (int axis = 0; axis < type.rank(); axis++)
+      if (!seen[axis]) rest.push_back(axis);
+    return rest;
+  };
+  Axes m = free_axes(node.in[0], batch.first, contract.first);
+  Axes n = free_axes(node.in[1], batch.second, contract.second);
+  Product product;
+  for (int64_t axis : batch.first) product.shape.push_back(node.in[0].shape[axis]);
+  for (int64_t axis : m) product.shape.push_back(node.in[0].shape[axis]);
+  for (int64_t axis : n) product.shape.push_back(node.in[1].shape[axis]);
+  require_shape(node.out[0], product.shape);
+  // Contracted axes may be taken in any order, if both sides take the same: right's own spares a
+  // copy where left's does not.
+  auto build = [&](bool by_right) {
+    std::vector<size_t> order(contract.first.size());
+    std::iota(order.begin(), order.end(), 0);
+    const Axes& key = by_right ? contract.second : contract.first;
+    std::ranges::sort(order, {}, [&](size_t i) { return key[i]; });
+    Axes left, right;
+    for (size_t i : order) left.push_back(contract.first[i]), right.push_back(contract.second[i]);
+    product.left = side_of(node.in[0], {batch.first, m, left});
+    product.right = side_of(node.in[1], {batch.second, right, n});
+  };
+  build(false);
+  int copies = !product.left.collapses + !product.right.collapses;
+  if (copies == 0) return product;
+  build(true);
+  if (!product.left.collapses + !product.right.collapses >= copies) build(false);
+  return product;
+}
+
+class SmallDot : public Kernel {
+ public:
+  explicit SmallDot(const Product& p) {
+    plan_ = {p.batch(), p.m(), p.k(), p.n(), {}, {}};
+    for (int i = 0; i < 3; i++)
+      plan_.left[i] = p.left.stride[i], plan_.right[i] = p.right.stride[i];
+  }
+  std::string implementation() const override { return std::string("small product ") + isa_name(); }
+  void run(const Buffers& b) const override {
+    dot_loops().product(plan_, b.input<float>(0), b.input<float>(1), b.output<float>(0));
+  }
+
+ private:
+  DotPlan plan_;
+};
+
+Offer small_dot(const Node& node) {
+  Product p = product_of(node);
+  for (const TensorType& type : {node.in[0], node.in[1], node.out[0]})
+    if (type.dtype != DType::f32) return Offer::none("the small product takes float32");
+  if (!p.left.collapses || !p.right.collapses)
+    return Offer::none("the small product takes axes that collapse");
+  if (p.batch() * p.m() * p.k() * p.n() > kSmallProduct)
+    return Offer::none("the product is not small");
+  return Offer(std::make_unique<SmallDot>(p));
+}
+
+#ifdef JAX_MPS_ONEDNN
+
+using dnnl::memory;
+
+size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// One side as oneDNN sees it, after a copy into scratch where its own order does not do.
+struct Bound {
+  memory::desc matrix;
+  std::optional<dnnl::reorder> pack;
+  memory::desc given, copy;
+  size_t offset = 0;
+};
+
+// oneDNN's fast products take a matrix whose rows or columns are consecutive.
+bool is_matrix(const Side& side) {
+  bool vector = side.size[1] == 1 || side.size[2] == 1;
+  return side.collapses && (vector || side.stride[1] == 1 || side.stride[2] == 1);
+}
+
+Bound bind(const TensorType& type, Side side, memory::data_type dtype, size_t& scratch) {
+  Bound bound;
+  if (!is_matrix(side)) {
+    Dims dims, from, to;
+    Axes strides = row_major(type.shape);
+    for (int64_t axis : side.order) {
+      dims.push_back(type.shape[axis]);
+      from.push_back(strides[axis]);
+    }
+    to = row_major(dims);
+    bound.given = memory::desc(dims, dtype, from);
+    bound.copy = memory::desc(dims, dtype, to);
+    bound.pack =
+        dnnl::reorder(dnnl::reorder::primitive_desc(engine(), bound.given, engine(), bound.copy));
+    bound.offset = std::exchange(scratch, scratch + align_up(bound.copy.get_size()));
+    side = packed(side);
+  }
+  // The stride of an axis of one step is free: such that the other one's array is a matrix.
+  if (side.size[2] == 1)
+    side.stride[2] = 1, side.stride[1] = std::max<int64_t>(side.stride[1], 1);
+  else if (side.size[1] == 1)
+    side.stride[1] = side.stride[2] == 1 ? side.size[2] : 1;
+  Dims dims{side.size[1], side.size[2]}, strides{side.stride[1], side.stride[2]};
+  if (side.size[0] > 1) {
+    dims.insert(dims.begin(), side.size[0]);
+    strides.insert(strides.begin(), side.stride[0]);
+  }
+  bound.matrix = memory::desc(dims, dtype, strides);
+  return bound;
+}
+
+class OneDnnDot : public Kernel {
+ public:
+  OneDnnDot(OneDnnRunner runner, Bound left, Bound right, size_t pack_bytes)
+      : runner_(std::move(runner)), pack_bytes_(pack_bytes) {
+    sides_[0] = std::move(left), sides_[1] = std::move(right);
+  }
+  std::string implementation() const override { return runner_.name(); }
+  size_t scratch_bytes() const override { return pack_bytes_ + runner_.scratch_bytes(); }
+  void run(const Buffers& b) const override {
+    void* data[3] = {const_cast<void*>(b.in[0]), const_cast<void*>(b.in[1]), b.out[0]};
+    for (int i = 0; i < 2; i++) {
+      const Bound& side = sides_[i];
+      if (!side.pack) continue;
+      memory given(side.given, engine(), data[i]);
+      data[i] = b.scratch + side.offset;
+      memory copy(side.copy, engine(), data[i]);
+      side.pack->execute(stream(), given, copy);
+    }
+    runner_.run(data, b.scratch + pack_bytes_);
+  }
+
+ private:
+  OneDnnRunner runner_;
+  Bound sides_[2];
+  size_t pack_bytes_;
+};
+
+Offer onednn_dot(const Node& node) {
+  Product p = product_of(node);
+  auto dtype = onednn_dtype(node.in[0].dtype), result = onednn_dtype(node.out[0].dtype);
+  if (!dtype || !result || node.in[0].dtype != node.in[1].dtype ||
+      (node.in[0].dtype == DType::f32 && node.out[0].dtype != DType::f32))
+    return Offer::none("oneDNN has no native product of " + node.in[0].text() + " and " +
+                       node.in[1].text());
+  if (node.in[0].rank() > 12 || node.in[1].rank() > 12)
+    return Offer::none("the product takes arrays of up to 12 axes");
+  size_t scratch = 0;
+  Bound left = bind(node.in[0], p.left, *dtype, scratch);
+  Bound right = bind(node.in[1], p.right, *dtype, scratch);
+  Dims dims{p.m(), p.n()}, strides{p.n(), 1};
+  if (p.batch() > 1)
+    dims.insert(dims.begin(), p.batch()), strides.insert(strides.begin(), p.m() * p.n());
+  memory::desc y(dims, *result, strides);
+  dnnl::matmul::primitive_desc pd(engine(), left.matrix, right.matrix, y, user_scratchpad(),
+                                  /*allow_empty=*/true);
+  if (!pd) return Offer::none("oneDNN has no product of these shapes");
+  OneDnnRunner runner;
+  runner.argument(DNNL_ARG_SRC, left.matrix, pd.src_desc(), false);
+  runner.argument(DNNL_ARG_WEIGHTS, right.matrix, pd.weights_desc(), false);
+  runner.argument(DNNL_ARG_DST, y, pd.dst_desc(), true);
+  runner.finish(dnnl::matmul(pd), pd.scratchpad_desc(), pd.impl_info_str());
+  return Offer(
+      std::make_unique<OneDnnDot>(std::move(runner), std::move(left), std::move(right), scratch));
+}
+
+#endif
+
+const Register kDot("dot", {
+                               small_dot,
+#ifdef JAX_MPS_ONEDNN
+                               onednn_dot,
+#endif
+                           });
+
+}  // namespace
+}  // namespace jax_mps::cpu

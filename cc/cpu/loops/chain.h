@@ -1,0 +1,140 @@
+// Elementwise code over an iteration space, run block by block: a block is 256 or 1024
+// elements that are consecutive in row-major order, a register holds one 32-bit word for each of
+// them (true and false are 1 and 0). This header is the plan; chain.cc in the folder above makes
+// it.
+#pragma once
+
+#include <cstddef>
+
+#include "../isa.h"
+
+namespace jax_mps::cpu {
+
+// clang-format off
+enum class ChainOp : uint8_t {
+  add, sub, mul, div, rem, max, min, pow, atan2,
+  neg, abs, sign, square, floor, ceil, round_half_away, round_half_even,
+  exp, exp2, log, log1p, expm1, tanh, logistic, sqrt, rsqrt, cbrt, sin, cos, tan, erf, erf_inv,
+  is_finite, eq, ne, lt, le, gt, ge, and_, or_, xor_, not_,
+  shift_left, shift_right_logical, shift_right_arithmetic, select, clamp,
+  convert_f32, convert_s32, convert_u32, convert_pred, round_bf16, round_f16,
+  copy, splat,  // of a register, of a scalar
+  multiply_add, multiply_sub, multiply_rsub,  // a * b + c, a * b - c, c - a * b
+};
+// clang-format on
+enum class ChainType : uint8_t { f32, s32, u32, pred };
+enum class Storage : uint8_t { word, bf16, f16, byte };  // of an array's elements
+enum class Reduce : uint8_t { sum, max, min };
+
+constexpr int kChainRank = 12;               // axes of a collapsed space
+constexpr int kChainRegisters = 512;         // of one chain
+constexpr int kChainArrays = 192;            // operands and results of one chain
+constexpr int kChainLocalBytes = 64 * 1024;  // of registers of one thread
+
+// y[i] = f(a[i], b[i], c[i]). Operands may be y itself.
+using ChainFn = void (*)(const void* a, const void* b, const void* c, void* y, int64_t n);
+
+struct ReduceFns {
+  void (*fill)(void* y, int64_t n);                                     // with the identity
+  void (*columns)(const void* x, void* y, int64_t rows, int64_t cols);  // y[c] = f(y[c], x[:, c])
+  void (*rows)(const void* x, void* y, int64_t rows, int64_t cols);     // y[r] = f(y[r], x[r, :])
+};
+
+// Where a register lies.
+enum class Home : uint8_t { constant, shared, local, operand };
+struct ChainRegister {
+  Home home;
+  int64_t offset;  // bytes; the operand's number if it is read in place
+};
+
+// Fills a register from an operand that is not read in place. The axes are the tile's: the first is
+// `per_step` times the block's steps along the chunked axis. With ramp, it is the index along an
+// axis of size[0] * per_step steps of `stride[0]` elements each instead.
+struct ChainLoad {
+  int operand, rank;
+  Storage storage;
+  int64_t per_step, size[kChainRank], stride[kChainRank];
+};
+
+struct ChainStep {
+  ChainFn fn;  // or a load or a reduction
+  int16_t a, b, c, y;
+  int16_t load, reduction;  // -1 for none
+  bool scalar;              // one element in place of the block
+};
+
+// y[i] = (i / inner) % size: the index along an axis, within a tile.
+struct ChainRamp {
+  int y;
+  int64_t inner, size, n;
+};
+
+// A scalar register that holds the first index of the block along an enumerated axis.
+struct ChainCoordinate {
+  int y, axis;
+  int64_t scale;
+};
+
+struct ChainStore {
+  int result, x;
+  Storage storage;
+  int written;  // the step that writes x straight into the result, or -1 if none may
+};
+
+struct ChainReduction {
+  ReduceFns fns;
+  int result, x, stream;
+  Storage storage;
+  bool over_blocks;  // accumulates blocks elementwise in a local tile, folded at the unit's end
+  bool assigns;      // each element of the result is folded once in a part
+  bool in_result;    // folds into the result itself
+  int64_t parts;     // copies of the result in scratch, one a part
+  int64_t partial;   // their offset
+  int64_t elements;  // of the result
+  int64_t tile;      // offset of the local tile
+  int rank;          // of the tile's pattern, alternating kept and reduced
+  bool first_kept, last_kept;
+  int64_t per_step, size[kChainRank];
+};
+
+struct Chain {
+  // Blocks are enumerated over `axes` axes, outermost first; each axis moves each stream of offsets
+  // (one an operand, then the linear index, then one a reduction) by a step.
+  int axes, streams, chunk_axis;
+  int64_t count[kChainRank];
+  const int64_t* start;          // [streams]
+  const int64_t* step;           // [axes][streams]
+  int64_t chunk, extent, inner;  // a block is min(chunk, what is left of extent) * inner elements
+  int64_t kept_blocks, reduced_blocks, parts;  // units are kept_blocks * parts
+  int64_t grain, work;
+
+  int operands, results;
+  const ChainRegister* registers;
+  int register_count;
+  const uint32_t* constants;
+  const ChainLoad* loads;
+  const ChainRamp* ramps;
+  int ramp_count;
+  const ChainCoordinate* coordinates;
+  int coordinate_count;
+  const ChainStep *once, *steps;  // once a run, once a block
+  int once_count, step_count;
+  const int* in_place;  // registers of the operands that move with the blocks
+  int in_place_count;
+  const int* last_read;  // of an operand: the last step
+  const ChainStore* stores;
+  int store_count;
+  const ChainReduction* reductions;
+  int reduction_count;
+};
+
+struct ChainLoops {
+  // The function of an instruction on operands of a type, for the operands in the mask being
+  // scalars; nullptr where there is none.
+  ChainFn (*find)(ChainOp op, ChainType type, unsigned scalars);
+  ReduceFns (*reduce)(Reduce reduce, ChainType type);
+  void (*run)(const Chain& chain, const void* const* in, void* const* out, std::byte* scratch);
+};
+JAX_MPS_LOOPS(ChainLoops, chain_loops)
+
+}  // namespace jax_mps::cpu

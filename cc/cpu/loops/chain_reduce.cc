@@ -1,0 +1,120 @@
+// The reductions of chains: of the columns and of the rows of a tile.
+#include "chain_reduce.h"
+
+#include <cstring>
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+template <class X>
+struct Sum {
+  static constexpr X identity = 0;
+  template <class V>
+  static void combine(V& a, const V& b) {
+    a += b;
+  }
+};
+
+// NaN wins in both, as in lax.max and lax.min. Each is one value or a vector of them.
+template <class X, X least>
+struct Max {
+  static constexpr X identity = least;
+  template <class V>
+  static void combine(V& a, const V& b) {
+    V greater = a > b ? a : b;
+    a = a != a ? a : greater;
+  }
+};
+template <class X, X greatest>
+struct Min {
+  static constexpr X identity = greatest;
+  template <class V>
+  static void combine(V& a, const V& b) {
+    V less = a < b ? a : b;
+    a = a != a ? a : less;
+  }
+};
+struct MaxF32 : Max<float, -__builtin_inff()> {};
+struct MinF32 : Min<float, __builtin_inff()> {};
+
+template <class X, class F>
+void fill(void* y, int64_t n) {
+  auto* out = static_cast<X*>(y);
+#pragma omp simd
+  for (int64_t i = 0; i < n; i++) out[i] = F::identity;
+}
+
+template <class X, class F>
+void columns(const void* x, void* y, int64_t rows, int64_t cols) {
+  auto* in = static_cast<const X*>(x);
+  auto* out = static_cast<X*>(y);
+  for (int64_t r = 0; r < rows; r++)
+#pragma omp simd
+    for (int64_t c = 0; c < cols; c++) F::combine(out[c], in[r * cols + c]);
+}
+
+// Vectors of the language's extension, because the compiler does not vectorise a maximum in which
+// NaN wins.
+template <class X, class F>
+X total(const X* x, int64_t n) {
+  constexpr int64_t kLanes = 16;
+  typedef X Vector __attribute__((vector_size(kLanes * sizeof(X))));
+  X result = F::identity;
+  int64_t i = 0;
+  if (n >= 2 * kLanes) {
+    Vector even, odd, next;
+    std::memcpy(&even, x, sizeof(even));
+    std::memcpy(&odd, x + kLanes, sizeof(odd));
+    for (i = 2 * kLanes; i + 2 * kLanes <= n; i += 2 * kLanes) {
+      std::memcpy(&next, x + i, sizeof(next));
+      F::combine(even, next);
+      std::memcpy(&next, x + i + kLanes, sizeof(next));
+      F::combine(odd, next);
+    }
+    if (i + kLanes <= n) {
+      std::memcpy(&next, x + i, sizeof(next));
+      F::combine(even, next);
+      i += kLanes;
+    }
+    F::combine(even, odd);
+    X lanes[kLanes];
+    std::memcpy(lanes, &even, sizeof(even));
+    for (int64_t width = kLanes / 2; width > 0; width /= 2)
+      for (int64_t lane = 0; lane < width; lane++) F::combine(lanes[lane], lanes[lane + width]);
+    result = lanes[0];
+  }
+  for (; i < n; i++) F::combine(result, x[i]);
+  return result;
+}
+
+template <class X, class F>
+void rows(const void* x, void* y, int64_t rows, int64_t cols) {
+  auto* in = static_cast<const X*>(x);
+  auto* out = static_cast<X*>(y);
+  for (int64_t r = 0; r < rows; r++) F::combine(out[r], total<X, F>(in + r * cols, cols));
+}
+
+template <class X, class F>
+constexpr ReduceFns functions() {
+  return {fill<X, F>, columns<X, F>, rows<X, F>};
+}
+
+}  // namespace
+
+ReduceFns find_reduction(Reduce reduce, ChainType type) {
+  switch (type) {
+    case ChainType::f32:
+      if (reduce == Reduce::sum) return functions<float, Sum<float>>();
+      return reduce == Reduce::max ? functions<float, MaxF32>() : functions<float, MinF32>();
+    case ChainType::s32:
+      if (reduce == Reduce::sum) return functions<uint32_t, Sum<uint32_t>>();
+      return reduce == Reduce::max ? functions<int32_t, Max<int32_t, INT32_MIN>>()
+                                   : functions<int32_t, Min<int32_t, INT32_MAX>>();
+    default:
+      if (reduce == Reduce::sum) return functions<uint32_t, Sum<uint32_t>>();
+      return reduce == Reduce::max ? functions<uint32_t, Max<uint32_t, 0>>()
+                                   : functions<uint32_t, Min<uint32_t, UINT32_MAX>>();
+  }
+}
+
+}  // namespace jax_mps::cpu::JAX_MPS_ISA
