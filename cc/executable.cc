@@ -28,12 +28,16 @@ Executable::Executable(std::string_view text) : program_(parse_program(text)) {
   size_t scratch = 0;
   bytes_ = sizeof(*this) + text.size() * 4;  // the text is kept, parsed and named by the cache
   for (const Step& step : program_.steps) {
+    for (int value : step.results) written[value] = true;
+    if (step.is_alias()) {
+      kernels_.push_back(nullptr);
+      continue;
+    }
     Offer offer = offer_of(step);
     if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
     scratch = std::max(scratch, offer.kernel->scratch_bytes());
     bytes_ += sizeof(Step) + 1024;  // a primitive's descriptor and code are of this order
     kernels_.push_back(std::move(offer.kernel));
-    for (int value : step.results) written[value] = true;
   }
   std::vector<bool> bound(program_.values.size());
   for (size_t i = 0; i < program_.outputs.size(); i++) {
@@ -67,6 +71,13 @@ void Executable::run(const void* const* inputs, void* const* outputs) const {
   std::vector<void*> out_heap;
   for (size_t i = 0; i < kernels_.size(); i++) {
     const Step& step = program_.steps[i];
+    if (!kernels_[i]) {  // a result that the caller holds is no alias
+      void*& result = address[step.results[0]];
+      void* operand = address[step.operands[0]];
+      if (result) std::memcpy(result, operand, step.node.out[0].bytes());
+      result = result ? result : operand;
+      continue;
+    }
     const void** in = in_inline;
     void** out = out_inline;
     if (step.operands.size() > kInline) in = (in_heap.resize(step.operands.size()), in_heap.data());
@@ -87,7 +98,7 @@ void Executable::run(const void* const* inputs, void* const* outputs) const {
 
 std::vector<std::string> Executable::implementations() const {
   std::vector<std::string> names;
-  for (const auto& kernel : kernels_) names.push_back(kernel->implementation());
+  for (const auto& kernel : kernels_) names.push_back(kernel ? kernel->implementation() : "alias");
   return names;
 }
 

@@ -163,6 +163,8 @@ class Parser {
     std::vector<bool> bound(program_.values.size());
     for (int value : program_.inputs) bound[value] = true;
     for (int value : program_.outputs) bound[value] = true;
+    for (const Step& step : program_.steps)
+      if (step.is_alias()) bound[step.results[0]] = true;
     for (size_t i = 0; i < program_.values.size(); i++) {
       const Value& value = program_.values[i];
       if (bound[i]) continue;
@@ -231,6 +233,9 @@ class Parser {
     step.results = std::move(results);
     for (int value : step.operands) step.node.in.push_back(program_.values[value].type);
     for (int value : step.results) step.node.out.push_back(program_.values[value].type);
+    if (step.is_alias() && (step.node.in.size() != 1 || step.node.out.size() != 1 ||
+                            step.node.in[0].bytes() != step.node.out[0].bytes()))
+      cursor.fail("a reshape keeps one operand's bytes");
     program_.steps.push_back(std::move(step));
   }
 

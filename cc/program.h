@@ -81,6 +81,9 @@ struct Node {
 };
 
 struct Step {
+  // A reshape is another name of its operand's memory.
+  bool is_alias() const { return node.op == "reshape"; }
+
   Node node;
   std::vector<int> operands, results;  // indices into Program::values
   int line = 0;                        // of the text

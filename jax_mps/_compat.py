@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 from jax import core
+from jax._src import config
+from jax._src.lax.lax import _convert_element_type
 from jax.extend.core import Literal, Primitive, jaxprs_in_params
 from jax.interpreters import batching, mlir
 from jax.sharding import NamedSharding, PartitionSpec
@@ -13,12 +15,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 __all__ = [
     "Literal",
     "Primitive",
+    "across_devices",
     "batching",
     "jaxprs_in_params",
     "lower_with_jax",
     "mlir",
     "result_aval",
+    "trace_context",
     "vary_together",
+    "with_weak_type",
 ]
 
 
@@ -45,10 +50,10 @@ def vary_together(operands: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ...]) -> core.ShapedArray:
     """The abstract value of a result: it varies over every mesh axis that an operand varies over."""
-    first = operand_avals[0]
     varying = frozenset[str]().union(*(a.manual_axis_type.varying for a in operand_avals))
     if not varying:
         return core.ShapedArray(shape, dtype)
+    first = operand_avals[0]
     return first.update(
         shape,
         dtype,
@@ -58,6 +63,26 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ..
     )
 
 
+def across_devices(params: dict[str, Any], avals: Any) -> bool:
+    """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
+    names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
+    return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals)
+
+
+def trace_context() -> Any:
+    """All of JAX's configuration that a trace depends on, hashable."""
+    return config.trace_context()
+
+
 def lower_with_jax(ctx: Any, function: Any, operands: Any, attributes: dict[str, Any]) -> Any:
     """Lowers the JAX `function` (operands -> tuple of results) in place of a primitive."""
     return mlir.lower_fun(function, multiple_results=True)(ctx, *operands, **attributes)
+
+
+def with_weak_type(x: Any, aval: core.ShapedArray) -> Any:
+    """`x` as a traced function's result of type `aval`: an array of its dtype, weak where the trace was weak."""
+    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended) or (
+        isinstance(x, jax.Array) and jax.typeof(x).weak_type == aval.weak_type
+    ):
+        return x
+    return _convert_element_type(x, aval.dtype, weak_type=aval.weak_type)

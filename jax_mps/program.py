@@ -11,11 +11,10 @@ One statement a line. An intermediate carries its byte offset in the program's a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 _DTYPES = {
     "float32": "f32",
@@ -26,6 +25,7 @@ _DTYPES = {
     "uint8": "u8",
     "bool": "pred",
 }
+_SIZES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,28 @@ class Type:
     @classmethod
     def of(cls, x: Any) -> Type:
         """The type of anything with a shape and a dtype; TypeError for a dtype that programs do not have."""
-        name = np.dtype(x.dtype).name
+        name = getattr(x.dtype, "name", str(x.dtype))  # PRNG keys have no NumPy dtype
         if name not in _DTYPES:
             raise TypeError(f"programs have no dtype {name}")
         if not all(isinstance(dim, int) for dim in x.shape):
             raise TypeError(f"programs have no symbolic shape {x.shape}")
         return cls(_DTYPES[name], tuple(x.shape))
 
+    @property
+    def elements(self) -> int:
+        """How many elements there are."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """How many bytes they take."""
+        return self.elements * _SIZES[self.dtype]
+
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-@dataclass
+@dataclass(eq=False)
 class Value:
     """One typed value; `offset` is its place in the arena, None for inputs and outputs."""
 
@@ -65,7 +75,7 @@ class Value:
         return f"%{self.name}: {self.type}" + ("" if self.offset is None else f" @{self.offset}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """One op applied to values."""
 

@@ -20,7 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bench_sections import SECTIONS, Bench
+from bench_common import Bench
+from bench_sections import SECTIONS
 
 import jax_mps as mps
 

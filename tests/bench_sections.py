@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from bench_common import Bench, blocking, nchw, normal
+from bench_graph import graph
 from jax import lax
 
 import jax_mps as mps
@@ -18,35 +19,6 @@ try:
     import torch.nn.functional as F
 except ImportError:
     torch = None
-
-
-@dataclass
-class Bench:
-    """One line of the report; every engine is a call that blocks until its work is done."""
-
-    name: str
-    engines: dict[str, Callable[[], Any]]
-    group: str = ""  # lines of one group get a geometric mean
-    flops: float = 0
-    bytes: float = 0
-    extra: dict[str, Any] = field(default_factory=dict)
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    """Standard normal float32 numbers."""
-    return np.random.default_rng([seed, *shape]).standard_normal(shape, np.float32)
-
-
-def blocking(function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
-    """A call of the jitted function that waits for its results."""
-    jitted = jax.jit(function)
-    return lambda: jax.block_until_ready(jitted(*args))
-
-
-def nchw(x: np.ndarray) -> Any:
-    """A PyTorch tensor of an NHWC array, channels last in memory."""
-    return torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
-
 
 # The eight shapes (N, H, C, K, R, stride) of a digit network, ResNets and InceptionV3's stem.
 CONV_SHAPES = [
@@ -340,5 +312,6 @@ SECTIONS: dict[str, Callable[[], Iterator[Bench]]] = {
     "loss": loss,
     "optim": optim,
     "digits": digits,
+    "graph": graph,
     "overhead": overhead,
 }

@@ -1,0 +1,259 @@
+"""From a function to its flat list of equations, and from that to regions that one native call can run each.
+
+Calls (jit, custom_jvp, custom_vjp, remat) are inlined. The bodies of scan, while and cond are graphed by themselves and
+stay loops of JAX around native calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from jax_mps._compat import across_devices
+
+# A call and the parameter that holds its body.
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+_LOOPS = {"scan", "while", "cond"}
+_IDENTITIES = {"optimization_barrier", "stop_gradient", "copy", "copy_p"}
+
+
+@dataclass(eq=False)
+class Variable:
+    """One value of the flat program."""
+
+    aval: Any
+
+
+@dataclass(eq=False)
+class Constant:
+    """A literal or a constant of the trace."""
+
+    value: Any
+    aval: Any
+
+
+Atom = Variable | Constant
+
+
+@dataclass(eq=False)
+class Equation:
+    """One primitive applied to atoms."""
+
+    primitive: Any
+    params: dict[str, Any]
+    operands: list[Atom]
+    results: list[Variable]
+    context: Any  # of JAX's configuration at the trace
+    effects: frozenset[Any] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The primitive's name."""
+        return str(self.primitive.name)
+
+
+@dataclass
+class Flat:
+    """A function without calls: inputs, equations in order, outputs."""
+
+    inputs: list[Variable]
+    captured: dict[int, tuple[Variable, Any]] = field(default_factory=dict)  # constant arrays, by the value's id
+    equations: list[Equation] = field(default_factory=list)
+    outputs: list[Atom] = field(default_factory=list)
+
+
+def flatten(closed: ClosedJaxpr, graph_body: Callable[[ClosedJaxpr], ClosedJaxpr]) -> Flat:
+    """Inlines every call; `graph_body` converts the bodies of loops."""
+    flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])
+    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, graph_body)
+    fold_constants(flat)
+    drop_dead(flat)
+    return flat
+
+
+def _inline(
+    jaxpr: Any,
+    constants: Sequence[Any],
+    operands: Sequence[Atom],
+    equations: list[Equation],
+    graph_body: Callable[[ClosedJaxpr], ClosedJaxpr],
+) -> list[Atom]:
+    env: dict[Any, Atom] = dict(zip(jaxpr.invars, operands, strict=True))
+    env.update((v, Constant(c, v.aval)) for v, c in zip(jaxpr.constvars, constants, strict=True))
+
+    def read(atom: Any) -> Atom:
+        return Constant(atom.val, atom.aval) if isinstance(atom, Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        name, atoms = eqn.primitive.name, [read(v) for v in eqn.invars]
+        if name in _CALLS and not eqn.effects:
+            body = eqn.params[_CALLS[name]]
+            inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
+            results = _inline(inner, constants, atoms, equations, graph_body)
+        elif name in _IDENTITIES and not eqn.effects:
+            results = atoms
+        else:
+            params = _graph_bodies(eqn, graph_body) if name in _LOOPS else eqn.params
+            made = [Variable(v.aval) for v in eqn.outvars]
+            equations.append(Equation(eqn.primitive, params, atoms, made, eqn.ctx, frozenset(eqn.effects)))
+            results = [*made]
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _graph_bodies(eqn: Any, graph_body: Callable[[ClosedJaxpr], ClosedJaxpr]) -> dict[str, Any]:
+    def convert(value: Any) -> Any:
+        if isinstance(value, ClosedJaxpr):
+            return graph_body(value)
+        if isinstance(value, tuple) and value and all(isinstance(v, ClosedJaxpr) for v in value):
+            return tuple(map(graph_body, value))
+        return value
+
+    return {key: convert(value) for key, value in eqn.params.items()}
+
+
+def fold_constants(flat: Flat) -> None:
+    """Evaluates equations of small constants, but not of the values of a trace around this one."""
+    known: dict[int, Constant] = {}
+    kept = []
+    for equation in flat.equations:
+        equation.operands = [known.get(id(o), o) for o in equation.operands]
+        small = all(r.aval.size <= 64 for r in equation.results)
+        if small and equation.operands and _pure(equation):
+            constants = [o.value for o in equation.operands if isinstance(o, Constant)]
+            with jax.ensure_compile_time_eval():
+                values = evaluate(equation, constants)
+            known.update(
+                (id(r), Constant(np.asarray(v), r.aval)) for r, v in zip(equation.results, values, strict=True)
+            )
+        else:
+            kept.append(equation)
+    flat.equations = kept
+    flat.outputs = [known.get(id(o), o) for o in flat.outputs]
+
+
+def _pure(equation: Equation) -> bool:
+    results = [r.aval for r in equation.results]
+    if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
+        return False
+    if equation.effects or equation.name in _LOOPS or across_devices(equation.params, results):
+        return False
+    types = [a.dtype for a in (*results, *(o.aval for o in equation.operands))]
+    keys = any(jax.dtypes.issubdtype(t, jax.dtypes.prng_key) for t in types)
+    return not keys and not equation.name.startswith(("random", "mps_"))
+
+
+def drop_dead(flat: Flat) -> None:
+    """Drops the equations whose results nobody reads, but for effects."""
+    live = {id(v) for v in flat.outputs}
+    kept = []
+    for equation in reversed(flat.equations):
+        if equation.effects or any(id(r) in live for r in equation.results):
+            kept.append(equation)
+            live.update(id(o) for o in equation.operands)
+    flat.equations = kept[::-1]
+
+
+@dataclass
+class Region:
+    """Equations that run together: natively, or (an island) each by JAX."""
+
+    native: bool
+    equations: list[Equation] = field(default_factory=list)
+
+
+def capture_arrays(flat: Flat) -> None:
+    """Makes constants that are no single number variables, so that regions read them like any operand."""
+
+    def variable(atom: Atom) -> Atom:
+        if isinstance(atom, Variable) or uniform(atom):
+            return atom
+        return flat.captured.setdefault(id(atom.value), (Variable(atom.aval), atom.value))[0]
+
+    for equation in flat.equations:
+        equation.operands = [variable(o) for o in equation.operands]
+
+
+def uniform(constant: Constant) -> bool:
+    """Whether a constant is one number, in one or more elements."""
+    if isinstance(constant.value, jax.core.Tracer) or jax.dtypes.issubdtype(constant.aval.dtype, jax.dtypes.extended):
+        return False
+    array = np.asarray(constant.value).reshape(-1)
+    return array.size <= 1 or array.tobytes() == array[:1].tobytes() * array.size
+
+
+def partition(flat: Flat, convertible: Callable[[Equation], bool]) -> list[Region]:
+    """Maximal regions in an order that runs: convertible equations of one level, then the islands that need them.
+
+    Equations with effects keep their order. An equation joins the first native region that may run it: the one after
+    the last island that it waits for. An island runs after the last native region that it waits for, before
+    all of them if it waits for none.
+    """
+    ready: dict[int, int] = {}  # of a variable: the first native region that may read it
+    after: dict[int, int] = {}  # the last native region that it waits for, -1 for none
+    native: dict[int, Region] = {}
+    islands: dict[int, Region] = {}
+    effects = -1  # where the last equation with an effect is
+    for equation in flat.equations:
+        if convertible(equation):
+            here = max((ready.get(id(v), 0) for v in equation.operands), default=0)
+            native.setdefault(here, Region(True)).equations.append(equation)
+            last = here
+        else:
+            last = max((after.get(id(v), -1) for v in equation.operands), default=-1)
+            if equation.effects:
+                last = effects = max(last, effects)
+            islands.setdefault(last, Region(False)).equations.append(equation)
+            here = last + 1
+        for result in equation.results:
+            ready[id(result)], after[id(result)] = here, last
+    ordered = [islands[-1]] if -1 in islands else []
+    for k in range(max([*native, *islands], default=-1) + 1):
+        ordered += [r for r in (native.get(k), islands.get(k)) if r]
+    return ordered
+
+
+def boundary(region: Region, regions: Sequence[Region], flat: Flat) -> tuple[list[Variable], list[Variable]]:
+    """The variables that a region reads from outside and those of its results that are read outside."""
+    inside = {id(e) for e in region.equations}
+    made = {id(r) for e in region.equations for r in e.results}
+    reads: dict[int, Variable] = {}
+    for equation in region.equations:
+        for operand in equation.operands:
+            if isinstance(operand, Variable) and id(operand) not in made:
+                reads[id(operand)] = operand
+    used = {id(v) for v in flat.outputs}
+    for other in regions:
+        for equation in other.equations:
+            if id(equation) not in inside:
+                used.update(id(o) for o in equation.operands)
+    results = [r for e in region.equations for r in e.results if id(r) in used]
+    return list(reads.values()), results
+
+
+def evaluate(equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """Runs one equation by JAX."""
+    params = equation.primitive.get_bind_params(equation.params)
+    with equation.context.manager:
+        results = equation.primitive.bind(*operands, **params)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def trace(function: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
+    """The jaxpr of a function and the tree of shapes that it returns."""
+    return jax.make_jaxpr(function, return_shape=True)(*args)

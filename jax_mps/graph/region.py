@@ -1,0 +1,72 @@
+"""A region as one JAX primitive: runs a whole program in one custom call."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jax_mps import ffi
+from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval
+
+Types = tuple[tuple[tuple[int, ...], Any], ...]  # shape and dtype of each result
+Aliases = tuple[tuple[int, int], ...]  # (operand, result) pairs that may share memory
+
+_primitive = Primitive("mps_program")
+_primitive.multiple_results = True
+
+
+class Original:
+    """What a region means in JAX: run on other platforms and under vmap."""
+
+    def __init__(self, function: Callable[..., list[Any]]) -> None:
+        self.function = function
+
+    def __repr__(self) -> str:
+        return "..."
+
+
+def run(text: str, types: Types, aliases: Aliases, original: Original, operands: Sequence[Any]) -> Any:
+    """Runs the program `text`; its results have these shapes and dtypes.
+
+    A donated operand of an alias is updated where it lies; XLA copies one that is not donated first.
+    """
+    return _primitive.bind(*operands, text=text, types=types, aliases=aliases, original=original)
+
+
+def _abstract(*avals: Any, text: str, types: Any, aliases: Aliases, original: Original) -> list[Any]:
+    return [result_aval(shape, dtype, avals) for shape, dtype in types]
+
+
+def _run_eagerly(*operands: Any, **params: Any) -> Any:
+    with jax.disable_jit(False):
+        return jax.jit(functools.partial(_primitive.bind, **params))(*operands)
+
+
+def _lower_to_device(
+    ctx: mlir.LoweringRuleContext, *operands: Any, text: str, types: Any, aliases: Aliases, original: Original
+) -> Any:
+    return ffi.lower(ctx, text, operands, dict(aliases))
+
+
+def _lower_to_jax(
+    ctx: mlir.LoweringRuleContext, *operands: Any, text: str, types: Any, aliases: Aliases, original: Original
+) -> Any:
+    return lower_with_jax(ctx, lambda *xs: original.function(*xs), operands, {})
+
+
+def _batch(
+    operands: Sequence[Any], dims: Sequence[Any], *, text: str, types: Any, aliases: Aliases, original: Original
+) -> Any:
+    axes = tuple(None if d is None else int(d) for d in dims)
+    results = jax.vmap(lambda *xs: original.function(*xs), axes)(*operands)
+    return results, [0] * len(results)
+
+
+_primitive.def_abstract_eval(_abstract)
+_primitive.def_impl(_run_eagerly)
+mlir.register_lowering(_primitive, _lower_to_jax)
+mlir.register_lowering(_primitive, _lower_to_device, platform="cpu")
+batching.primitive_batchers[_primitive] = _batch

@@ -1,0 +1,62 @@
+"""Simplification: what is computed twice is computed once, what nobody reads is not, products come out transposed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax_mps.program import Node, Program, Value
+
+
+def simplify(program: Program) -> Program:
+    """Common subexpressions, transposes of products, then dead code."""
+    return drop_dead(transpose_products(common_subexpressions(program)))
+
+
+def transpose_products(program: Program) -> Program:
+    """transpose(dot(a, b)) becomes dot(b, a) where it only swaps the free axes of a with those of b.
+
+    JAX writes every dense layer's weight gradient so.
+    """
+    producer = {id(n.results[0]): n for n in program.nodes if n.op == "dot"}
+    nodes = []
+    for node in program.nodes:
+        dot = producer.get(id(node.operands[0])) if node.op == "transpose" else None
+        if dot is not None and not dot.attributes["batch"][0]:
+            left, right = dot.attributes["contract"]
+            free = len(dot.operands[0].type.shape) - len(left)
+            rank = len(dot.results[0].type.shape)
+            if node.attributes["order"] == (*range(free, rank), *range(free)):
+                swapped = {"batch": ((), ()), "contract": (right, left)}
+                node = Node("dot", dot.operands[::-1], node.results, swapped)
+        nodes.append(node)
+    return Program(program.inputs, nodes, program.outputs)
+
+
+def common_subexpressions(program: Program) -> Program:
+    """Of nodes with the same op, operands, types and attributes only the first stays."""
+    same: dict[int, Value] = {}
+    seen: dict[Any, Node] = {}
+    nodes: list[Node] = []
+    for node in program.nodes:
+        operands = [same.get(id(o), o) for o in node.operands]
+        types = tuple(r.type for r in node.results)
+        attributes = tuple(sorted((k, repr(v)) for k, v in node.attributes.items()))
+        key = (node.op, tuple(map(id, operands)), types, attributes)
+        first = seen.setdefault(key, node)
+        if first is node:
+            node.operands = operands
+            nodes.append(node)
+        else:
+            same.update((id(r), f) for r, f in zip(node.results, first.results, strict=True))
+    return Program(program.inputs, nodes, [same.get(id(o), o) for o in program.outputs])
+
+
+def drop_dead(program: Program) -> Program:
+    """Without the nodes whose results nobody reads."""
+    live = {id(o) for o in program.outputs}
+    kept = []
+    for node in reversed(program.nodes):
+        if any(id(r) in live for r in node.results):
+            kept.append(node)
+            live.update(id(o) for o in node.operands)
+    return Program(program.inputs, kept[::-1], program.outputs)

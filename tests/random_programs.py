@@ -1,0 +1,175 @@
+"""Random programs over what graph converts: each a function of four arrays, drawn from a seed."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+F = jnp.float32
+SHAPES = ((3, 4), (4,), (2, 3, 4), (4, 4))
+
+UNARY = [
+    jnp.sin,
+    jnp.tanh,
+    jnp.abs,
+    jnp.square,
+    jnp.negative,
+    jnp.sign,
+    jnp.floor,
+    jax.nn.relu,
+    jax.nn.sigmoid,
+    lax.erf,
+    lambda x: jnp.exp(-jnp.abs(x)),
+    lambda x: jnp.log1p(jnp.abs(x)),
+    lambda x: lax.rsqrt(jnp.abs(x) + 0.5),
+    lambda x: lax.integer_pow(x, 3),
+    lambda x: x * 0.37 + 1.5,
+    lambda x: lax.clamp(F(-0.5), x, F(0.7)),
+]
+BINARY = [
+    jnp.add,
+    jnp.multiply,
+    jnp.subtract,
+    jnp.maximum,
+    jnp.minimum,
+    jnp.less,
+    jnp.equal,
+    jnp.greater_equal,
+    lambda x, y: x / (1.0 + jnp.abs(y)),
+]
+INTEGER = [jnp.abs, jnp.negative, jnp.sign, lambda x: x * 3 - 1, lambda x: x // 2, lambda x: x % 5, lambda x: x & 3]
+LOGICAL = [jnp.logical_and, jnp.logical_or, jnp.logical_xor]
+CASTS = [
+    lambda x: jnp.clip(x, -9.0, 9.0).astype(jnp.int32),
+    lambda x: x > 0.0,
+    lambda x: x.astype(jnp.bfloat16).astype(F),
+]
+
+
+class _Draw:
+    """One step of a program: `x` and what else is there, by a random generator."""
+
+    def __init__(self, rng, values):
+        self.rng, self.values = rng, values
+        floats = [v for v in values if v.dtype == F]
+        self.x = self.one(floats if rng.random() < 0.8 else values)
+
+    def one(self, choices):
+        return choices[self.rng.integers(len(choices))]
+
+    def like(self, dtype):
+        return self.one([v for v in self.values if v.shape == self.x.shape and v.dtype == dtype] or [None])
+
+    def unary(self):
+        if self.x.dtype == F:
+            return self.one(UNARY)(self.x)
+        return ~self.x if self.x.dtype == bool else self.one(INTEGER)(self.x)
+
+    def binary(self):
+        functions = LOGICAL if self.x.dtype == bool else BINARY if self.x.dtype == F else BINARY[:-1]
+        return self.one(functions)(self.x, self.like(self.x.dtype))
+
+    def broadcast(self):
+        shape, at = list(self.x.shape), int(self.rng.integers(self.x.ndim + 1))
+        shape.insert(at, int(self.rng.integers(1, 4)))
+        return lax.broadcast_in_dim(self.x, shape, [i for i in range(len(shape)) if i != at]) if at < 4 else None
+
+    def reshape(self):
+        n = self.x.size
+        a = self.one([d for d in range(1, n + 1) if n % d == 0])
+        return self.x.reshape(self.one([(a, n // a), (n,), (n // a, 1, a)]))
+
+    def transpose(self):
+        return self.x.transpose(*self.rng.permutation(self.x.ndim).tolist()) if self.x.ndim else None
+
+    def slice(self):
+        start = [int(self.rng.integers(n)) for n in self.x.shape]
+        limit = [int(self.rng.integers(i + 1, n + 1)) for i, n in zip(start, self.x.shape, strict=True)]
+        return lax.slice(self.x, start, limit, [int(self.rng.integers(1, 3)) for _ in start])
+
+    def reduce(self):
+        if self.x.dtype != F or not self.x.ndim:
+            return None
+        axes = tuple(i for i in range(self.x.ndim) if self.rng.random() < 0.5) or (0,)
+        kind = self.one([jnp.sum, jnp.max, jnp.min, jnp.mean])
+        return kind(self.x, axis=axes, keepdims=bool(self.rng.random() < 0.5))
+
+    def dot(self):
+        if self.x.dtype != F or self.x.ndim < 2:
+            return None
+        right = [v for v in self.values if v.dtype == F and v.ndim == 2 and v.shape[0] == self.x.shape[-1]]
+        if right and self.x.ndim == 2 and self.rng.random() < 0.7:
+            return self.x @ self.one(right)
+        return jnp.einsum("...ij,...kj->...ik", self.x, self.x)
+
+    def concatenate(self):
+        if not self.x.ndim:
+            return None
+        axis = int(self.rng.integers(self.x.ndim))
+
+        def fits(v):
+            same = v.dtype == self.x.dtype and v.ndim == self.x.ndim
+            return same and all(a == b or i == axis for i, (a, b) in enumerate(zip(v.shape, self.x.shape, strict=True)))
+
+        return jnp.concatenate([self.x, self.one(list(filter(fits, self.values)))], axis)
+
+    def pad(self):
+        if self.x.dtype == bool:
+            return None
+        config = []
+        for n in self.x.shape:
+            low, high, inner = (int(self.rng.integers(a, b)) for a, b in ((-1, 3), (-1, 3), (0, 2)))
+            config.append((low, high, inner) if n + low + high + inner * (n - 1) > 0 else (0, 0, inner))
+        return lax.pad(self.x, self.x.dtype.type(2), config)
+
+    def select(self):
+        mask = self.like(jnp.dtype(bool))
+        return jnp.where(self.x == 0 if mask is None else mask, self.x, self.like(self.x.dtype))
+
+    def cast(self):
+        if self.x.dtype == F:
+            return self.one(CASTS)(self.x)
+        return self.x.astype(self.one([F, jnp.int32, bool]))
+
+    def iota(self):
+        return (
+            lax.broadcasted_iota(jnp.int32, self.x.shape, int(self.rng.integers(self.x.ndim))) if self.x.ndim else None
+        )
+
+
+_STEPS = ["unary"] * 3 + ["binary"] * 3 + ["broadcast", "reshape", "transpose", "slice", "reduce", "dot"]
+_STEPS += ["concatenate", "pad", "select", "cast", "iota"]
+
+
+def arrays(seed):
+    """The arguments of a program."""
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.standard_normal(s), F) for s in SHAPES]
+
+
+def program(seed, steps):
+    """The program of a seed."""
+
+    def run(*args):
+        rng, values = np.random.default_rng(seed), list(args)
+        for _ in range(steps):
+            draw = _Draw(rng, values)
+            y = getattr(draw, draw.one(_STEPS))()
+            if y is not None and y.size <= 4096 and y.ndim <= 4:
+                values.append(y)
+        made = values[len(args) :] or values
+        return [v for v in made[:-1] if rng.random() < 0.35] + made[-1:]
+
+    return run
+
+
+def gradients(seed, steps):
+    """The program of a seed, with the gradients of a loss of its results."""
+
+    def loss(*args):
+        results = program(seed, steps)(*args)
+        return sum((jnp.sum(jnp.sin(y)) for y in results if y.dtype == F), start=F(0.0)), results
+
+    return jax.value_and_grad(loss, range(len(SHAPES)), has_aux=True)

@@ -1,0 +1,272 @@
+"""graph is a function like any other to JAX: its arguments and results, transformations, effects, caches."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec as P
+from test_graph import assert_same, normal
+
+import jax_mps as mps
+
+W = normal(3, 4)
+
+
+def layer(x, w=W):
+    return mps.relu(x @ w)
+
+
+def runs_natively(function, *args):
+    return len(mps.graph(function).program(*args)) > 0
+
+
+class TestArguments:
+    def test_trees_keywords_and_static_leaves(self, native):
+        def f(tree, mode, other=None, *, scale=2.0):
+            y = layer(tree["x"])
+            return {"y": y * scale if mode == "double" else y, "none": None, "list": [tree["n"], (y,)]}
+
+        tree, g = {"x": normal(2, 3), "n": 3}, mps.graph(f)
+        for mode, scale in [("double", 2.0), ("double", 3), ("same", 2.0)]:
+            assert_same(g(tree, mode, scale=scale), jax.jit(f, static_argnums=1)(tree, mode, scale=scale))
+
+    def test_results_that_are_inputs_constants_and_each_other(self, native):
+        def f(x):
+            y = layer(x)
+            return x, x.reshape(-1), y, y, y.reshape(-1), y.T, 3, 2.5, jnp.ones(2), np.arange(3, dtype=np.int32)
+
+        assert_same(jax.jit(mps.graph(f))(normal(2, 3)), jax.jit(f)(normal(2, 3)))
+        assert_same(mps.graph(f)(normal(2, 3)), jax.jit(f)(normal(2, 3)))
+
+    def test_no_arguments(self, native):
+        f = lambda: mps.relu(jnp.ones(4))  # noqa: E731
+        assert_same(mps.graph(f)(), f())
+
+    def test_closure_over_arrays_and_outer_arguments(self, native):
+        table = np.asarray(normal(3, 3))
+        f = lambda x, w: mps.graph(lambda x: mps.relu(x @ w) @ W * table[:2, :1])(x)  # noqa: E731
+        assert_same(jax.jit(f)(normal(2, 3), table), jnp.maximum(normal(2, 3) @ table, 0.0) @ W * table[:2, :1])
+        assert len(mps.graph(lambda x: mps.relu(x @ table)).program(normal(2, 3))) == 1
+
+    def test_empty_arrays(self, native):
+        f = lambda x, y: (layer(x), y * 2.0, jnp.sum(y))  # noqa: E731
+        assert_same(mps.graph(f)(normal(2, 3), jnp.zeros((0, 3))), f(normal(2, 3), jnp.zeros((0, 3))))
+
+    def test_what_no_kernel_takes_stays_in_jax(self, native):
+        f = lambda x: jnp.sin(mps.relu(x).reshape((1,) * 13 + x.shape)).sum(0)  # noqa: E731
+        assert_same(jax.jit(mps.graph(f))(normal(2, 3)), f(normal(2, 3)))
+
+    def test_weak_types_stay(self, native):
+        f = lambda x, s: (mps.relu(x) * s, s * 2)  # noqa: E731
+        for s in (2.0, 2, jnp.float32(2.0)):
+            for g in (mps.graph(f), jax.jit(mps.graph(f))):
+                got, wanted = g(normal(3), s), jax.jit(f)(normal(3), s)
+                assert_same(got, wanted)
+                assert [y.weak_type for y in got] == [y.weak_type for y in wanted]
+
+    def test_integers_and_booleans(self, native):
+        def f(a, u, x):
+            b = jnp.where(a == 0, 1, a)
+            integers = (
+                a + b,
+                a * b,
+                a - 1,
+                -a,
+                abs(a),
+                jnp.sign(a),
+                a**2,
+                a & b,
+                a | 1,
+                a ^ b,
+                a << 1,
+                a >> 1,
+                a // b,
+                a % b,
+            )
+            unsigned = u * u, u - jnp.uint32(3), u // jnp.uint32(3), u > 2, u.astype(jnp.float32), ~u
+            mask = x > 0
+            booleans = mask & (x > 1), mask | ~mask, mask ^ mask, mask.T, jnp.concatenate([mask, ~mask]), x.astype(bool)
+            return integers, unsigned, booleans, mask.astype(jnp.int32), jnp.where(mask, x, 0.0), mps.relu(x)
+
+        a, u = jnp.asarray([7, -7, 0, 2**31 - 1]), jnp.asarray([0, 1, 5, 2**32 - 1], jnp.uint32)
+        assert_same(jax.jit(mps.graph(f))(a, u, normal(2, 3)), jax.jit(f)(a, u, normal(2, 3)))
+        assert runs_natively(f, a, u, normal(2, 3))
+
+    def test_float64_stays_in_jax(self, native):
+        with jax.enable_x64(True):
+            x = normal(2, 3).astype(jnp.float64)
+            for f in (lambda x: jnp.sin(x) @ x.T, mps.relu, lambda x: mps.relu(x.astype(jnp.float32)).sum(0)):
+                assert_same(mps.graph(f)(x), f(x))
+            assert not runs_natively(mps.relu, x)
+        assert_same(mps.graph(layer)(np.ones((2, 3))), layer(jnp.ones((2, 3))))
+
+    @pytest.mark.parametrize("key", [jax.random.key(1), jax.random.PRNGKey(1)], ids=["typed", "raw"])
+    def test_random_keys(self, native, key):
+        f = lambda x, k: (mps.relu(x) * jax.random.bernoulli(k, 0.5, x.shape).astype(x.dtype), k)  # noqa: E731
+        assert_same(mps.graph(f)(normal(4, 5), key), f(normal(4, 5), key))
+        loss = lambda g: lambda x: jnp.sum(g(x, key)[0] ** 2)  # noqa: E731
+        assert_same(jax.grad(loss(mps.graph(f)))(normal(4, 5)), jax.grad(loss(f))(normal(4, 5)))
+
+    def test_errors(self):
+        with pytest.raises(TypeError, match=r"graph: function must be callable, but got 3\. Pass the function"):
+            mps.graph(3)
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jvp(mps.graph(layer), (normal(2, 3),), (normal(2, 3),))
+
+
+class TestTransformations:
+    def test_jit_ahead_of_time_and_donation(self, native):
+        f = lambda s, x: (jax.tree.map(lambda a: mps.relu(x @ W) + a, s), x.sum())  # noqa: E731
+        state, x = {"a": normal(2, 4)}, normal(2, 3)
+        wanted, jitted = f(state, x), jax.jit(mps.graph(f), donate_argnums=0)
+        assert_same(jitted.lower(state, x).compile()(jax.tree.map(jnp.copy, state), x), wanted)
+        assert_same(jitted(state, x), wanted)
+
+    def test_first_and_second_derivatives(self, native):
+        f = lambda x: jnp.sum(mps.sigmoid(x @ W) ** 2)  # noqa: E731
+        twice = lambda f: jax.grad(lambda x: jnp.sum(jax.grad(f)(x) ** 2))  # noqa: E731
+        x = normal(2, 3)
+        assert_same(jax.grad(mps.graph(f))(x), jax.grad(f)(x))
+        assert_same(twice(mps.graph(f))(x), twice(f)(x))
+        assert_same(mps.graph(twice(f))(x), twice(f)(x))
+
+    def test_auxiliary_results(self, native):
+        f = lambda x: (jnp.sum(layer(x)), (x.astype(jnp.int32), jnp.int32(3), {"x": x}))  # noqa: E731
+        wanted = jax.value_and_grad(f, has_aux=True)(normal(2, 3))
+        assert_same(jax.value_and_grad(mps.graph(f), has_aux=True)(normal(2, 3)), wanted)
+        assert_same(jax.jit(jax.value_and_grad(mps.graph(f), has_aux=True))(normal(2, 3)), wanted)
+
+    def test_vmap(self, native):
+        xs = normal(5, 2, 3)
+        assert_same(jax.vmap(mps.graph(layer), (0, None))(xs, W), jax.vmap(layer, (0, None))(xs, W))
+        each = lambda f: jax.vmap(jax.grad(lambda x, w: jnp.sum(f(x, w) ** 2)), (0, None))  # noqa: E731
+        assert_same(jax.jit(each(mps.graph(layer)))(xs, W), each(layer)(xs, W))
+        centred = lambda x: mps.relu(x) - lax.pmean(x, "i") * lax.axis_size("i")  # noqa: E731
+        g = mps.graph(centred)
+        for n in (2, 3):  # one graph, other sizes of the axis
+            assert_same(jax.vmap(g, axis_name="i")(normal(n, 4)), jax.vmap(centred, axis_name="i")(normal(n, 4)))
+
+    def test_remat(self, native):
+        f = lambda x: jnp.sum(jax.checkpoint(lambda x: mps.sigmoid(x @ W))(x) ** 2)  # noqa: E731
+        wanted = jax.grad(f)(normal(2, 3))
+        assert_same(jax.jit(mps.graph(jax.grad(f)))(normal(2, 3)), wanted)
+        assert_same(jax.grad(jax.checkpoint(mps.graph(f)))(normal(2, 3)), wanted)
+
+    def test_shard_map(self, native):
+        mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+
+        def step(w, x):
+            value, dw = jax.value_and_grad(lambda w: jnp.mean(layer(x, w) ** 2))(w)
+            return w - 0.1 * lax.pmean(dw, "batch"), lax.pmean(value, "batch")
+
+        def sharded(f):
+            specs = {"in_specs": (P(), P("batch")), "out_specs": (P(), P())}
+            return jax.jit(jax.shard_map(f, mesh=mesh, **specs))
+
+        assert_same(sharded(mps.graph(step))(W, normal(4, 3)), sharded(step)(W, normal(4, 3)))
+
+
+class TestLoops:
+    def test_bodies_are_graphed(self, native):
+        table = np.asarray(normal(3, 3))
+
+        def f(x):
+            def body(carry, t):
+                return (carry[0] * 2.0, mps.relu(carry[1] @ table) * 0.5 + t), carry[0]
+
+            carry, ys = lax.scan(body, (1.0, x), normal(4, 3, 3))
+            y = lax.while_loop(lambda c: jnp.sum(mps.relu(c)) < 100.0, lambda c: mps.relu(c) * 1.5 + 0.1, carry[1])
+            return carry, ys, lax.cond(y[0, 0] > 0.0, mps.relu, lambda y: mps.tanh(y @ y), y)
+
+        assert_same(jax.jit(mps.graph(f))(normal(3, 3)), jax.jit(f)(normal(3, 3)))
+        text = str(jax.make_jaxpr(mps.graph(f))(normal(3, 3)))
+        assert "mps_neuron" not in text and text.count("mps_program") >= 5
+
+    def test_loops_over_graphs(self, native):
+        def loss(f, w):
+            carry, _ = lax.scan(lambda c, x: (f(c, x), None), normal(2, 3), normal(4, 3, 3) * w)
+            return jnp.sum(carry)
+
+        assert_same(jax.grad(lambda w: loss(mps.graph(layer), w))(W[0, 0]), jax.grad(lambda w: loss(layer, w))(W[0, 0]))
+
+
+class TestEffects:
+    def test_callbacks_stay_in_their_order(self, native):
+        seen = []
+
+        def tell(name, x, ordered=True):
+            jax.debug.callback(lambda x: seen.append((name, float(x))), x, ordered=ordered)
+
+        def f(x):
+            y = layer(x)
+            tell("late", jnp.sum(y) * 0.0)
+            tell("early", jnp.sum(x) * 0.0)
+            return y
+
+        mps.graph(f)(normal(2, 3))
+        jax.jit(mps.graph(f))(normal(2, 3))
+        jax.effects_barrier()
+        assert seen == [("late", 0.0), ("early", 0.0)] * 2
+
+    def test_callbacks_in_bodies_stay(self, native):
+        seen = []
+
+        def f(x):
+            def body(carry, _):
+                jax.debug.callback(lambda c: seen.append(float(c)), jnp.sum(mps.relu(carry)))
+                return carry + 1.0, None
+
+            lax.scan(body, jnp.zeros(3), length=3)
+            lax.cond(jnp.sum(x) < 1e9, lambda: jax.debug.callback(lambda: seen.append(-1.0)), lambda: None)
+            return mps.relu(x)
+
+        jax.jit(mps.graph(f))(normal(2, 3))
+        jax.effects_barrier()
+        assert sorted(seen) == [-1.0, 0.0, 3.0, 6.0]
+
+    def test_references_are_updated(self, native):
+        total = jax.new_ref(jnp.zeros(4))
+
+        def f(total, x):
+            total[...] = total[...] + jnp.sum(layer(x), 0)
+            return total[...]
+
+        g = jax.jit(mps.graph(f))
+        for i in (1.0, 2.0):
+            assert_same(g(total, jnp.ones((2, 3))), i * jnp.sum(layer(jnp.ones((2, 3))), 0))
+
+
+class TestCaches:
+    def test_traced_once_a_shape_and_dropped_at_the_bound(self, native):
+        traces = []
+
+        def f(x):
+            traces.append(x.shape)
+            return mps.relu(x)
+
+        g = mps.graph(f)
+        for n in (2, 3, 2, 3):
+            g(normal(n))
+        assert traces == [(2,), (3,)]
+        for n in range(1, 80):
+            jax.eval_shape(g, jax.ShapeDtypeStruct((n,), jnp.float32))
+        assert len(g._cache) == 64
+
+    def test_configuration_is_part_of_the_trace(self, native):
+        g = mps.graph(lambda x: jnp.zeros(3, float) + mps.relu(x).astype(float))
+        assert g(normal(3)).dtype == jnp.float32
+        with jax.enable_x64(True):
+            assert g(normal(3)).dtype == jnp.float64
+
+    def test_the_reference_device_has_no_programs(self):
+        with mps.set_device("reference"):
+            g = mps.graph(layer)
+            assert_same(g(normal(2, 3)), layer(normal(2, 3)))
+            assert not g.program(normal(2, 3))
+
+    def test_without_jit(self, native):
+        with jax.disable_jit():
+            assert_same(mps.graph(layer)(normal(2, 3)), layer(normal(2, 3)))

@@ -1,0 +1,141 @@
+"""graph's passes: any program computes what it did, in memory where no two live values overlap, and short programs are
+as fused as they should be."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_programs import arrays, gradients
+from test_graph import assert_same, normal
+
+import jax_mps as mps
+
+compiler = sys.modules["jax_mps.graph.compile"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def everything_natively():
+    """Regions that XLA runs as well are native too."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(compiler, "_gains", lambda program: True)
+    yield
+    patch.undo()
+
+
+def overlaps(program):
+    """Pairs of values alive at once whose memory overlaps, but for those that one node reads and writes in place."""
+    written, read, place = {}, {}, {}
+    for i, node in enumerate(program.nodes):
+        for o in node.operands:
+            read[place.get(o, o)] = i
+        for r in node.results:
+            if node.op == "reshape":
+                place[r] = place.get(node.operands[0], node.operands[0])
+            elif r.offset is not None:
+                written[r] = i
+    found = []
+    for a, b in itertools.combinations(written, 2):
+        last = {v: read.get(v, written[v]) for v in (a, b)}
+        apart = a.offset + a.type.bytes <= b.offset or b.offset + b.type.bytes <= a.offset
+        if apart or last[a] < written[b] or last[b] < written[a]:
+            continue
+        first, then = sorted((a, b), key=written.__getitem__)
+        node = program.nodes[written[then]]
+        in_place = last[first] == written[then] and node.op == "chain" and first in node.operands
+        if not (in_place and a.offset == b.offset):
+            found.append((a, b))
+    return found
+
+
+@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@given(st.integers(0, 2**32), st.integers(1, 24), st.booleans())
+def test_random_programs(seed, steps, fuse):
+    function, args = gradients(seed, steps), arrays(seed)
+    wanted = jax.jit(function)(*args)
+    graph = mps.graph(function, fuse=fuse)
+    assert_same(jax.jit(graph)(*args), wanted, 1e-3)
+    compiled = compiler.compile_jaxpr(jax.make_jaxpr(function)(*args), fuse)
+    assert not compiled.reasons
+    for region in compiled.parts:
+        assert region.memory.arena <= region.memory.without_aliasing
+        assert overlaps(region.program) == []
+
+
+def text(function, *args, **options):
+    return mps.graph(function, **options).program(*args).text()
+
+
+def test_results_take_over_the_memory_of_what_ends(native):
+    def f(x, w):
+        for _ in range(3):
+            x = jnp.sin(x @ w)
+        return x
+
+    memory = mps.graph(f).program(normal(4, 4), normal(4, 4)).memory
+    assert (memory.arena, memory.without_aliasing) == (2 * 64, 5 * 64)
+
+
+class TestGolden:
+    def test_elementwise_code_is_one_chain_that_broadcasts_by_strides(self, native):
+        def f(x, mean, scale):
+            return jnp.maximum((x - mean[None]) * scale[None] + 1.0, 0.0)
+
+        assert (
+            text(f, normal(2, 3), normal(3), normal(3))
+            == """\
+input %0: f32[3], %1: f32[2,3], %2: f32[3]
+%14: f32[2,3] = chain(%1, %0, %2) {code=["sub 0 1","mul 3 2","const 1.0","add 4 5","const 0.0","max 6 7"], \
+offsets=[0,0,0], outputs=[["store",8]], shape=[2,3], strides=[[3,1],[0,1],[0,1]]}
+return %14"""
+        )
+
+    def test_values_and_their_sums_share_a_chain(self, native):
+        def f(x):
+            y = jnp.tanh(x)
+            return y, jnp.sum(y, 0)
+
+        assert (
+            text(f, normal(2, 3))
+            == """\
+input %0: f32[2,3]
+%1: f32[2,3], %2: f32[3] = chain(%0) {code=["tanh 0"], offsets=[0], outputs=[["store",1],["sum",1,[0]]], \
+shape=[2,3], strides=[[3,1]]}
+return %1, %2"""
+        )
+
+    def test_views_that_strides_can_say_are_read_in_place(self, native):
+        assert (
+            text(lambda x: x.T[1:, ::2] * 2.0, normal(4, 3))
+            == """\
+input %0: f32[4,3]
+%5: f32[2,2] = chain(%0) {code=["const 2.0","mul 0 1"], offsets=[1], outputs=[["store",2]], \
+shape=[2,2], strides=[[1,6]]}
+return %5"""
+        )
+
+    def test_values_read_through_a_view_are_stored_before(self, native):
+        def f(x):
+            y = jnp.sin(x)
+            return y, y + y.T
+
+        first, then = mps.graph(f).program(normal(3, 3))[0].program.nodes
+        assert first.results[0] in then.operands
+
+    def test_equal_nodes_are_one(self, native):
+        assert text(lambda x: jnp.sin(x) * jnp.sin(x), normal(3)).count("sin") == 1
+
+    def test_unfused_each_op_is_a_chain(self, native):
+        assert (
+            text(lambda x: jnp.sin(x) * x, normal(3), fuse=False)
+            == """\
+input %0: f32[3]
+%1: f32[3] @0 = chain(%0) {code=["sin 0"], offsets=[0], outputs=[["store",1]], shape=[3], strides=[[1]]}
+%2: f32[3] = chain(%1, %0) {code=["mul 0 1"], offsets=[0,0], outputs=[["store",2]], shape=[3], strides=[[1],[1]]}
+return %2"""
+        )
