@@ -21,6 +21,7 @@ import jax_mps as mps
 from jax_mps import ffi
 from jax_mps._compat import Literal, jaxprs_in_params
 from jax_mps.explain import CALLS
+from jax_mps.ops.pick import pick_op
 from jax_mps.primitive import OPS
 
 TOLERANCE = 1e-4  # relative to the largest element, or to 1
@@ -60,6 +61,7 @@ CHECKS = (
     _check(mps.softmax, (5, 40)),
     _check(mps.log_softmax, (5, 40)),
     _check(lambda x: mps.losses.softmax_cross_entropy(x, jnp.arange(5, dtype=jnp.int32)), (5, 40)),
+    _check(lambda x: pick_op(x, jnp.arange(5, dtype=jnp.int32)), (5, 40)),
     _check(lambda x: mps.dropout(x, jax.random.key(0), keep_probability=0.7), (6, 50)),
     _check(_step(mps.optim.sgd(0.1, momentum=0.9)), (300,), (300,)),
     _check(_step(mps.optim.rmsprop(0.1)), (300,), (300,)),

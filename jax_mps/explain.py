@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 
+from jax_mps import ffi
 from jax_mps._compat import jaxprs_in_params
 from jax_mps.device import device
 from jax_mps.primitive import OPS
@@ -47,8 +49,9 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         *args, **kwargs: what it is called with: arrays, or anything with shape and dtype.
 
     Returns:
-        A table of rows (op, types, count, device, implementation). jax_mps's ops come first, each with the name of
-        its implementation or the reason why XLA runs it; the ops of JAX itself follow, which XLA always runs.
+        A table of rows (op, types, count, device, implementation). jax_mps's ops and the nodes of graphed programs come
+        first, each with the name of its implementation or the reason why XLA runs it; the ops of JAX itself follow,
+        which XLA always runs.
 
     Example:
         >>> import jax.numpy as jnp, jax_mps as mps
@@ -59,6 +62,9 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     own: Counter[tuple[str, str, str, str]] = Counter()
     other: Counter[str] = Counter()
     for equation in _equations(closed.jaxpr):
+        if equation.primitive.name == "mps_program":
+            own.update(_steps(equation.params["text"]))
+            continue
         op = OPS.get(equation.primitive.name)
         if op is None:
             other[equation.primitive.name] += 1
@@ -70,6 +76,20 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     rows = [Row(name, types, n, where, words) for (name, types, where, words), n in own.items()]
     rows += [Row(name, "", n, "xla", "an op of JAX") for name, n in other.most_common()]
     return Explanation(rows)
+
+
+def _steps(text: str) -> Iterator[tuple[str, str, str, str]]:
+    """The nodes of a program, each with its implementation; a chain with the number of its instructions."""
+    steps = [line.partition(" = ") for line in text.splitlines() if " = " in line]
+    for (results, _, call), words in zip(steps, ffi.implementations(text), strict=True):
+        op = call.partition("(")[0]
+        if op == "reshape":
+            continue
+        shown = re.findall(r": (\w+\[[\d,]*\])", results)
+        if op == "chain":
+            quotes = call.partition("code=[")[2].partition("]")[0].count('"')
+            words = f"{quotes // 2} instructions in {words}"
+        yield op, f"-> {', '.join(shown[:4])}", device(), words
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -273,6 +273,15 @@ class TestDevice:
             assert mps.explain(f, x)[0] == ("neuron", "f32[8] -> f32[8]", 1, "xla", "the device is 'reference'")
         assert mps.device() == native
 
+    def test_explain_names_the_nodes_of_a_graph(self, native):
+        def f(x, w):
+            y = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            return jnp.tanh(y) * 2
+
+        rows = {row.op: row for row in mps.explain(mps.graph(f), normal(1, 8, 8, 2), normal(3, 3, 2, 4))}
+        assert rows["conv"].device == native and "oneDNN" in rows["conv"].implementation
+        assert "instructions" in rows["chain"].implementation
+
     def test_explain_says_why_an_op_stays_on_xla(self, native):
         table = mps.explain(lambda x: mps.relu(x), jnp.zeros((0, 3)))
         assert "empty array" in table[0].implementation and table[0].device == "xla"
