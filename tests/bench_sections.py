@@ -150,14 +150,19 @@ def norm() -> Iterator[Bench]:
         engines = {}
         arrays = [jnp.asarray(a) for a in (x, gamma, beta, dy)]
         for name, f in (("jax_mps", own), ("xla", plain)):
-            engines[name] = blocking(lambda x, g, b, dy, f=f: jax.vjp(f, x, g, b)[1](dy), *arrays)
+
+            def both(x: Any, g: Any, b: Any, dy: Any, f: Any = f) -> Any:
+                y, pull = jax.vjp(f, x, g, b)
+                return y, pull(dy)  # with y, or XLA would not compute it
+
+            engines[name] = blocking(both, *arrays)
         if torch:
             xt, dyt = nchw(x).requires_grad_(), nchw(dy)
             gt, bt = (torch.from_numpy(a).requires_grad_() for a in (gamma, beta))
 
             def torch_run(x: Any = xt, g: Any = gt, b: Any = bt, dy: Any = dyt) -> Any:
                 y = F.relu(F.batch_norm(x, None, None, g, b, True, 0.1, 1e-5))
-                return torch.autograd.grad(y, (x, g, b), dy)
+                return y, torch.autograd.grad(y, (x, g, b), dy)
 
             engines["torch"] = torch_run
         # Least traffic: x twice and y once forward; x, dy twice and dx once backward.
