@@ -31,11 +31,13 @@ def parameters_read(apply: bool, regularization: str) -> bool:
 def _in_place(operands: int, *, apply: bool, regularization: str, states: int, **_: Any) -> list[tuple[int, int]]:
     """New parameters take the place of the old, new states that of the old.
 
-    Updates do not take that of the gradients, which XLA would copy where they are arguments of the compiled function.
+    Updates take that of the gradients: in a training step these are temporaries, whose memory would have to be touched
+    anew. Where they are arguments of the compiled function, XLA copies them first.
     """
     before = 1 + parameters_read(apply, regularization)
     leaves = (operands - 1) // (before + states)
-    parameters = [(1 + leaves + i, i) for i in range(leaves)] if apply else []
+    first = 1 + leaves if apply else 1
+    parameters = [(first + i, i) for i in range(leaves)]
     return parameters + [(1 + before * leaves + i, leaves + i) for i in range(states * leaves)]
 
 
