@@ -186,7 +186,7 @@ void normalize_row(const float* x, const float* mean, const float* scale, const 
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
     float h = (x[j] - mean[j]) * scale[j] + beta[j];
-    y[j] = h > 0 ? h : slope * h;
+    y[j] = h <= 0 ? slope * h : h;
   }
 }
 
@@ -216,7 +216,7 @@ void tile_sums(const Tile& t, const NormArrays& a, const float* dy, float* dx, c
 #pragma omp simd
       for (int64_t j = 0; j < n; j++) {
         float d = x[i + j] - wide_mean[j];
-        float g = dy[i + j] * (d * wide_scale[j] + wide_beta[j] > 0 ? 1.0f : slope);
+        float g = dy[i + j] * (d * wide_scale[j] + wide_beta[j] <= 0 ? slope : 1.0f);
         total[j] += g;
         dot[j] += g * d;
         if constexpr (kWithData) dx[i + j] = g * wide_scale[j];
@@ -259,7 +259,7 @@ void gradient_row(const float* x, const float* dy, const float* mean, const floa
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
     float d = x[j] - mean[j];
-    float g = dy[j] * (d * scale[j] + beta[j] > 0 ? 1.0f : slope);
+    float g = dy[j] * (d * scale[j] + beta[j] <= 0 ? slope : 1.0f);
     dx[j] = scale[j] * g + (slopes[j] * d + offsets[j]);
   }
 }
