@@ -1,12 +1,38 @@
-// Convolution, its data gradient and its weight gradient on oneDNN. A 1-D convolution is a 2-D one
-// of height 1.
-#include "device.h"
+// Convolution, its data gradient and its weight gradient: by minimal filtering where that wins,
+// else on oneDNN, where a 1-D convolution is a 2-D one of height 1.
+#include "conv.h"
+
 #include "onednn.h"
 #include "require.h"
 
+namespace jax_mps::cpu {
+
+void require_convolution(const Node& node, const TensorType& x, const TensorType& w,
+                         const TensorType& y) {
+  const Attributes& a = node.attributes;
+  auto strides = a.integers("strides"), dilation = a.integers("dilation");
+  auto padding = a.integers("padding");
+  size_t spatial = x.rank() - 2;
+  require((x.rank() == 3 || x.rank() == 4) && w.rank() == x.rank() && y.rank() == x.rank() &&
+              strides.size() == spatial && dilation.size() == spatial &&
+              padding.size() == 2 * spatial,
+          "the ranks of the operands and of the attributes disagree");
+  int64_t groups = a.integer("groups");
+  require(groups > 0 && x.dim(-1) == w.dim(-2) * groups && w.dim(-1) % groups == 0 &&
+              y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
+          "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
+              " disagree");
+  for (size_t i = 0; i < spatial; i++) {
+    require(strides[i] > 0 && dilation[i] > 0 && strides[i] < (1 << 30) && dilation[i] < (1 << 30),
+            "strides and dilation must be positive");
+    int64_t room =
+        x.dim(i + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(i) - 1) * dilation[i] - 1;
+    require(room >= 0 && y.dim(i + 1) == room / strides[i] + 1, "the spatial sizes disagree");
+  }
+}
+
 #ifdef JAX_MPS_ONEDNN
 
-namespace jax_mps::cpu {
 namespace {
 
 using dnnl::memory;
@@ -37,36 +63,14 @@ memory::desc weights(const TensorType& type, memory::data_type dtype, int64_t gr
                       {group_out, 1, out, width * in * out, in * out});
 }
 
-void require_consistent(const Node& node, const TensorType& x, const TensorType& w,
-                        const TensorType& y, int64_t groups) {
-  auto strides = node.attributes.integers("strides"),
-       dilation = node.attributes.integers("dilation");
-  auto padding = node.attributes.integers("padding");
-  require(groups > 0 && x.dim(-1) == w.dim(-2) * groups && w.dim(-1) % groups == 0 &&
-              y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
-          "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
-              " disagree");
-  for (int i = 0; i < x.rank() - 2; i++) {
-    require(strides[i] > 0 && dilation[i] > 0 && strides[i] < (1 << 30) && dilation[i] < (1 << 30),
-            "strides and dilation must be positive");
-    int64_t room =
-        x.dim(i + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(i) - 1) * dilation[i] - 1;
-    require(room >= 0 && y.dim(i + 1) == room / strides[i] + 1, "the spatial sizes disagree");
-  }
-}
-
 // Nothing if oneDNN has no such convolution; then `reason` says why.
 std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
                                  const TensorType& y, std::string& reason) {
   const Attributes& a = node.attributes;
+  require_convolution(node, x, w, y);
   int64_t groups = a.integer("groups");
   auto padding = a.integers("padding");
   size_t spatial = x.rank() - 2;
-  require((x.rank() == 3 || x.rank() == 4) && w.rank() == x.rank() && y.rank() == x.rank() &&
-              a.integers("strides").size() == spatial && a.integers("dilation").size() == spatial &&
-              padding.size() == 2 * spatial,
-          "the ranks of the operands and of the attributes disagree");
-  require_consistent(node, x, w, y, groups);
   auto dtype = onednn_dtype(x.dtype);
   if (!dtype || w.dtype != x.dtype || y.dtype != x.dtype) {
     reason = "oneDNN has no native " + std::string(name_of(x.dtype)) + " convolution here";
@@ -182,11 +186,19 @@ Offer onednn_conv_weight_gradient(const Node& node) {
   return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node));
 }
 
-const Register kConv("conv", {onednn_conv});
-const Register kConvDataGradient("conv_data_gradient", {onednn_conv_data_gradient});
-const Register kConvWeightGradient("conv_weight_gradient", {onednn_conv_weight_gradient});
+const Register kConv("conv", {winograd_conv, onednn_conv});
+const Register kConvDataGradient("conv_data_gradient",
+                                 {winograd_conv_data_gradient, onednn_conv_data_gradient});
+const Register kConvWeightGradient("conv_weight_gradient",
+                                   {winograd_conv_weight_gradient, onednn_conv_weight_gradient});
 
 }  // namespace
-}  // namespace jax_mps::cpu
-
+#else
+namespace {
+const Register kConv("conv", {winograd_conv});
+const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient});
+const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient});
+}  // namespace
 #endif
+
+}  // namespace jax_mps::cpu

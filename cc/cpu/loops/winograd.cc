@@ -1,0 +1,227 @@
+#include "winograd.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "product.h"
+#include "winograd_tiles.h"
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// Tiles that a thread carries through all three stages at once: what the second-level cache holds,
+// but enough to pay for reading all filters.
+int64_t block_of(const WinogradPlan& p) {
+  constexpr int64_t kCache = 640 * 1024 / sizeof(float);
+  int64_t fitting = kCache / (kFrequencies * (p.channels + p.filters));
+  int64_t block = at_least(fitting / kProductRows * kProductRows, 24);
+  // Cut evenly, for two threads at least.
+  int64_t blocks = (p.tiles() + block - 1) / block;
+  if (blocks % 2 == 1) blocks++;
+  return at_least((p.tiles() + blocks - 1) / blocks, 1);
+}
+
+int64_t filters_size(const WinogradPlan& p) { return kFrequencies * p.channels * p.filters; }
+int64_t turned_size(const WinogradPlan& p) { return p.taps * p.taps * p.channels * p.filters; }
+
+// Scratch: zeros, filters [36, filters / L, channels, L], turned weights, then each thread's block.
+int64_t conv_scratch(const WinogradPlan& p) {
+  int64_t block = block_of(p);
+  int64_t own =
+      kFrequencies * (frequency_step(block, p.channels) + frequency_step(block, p.filters));
+  return p.channels + filters_size(p) + turned_size(p) + p.threads * own;
+}
+
+// [taps, taps, filters, channels] turned by half a circle -> [taps, taps, channels, filters].
+void turn_weights(const WinogradPlan& p, const float* w, float* turned) {
+  constexpr int64_t kPatch = 16;
+  int64_t taps = p.taps * p.taps, size = p.channels * p.filters;
+#pragma omp for collapse(2)
+  for (int64_t tap = 0; tap < taps; tap++)
+    for (int64_t k0 = 0; k0 < p.filters; k0 += kPatch)
+      for (int64_t c0 = 0; c0 < p.channels; c0 += kPatch)
+        for (int64_t c = c0; c < c0 + kPatch; c++)
+          for (int64_t k = k0; k < k0 + kPatch; k++)
+            turned[tap * size + c * p.filters + k] =
+                w[(taps - 1 - tap) * size + k * p.channels + c];
+}
+
+template <int taps>
+void transform_filters(const WinogradPlan& p, const float* w, float* filters) {
+  constexpr int outputs = winograd_outputs(taps);
+  int64_t size = p.channels * p.filters;
+#pragma omp for collapse(2)
+  for (int64_t v = 0; v < p.filters / kMaxLanes; v++)
+    for (int64_t c = 0; c < p.channels; c++) {
+      const float* points[taps * taps];
+      for (int tap = 0; tap < taps * taps; tap++)
+        points[tap] = w + tap * size + c * p.filters + v * kMaxLanes;
+      transform_points(kToom<outputs, taps>.g, points, kMaxLanes,
+                       filters + (v * p.channels + c) * kMaxLanes, size);
+    }
+}
+
+// One tile of y, from sums [36, ..., filters].
+template <int taps>
+void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int64_t step,
+                 const WinogradTail& tail, float* y) {
+  constexpr int outputs = winograd_outputs(taps);
+  int64_t rows = p.rows - tile.row < outputs ? p.rows - tile.row : outputs;
+  int64_t cols = p.cols - tile.col < outputs ? p.cols - tile.col : outputs;
+  float* corner = y + ((tile.image * p.rows + tile.row) * p.cols + tile.col) * p.filters;
+  for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
+    Vector in[kFrequencies], out[outputs * outputs];
+#pragma GCC unroll 36
+    for (int f = 0; f < kFrequencies; f++) in[f] = load<Vector>(sums + f * step + k);
+    multiply_both(kToom<outputs, taps>.at, in, out);
+    Vector bias = tail.bias ? load<Vector>(tail.bias + k) : Vector{};
+#pragma GCC unroll 16
+    for (int i = 0; i < outputs * outputs; i++) {
+      out[i] += bias;
+      if (tail.relu) out[i] = out[i] <= 0 ? tail.slope * out[i] : out[i];  // NaN stays
+    }
+    for (int64_t i = 0; i < rows; i++)
+      for (int64_t j = 0; j < cols; j++)
+        store(corner + (i * p.cols + j) * p.filters + k, out[i * outputs + j]);
+  }
+}
+
+template <int taps>
+void conv_of(const WinogradPlan& p, const float* x, const float* w, bool transposed,
+             const WinogradTail& tail, float* y, float* scratch) {
+  float* zeros = scratch;
+  float* filters = zeros + p.channels;
+  float* turned = filters + filters_size(p);
+  float* blocks = turned + turned_size(p);
+  int64_t block = block_of(p), tiles = p.tiles(), count = (tiles + block - 1) / block;
+  int64_t in_step = frequency_step(block, p.channels), out_step = frequency_step(block, p.filters);
+  for (int64_t c = 0; c < p.channels; c++) zeros[c] = 0;
+#pragma omp parallel num_threads(p.threads)
+  {
+    if (transposed) turn_weights(p, w, turned);
+    transform_filters<taps>(p, transposed ? turned : w, filters);
+    float* in = blocks + thread_number() * kFrequencies * (in_step + out_step);
+    float* out = in + kFrequencies * in_step;
+#pragma omp for schedule(dynamic)
+    for (int64_t b = 0; b < count; b++) {
+      int64_t first = b * block, own = tiles - first < block ? tiles - first : block;
+      transform_image<taps>(p, x, first, own, zeros, in, in_step);
+      for (int64_t f = 0; f < kFrequencies; f++)
+        product({.a = in + f * in_step,
+                 .a_row = p.channels,
+                 .a_step = 1,
+                 .b = filters + f * p.channels * p.filters,
+                 .b_step = kMaxLanes,
+                 .b_vector = p.channels * kMaxLanes,
+                 .c = out + f * out_step,
+                 .c_row = p.filters,
+                 .depth = p.channels,
+                 .add = false},
+                own, p.filters / kMaxLanes);
+      for (int64_t t = 0; t < own; t++)
+        finish_tile<taps>(p, tile_at(p, first + t, winograd_outputs(taps)), out + t * p.filters,
+                          out_step, tail, y);
+    }
+  }
+}
+
+void conv(const WinogradPlan& p, const float* x, const float* w, bool transposed,
+          const WinogradTail& tail, float* y, float* scratch) {
+  (p.taps == 3 ? conv_of<3> : conv_of<5>)(p, x, w, transposed, tail, y, scratch);
+}
+
+// The weight gradient is a filter of dy's tile over the image's, so the roles of taps and outputs
+// change places. Tiles that are transformed by all threads before all threads multiply: few enough
+// to stay in the last-level cache, enough to pay for reading and writing all sums.
+int64_t group_of(const WinogradPlan& p) {
+  constexpr int64_t kCache = 3 * 1024 * 1024 / sizeof(float);
+  int64_t group = at_least(kCache / (kFrequencies * (p.channels + p.filters)), 128);
+  return group < p.tiles() ? group : p.tiles();
+}
+
+int64_t weight_gradient_scratch(const WinogradPlan& p) {
+  int64_t group = group_of(p);
+  return at_least(p.channels, p.filters) + filters_size(p) +
+         kFrequencies * (frequency_step(group, p.channels) + frequency_step(group, p.filters));
+}
+
+template <int taps>
+void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, float* dw,
+                        float* scratch) {
+  constexpr int side = winograd_outputs(taps);
+  constexpr int64_t kTiles = 4;  // transformed by a thread at a time
+  int64_t group = group_of(p), tiles = p.tiles(), size = p.channels * p.filters;
+  int64_t x_step = frequency_step(group, p.channels), dy_step = frequency_step(group, p.filters);
+  float* zeros = scratch;
+  float* sums = zeros + at_least(p.channels, p.filters);
+  float* image = sums + filters_size(p);
+  float* gradient = image + kFrequencies * x_step;
+  for (int64_t c = 0; c < at_least(p.channels, p.filters); c++) zeros[c] = 0;
+#pragma omp parallel num_threads(p.threads)
+  {
+    for (int64_t first = 0; first < tiles; first += group) {
+      int64_t own = tiles - first < group ? tiles - first : group;
+#pragma omp for schedule(dynamic)
+      for (int64_t t0 = 0; t0 < own; t0 += kTiles) {
+        int64_t count = own - t0 < kTiles ? own - t0 : kTiles;
+        transform_image<taps>(p, x, first + t0, count, zeros, image + t0 * p.channels, x_step);
+        for (int64_t t = t0; t < t0 + count; t++) {
+          Tile tile = tile_at(p, first + t, side);
+          const float* points[side * side];
+          points_of<side>(dy + tile.image * p.rows * p.cols * p.filters, p.rows, p.cols, p.filters,
+                          tile.row, tile.col, zeros, points);
+          transform_points(kToom<taps, side>.g, points, p.filters, gradient + t * p.filters,
+                           dy_step);
+        }
+      }
+#pragma omp for schedule(dynamic)
+      for (int64_t f = 0; f < kFrequencies; f++)
+        product({.a = image + f * x_step,
+                 .a_row = 1,
+                 .a_step = p.channels,
+                 .b = gradient + f * dy_step,
+                 .b_step = p.filters,
+                 .b_vector = kMaxLanes,
+                 .c = sums + f * size,
+                 .c_row = p.filters,
+                 .depth = own,
+                 .add = first > 0},
+                p.channels, p.filters / kMaxLanes);
+    }
+#pragma omp for
+    for (int64_t c = 0; c < p.channels; c++)
+      for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
+        Vector in[kFrequencies], out[taps * taps];
+        const float* sum = sums + c * p.filters + k;
+#pragma GCC unroll 36
+        for (int f = 0; f < kFrequencies; f++) in[f] = load<Vector>(sum + f * size);
+        multiply_both(kToom<taps, side>.at, in, out);
+#pragma GCC unroll 25
+        for (int tap = 0; tap < taps * taps; tap++)
+          store(dw + tap * size + c * p.filters + k, out[tap]);
+      }
+  }
+}
+
+void weight_gradient(const WinogradPlan& p, const float* x, const float* dy, float* dw,
+                     float* scratch) {
+  (p.taps == 3 ? weight_gradient_of<3> : weight_gradient_of<5>)(p, x, dy, dw, scratch);
+}
+
+}  // namespace
+
+extern const WinogradLoops winograd_loops_table = {conv, weight_gradient, conv_scratch,
+                                                   weight_gradient_scratch};
+
+}  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -1,0 +1,146 @@
+// Convolution, its data gradient and its weight gradient by Winograd's minimal filtering, where it
+// takes clearly fewer multiplications than plain sums do.
+#include "loops/winograd.h"
+
+#include <optional>
+
+#include "conv.h"
+#include "isa.h"
+#include "neuron.h"
+#include "require.h"
+
+namespace jax_mps::cpu {
+namespace {
+
+constexpr int64_t kWorthwhile =
+    4 << 20;  // multiply-adds of plain sums below which nothing is gained
+
+// Nothing if minimal filtering does not take the convolution of these arrays; then `reason` says
+// why.
+std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const TensorType& w,
+                                    const TensorType& y, std::string& reason) {
+  const Attributes& a = node.attributes;
+  require_convolution(node, x, w, y);
+  auto refuse = [&](const char* why) {
+    reason = std::string("minimal filtering is for ") + why;
+    return std::nullopt;
+  };
+  if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
+    return refuse("float32");
+  if (x.rank() != 4 || w.dim(0) != w.dim(1) || (w.dim(0) != 3 && w.dim(0) != 5))
+    return refuse("3x3 and 5x5 filters");
+  for (const char* name : {"strides", "dilation"})
+    for (int64_t step : a.integers(name))
+      if (step != 1) return refuse("strides and dilation of 1");
+  if (a.integer("groups") != 1) return refuse("one group");
+  if (w.dim(2) % kWinogradChannels != 0 || w.dim(3) % kWinogradChannels != 0)
+    return refuse("multiples of 16 channels");
+  auto padding = a.integers("padding");
+  WinogradPlan plan{.batch = x.dim(0),
+                    .height = x.dim(1),
+                    .width = x.dim(2),
+                    .channels = w.dim(2),
+                    .rows = y.dim(1),
+                    .cols = y.dim(2),
+                    .filters = w.dim(3),
+                    .taps = static_cast<int>(w.dim(0)),
+                    .pad_top = padding[0],
+                    .pad_left = padding[2],
+                    .threads = max_threads()};
+  // Tiles at the edges are computed whole, and filters are transformed once a call.
+  int64_t sums = plan.batch * plan.rows * plan.cols * plan.taps * plan.taps;
+  int64_t products = plan.tiles() * kFrequencies;
+  if (sums * plan.channels * plan.filters < kWorthwhile || sums < 2 * products)
+    return refuse("images larger than this");
+  return plan;
+}
+
+// The data gradient is the convolution of dy with the turned filters.
+WinogradPlan turned(WinogradPlan plan) {
+  std::swap(plan.height, plan.rows);
+  std::swap(plan.width, plan.cols);
+  std::swap(plan.channels, plan.filters);
+  plan.pad_top = plan.taps - 1 - plan.pad_top;
+  plan.pad_left = plan.taps - 1 - plan.pad_left;
+  return plan;
+}
+
+std::string name_of(const WinogradPlan& plan) {
+  std::string m = std::to_string(winograd_outputs(plan.taps)), r = std::to_string(plan.taps);
+  return "winograd:F(" + m + "x" + m + "," + r + "x" + r + "):" + isa_name();
+}
+
+class Winograd : public Kernel {
+ public:
+  Winograd(const WinogradPlan& plan, bool transposed, bool bias, std::optional<Neuron> neuron)
+      : plan_(plan), transposed_(transposed), bias_(bias), neuron_(neuron) {}
+
+  std::string implementation() const override { return name_of(plan_); }
+  size_t scratch_bytes() const override {
+    return winograd_loops().conv_scratch(plan_) * sizeof(float);
+  }
+  void run(const Buffers& b) const override {
+    bool relu = neuron_ && neuron_->is(NeuronKind::relu);
+    WinogradTail tail{bias_ ? b.input<float>(2) : nullptr, relu, relu ? neuron_->a : 0};
+    float* y = b.output<float>(0);
+    winograd_loops().conv(plan_, b.input<float>(0), b.input<float>(1), transposed_, tail, y,
+                          reinterpret_cast<float*>(b.scratch));
+    if (neuron_ && !relu)
+      neuron_->apply(y, y, plan_.batch * plan_.rows * plan_.cols * plan_.filters);
+  }
+
+ private:
+  WinogradPlan plan_;
+  bool transposed_, bias_;
+  std::optional<Neuron> neuron_;
+};
+
+class WinogradWeightGradient : public Kernel {
+ public:
+  explicit WinogradWeightGradient(const WinogradPlan& plan) : plan_(plan) {}
+
+  std::string implementation() const override { return name_of(plan_); }
+  size_t scratch_bytes() const override {
+    return winograd_loops().weight_gradient_scratch(plan_) * sizeof(float);
+  }
+  void run(const Buffers& b) const override {
+    winograd_loops().weight_gradient(plan_, b.input<float>(0), b.input<float>(1),
+                                     b.output<float>(0), reinterpret_cast<float*>(b.scratch));
+  }
+
+ private:
+  WinogradPlan plan_;
+};
+
+}  // namespace
+
+Offer winograd_conv(const Node& node) {
+  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
+  std::string reason;
+  auto plan = plan_of(node, node.in[0], node.in[1], node.out[0], reason);
+  if (!plan) return Offer::none(reason);
+  bool bias = node.in.size() == 3;
+  if (bias) require_shape(node.in[2], {node.out[0].dim(-1)});
+  if (bias && node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
+  std::optional<Neuron> neuron;
+  if (node.attributes.has("neuron")) neuron.emplace(node.attributes.list("neuron"));
+  return Offer(std::make_unique<Winograd>(*plan, false, bias, neuron));
+}
+
+Offer winograd_conv_data_gradient(const Node& node) {
+  require_counts(node, 2, 1);
+  std::string reason;
+  auto plan = plan_of(node, node.out[0], node.in[1], node.in[0], reason);
+  if (!plan) return Offer::none(reason);
+  return Offer(std::make_unique<Winograd>(turned(*plan), true, false, std::nullopt));
+}
+
+Offer winograd_conv_weight_gradient(const Node& node) {
+  require_counts(node, 2, 1);
+  std::string reason;
+  auto plan = plan_of(node, node.in[0], node.out[0], node.in[1], reason);
+  if (!plan) return Offer::none(reason);
+  return Offer(std::make_unique<WinogradWeightGradient>(*plan));
+}
+
+}  // namespace jax_mps::cpu
