@@ -59,7 +59,6 @@ void turn_weights(const WinogradPlan& p, const float* w, float* turned) {
 
 template <int taps>
 void transform_filters(const WinogradPlan& p, const float* w, float* filters) {
-  constexpr int outputs = winograd_outputs(taps);
   int64_t size = p.channels * p.filters;
 #pragma omp for collapse(2)
   for (int64_t v = 0; v < p.filters / kMaxLanes; v++)
@@ -67,8 +66,8 @@ void transform_filters(const WinogradPlan& p, const float* w, float* filters) {
       const float* points[taps * taps];
       for (int tap = 0; tap < taps * taps; tap++)
         points[tap] = w + tap * size + c * p.filters + v * kMaxLanes;
-      transform_points(kToom<outputs, taps>.g, points, kMaxLanes,
-                       filters + (v * p.channels + c) * kMaxLanes, size);
+      transform_points<FilterTransform<taps>>(points, kMaxLanes,
+                                              filters + (v * p.channels + c) * kMaxLanes, size);
     }
 }
 
@@ -81,19 +80,15 @@ void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int
   int64_t cols = p.cols - tile.col < outputs ? p.cols - tile.col : outputs;
   float* corner = y + ((tile.image * p.rows + tile.row) * p.cols + tile.col) * p.filters;
   for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
-    Vector in[kFrequencies], out[outputs * outputs];
-#pragma GCC unroll 36
-    for (int f = 0; f < kFrequencies; f++) in[f] = load<Vector>(sums + f * step + k);
-    multiply_both(kToom<outputs, taps>.at, in, out);
     Vector bias = tail.bias ? load<Vector>(tail.bias + k) : Vector{};
-#pragma GCC unroll 16
-    for (int i = 0; i < outputs * outputs; i++) {
-      out[i] += bias;
-      if (tail.relu) out[i] = out[i] <= 0 ? tail.slope * out[i] : out[i];  // NaN stays
-    }
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t j = 0; j < cols; j++)
-        store(corner + (i * p.cols + j) * p.filters + k, out[i * outputs + j]);
+    transform_tile<OutputsTransform<outputs>>(
+        [&](int f) { return load<Vector>(sums + f * step + k); },
+        [&](int i, Vector v) {
+          if (i / outputs >= rows || i % outputs >= cols) return;
+          v += bias;
+          if (tail.relu) v = v <= 0 ? tail.slope * v : v;  // NaN stays
+          store(corner + (i / outputs * p.cols + i % outputs) * p.filters + k, v);
+        });
   }
 }
 
@@ -181,8 +176,8 @@ void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, 
           const float* points[side * side];
           points_of<side>(dy + tile.image * p.rows * p.cols * p.filters, p.rows, p.cols, p.filters,
                           tile.row, tile.col, zeros, points);
-          transform_points(kToom<taps, side>.g, points, p.filters, gradient + t * p.filters,
-                           dy_step);
+          transform_points<FilterTransform<side>>(points, p.filters, gradient + t * p.filters,
+                                                  dy_step);
         }
       }
 #pragma omp for schedule(dynamic)
@@ -202,14 +197,10 @@ void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, 
 #pragma omp for
     for (int64_t c = 0; c < p.channels; c++)
       for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
-        Vector in[kFrequencies], out[taps * taps];
         const float* sum = sums + c * p.filters + k;
-#pragma GCC unroll 36
-        for (int f = 0; f < kFrequencies; f++) in[f] = load<Vector>(sum + f * size);
-        multiply_both(kToom<taps, side>.at, in, out);
-#pragma GCC unroll 25
-        for (int tap = 0; tap < taps * taps; tap++)
-          store(dw + tap * size + c * p.filters + k, out[tap]);
+        transform_tile<OutputsTransform<taps>>(
+            [&](int f) { return load<Vector>(sum + f * size); },
+            [&](int tap, Vector v) { store(dw + tap * size + c * p.filters + k, v); });
       }
   }
 }

@@ -10,79 +10,99 @@ namespace {
 
 using Vector = Lanes<kMaxLanes>::Float;
 
-// Cook and Toom's matrices for `outputs` values of a filter of `taps`: y = at ((g w) * (bt x)),
-// with x of outputs + taps - 1 values. They interpolate a product of polynomials at five points and
+// Cook and Toom's transforms for `outputs` values of a filter of `taps`, from x of outputs + taps -
+// 1 values: y = at ((g w) * (bt x)). They interpolate a product of polynomials at five points and
 // at infinity. Of the small points, 0, 1, -1, 1/2, -2 lose the fewest bits: the largest error is
 // 2e-6 of the largest result, about six times that of plain sums.
-template <int outputs, int taps>
-struct Toom {
-  static_assert(outputs + taps - 1 == kWinogradTile);
-  float at[outputs][kWinogradTile] = {};
-  float g[kWinogradTile][taps] = {};
-  float bt[kWinogradTile][kWinogradTile] = {};
+constexpr int kFinite = kWinogradTile - 1;
+constexpr double kPoints[kFinite] = {0, 1, -1, 0.5, -2};
 
-  constexpr Toom() {
-    constexpr int finite = kWinogradTile - 1;
-    constexpr double points[finite] = {0, 1, -1, 0.5, -2};
-    for (int p = 0; p < finite; p++) {
-      double power = 1;
-      for (int i = 0; i < outputs; i++, power *= points[p]) at[i][p] = static_cast<float>(power);
-      power = 1;
-      for (int i = 0; i < taps; i++, power *= points[p]) g[p][i] = static_cast<float>(power);
-      polynomial(points, p, bt[p]);
-    }
-    at[outputs - 1][finite] = g[finite][taps - 1] = 1;
-    polynomial(points, finite, bt[finite]);
+template <int rows_, int cols_>
+struct Matrix {
+  static constexpr int rows = rows_, cols = cols_;
+  float at[rows][cols] = {};
+};
+
+template <int outputs>
+constexpr Matrix<outputs, kWinogradTile> outputs_matrix() {
+  Matrix<outputs, kWinogradTile> m;
+  for (int p = 0; p < kFinite; p++) {
+    double power = 1;
+    for (int i = 0; i < outputs; i++, power *= kPoints[p]) m.at[i][p] = static_cast<float>(power);
   }
+  m.at[outputs - 1][kFinite] = 1;
+  return m;
+}
 
-  // The coefficients of the polynomial whose roots are the points but the skipped one, where it
-  // is 1.
-  static constexpr void polynomial(const double* points, int skipped, float* row) {
-    double c[kWinogradTile] = {1}, value = 1;
-    int degree = 0;
-    for (int p = 0; p < kWinogradTile - 1; p++) {
-      if (p == skipped) continue;
-      degree++;
-      for (int i = degree; i >= 0; i--)
-        c[i] = (i > 0 ? c[i - 1] : 0) - points[p] * (i < degree ? c[i] : 0);
-      if (skipped < kWinogradTile - 1) value *= points[skipped] - points[p];
+template <int taps>
+constexpr Matrix<kWinogradTile, taps> filter_matrix() {
+  Matrix<kWinogradTile, taps> m;
+  for (int p = 0; p < kFinite; p++) {
+    double power = 1;
+    for (int q = 0; q < kFinite; q++)
+      if (q != p) power /= kPoints[p] - kPoints[q];
+    for (int i = 0; i < taps; i++, power *= kPoints[p]) m.at[p][i] = static_cast<float>(power);
+  }
+  m.at[kFinite][taps - 1] = 1;
+  return m;
+}
+
+// A transform by its matrix, unrolled, with the zeros and ones of the matrix folded.
+template <auto matrix>
+struct ByMatrix {
+  static constexpr int rows = matrix.rows, cols = matrix.cols;
+  static inline __attribute__((always_inline)) void apply(const Vector* in, Vector* out) {
+#pragma GCC unroll 6
+    for (int i = 0; i < rows; i++) {
+      bool any = false;
+#pragma GCC unroll 6
+      for (int j = 0; j < cols; j++) {
+        if (matrix.at[i][j] == 0) continue;
+        out[i] = any ? out[i] + matrix.at[i][j] * in[j] : matrix.at[i][j] * in[j];
+        any = true;
+      }
     }
-    for (int i = 0; i < kWinogradTile; i++) row[i] = static_cast<float>(c[i] / value);
+  }
+};
+template <int outputs>
+using OutputsTransform = ByMatrix<outputs_matrix<outputs>()>;  // at
+template <int taps>
+using FilterTransform = ByMatrix<filter_matrix<taps>()>;  // g
+
+// bt: row p is the product of x - q over the points q other than p, the last that over all points,
+// with what they share taken out: x^2 - 1, and x (x - 1/2) (x + 2).
+struct ImageTransform {
+  static constexpr int rows = kWinogradTile, cols = kWinogradTile;
+  static inline __attribute__((always_inline)) void apply(const Vector* x, Vector* out) {
+    Vector difference1 = x[3] - x[1], difference2 = x[4] - x[2];
+    Vector even = difference1 + 1.5f * x[2], odd = difference2 + 1.5f * x[3];
+    out[0] = difference2 + 1.5f * difference1 - (x[2] - x[0]);
+    out[1] = odd + even;
+    out[2] = odd - even;
+    out[3] = difference2 + 2.0f * difference1;
+    out[4] = difference2 - 0.5f * difference1;
+    out[5] = 1.5f * difference2 - difference1 + (x[5] - x[3]);
   }
 };
 
-template <int outputs, int taps>
-inline constexpr Toom<outputs, taps> kToom{};
-
-// out[i] = sum over j of matrix[i][j] in[j]; unrolled, with the zeros and ones of the matrix
-// folded.
-template <int rows, int cols>
-inline __attribute__((always_inline)) void multiply(const float (&matrix)[rows][cols],
-                                                    const Vector* in, int in_step, Vector* out,
-                                                    int out_step) {
+// Both axes of a tile: put(i, T tile T^T) of get(j), by rows.
+template <class T, class Get, class Put>
+inline void transform_tile(const Get& get, const Put& put) {
+  Vector half[T::rows][T::cols];
+  for (int j = 0; j < T::cols; j++) {
+    Vector in[T::cols], out[T::rows];
 #pragma GCC unroll 6
-  for (int i = 0; i < rows; i++) {
-    Vector sum{};
-    bool any = false;
+    for (int i = 0; i < T::cols; i++) in[i] = get(i * T::cols + j);
+    T::apply(in, out);
 #pragma GCC unroll 6
-    for (int j = 0; j < cols; j++) {
-      if (matrix[i][j] == 0) continue;
-      sum = any ? sum + matrix[i][j] * in[j * in_step] : matrix[i][j] * in[j * in_step];
-      any = true;
-    }
-    out[i * out_step] = sum;
+    for (int i = 0; i < T::rows; i++) half[i][j] = out[i];
   }
-}
-
-// out = matrix in matrix^T, of a [cols, cols] tile.
-template <int rows, int cols>
-inline __attribute__((always_inline)) void multiply_both(const float (&matrix)[rows][cols],
-                                                         const Vector* in, Vector* out) {
-  Vector half[rows * cols];
+  for (int i = 0; i < T::rows; i++) {
+    Vector out[T::rows];
+    T::apply(half[i], out);
 #pragma GCC unroll 6
-  for (int j = 0; j < cols; j++) multiply(matrix, in + j, cols, half + j, cols);
-#pragma GCC unroll 6
-  for (int i = 0; i < rows; i++) multiply(matrix, half + i * cols, 1, out + i * rows, 1);
+    for (int j = 0; j < T::rows; j++) put(i * T::rows + j, out[j]);
+  }
 }
 
 // Where the tile of a plan lies.
@@ -107,18 +127,13 @@ inline void points_of(const float* image, int64_t height, int64_t width, int64_t
     }
 }
 
-// frequencies[f * step + c] = the f-th of matrix tile matrix^T, for every channel.
-template <int rows, int cols>
-inline void transform_points(const float (&matrix)[rows][cols], const float* const* points,
-                             int64_t channels, float* frequencies, int64_t step) {
-  for (int64_t c = 0; c < channels; c += kMaxLanes) {
-    Vector in[cols * cols], out[rows * rows];
-#pragma GCC unroll 36
-    for (int i = 0; i < cols * cols; i++) in[i] = load<Vector>(points[i] + c);
-    multiply_both(matrix, in, out);
-#pragma GCC unroll 36
-    for (int i = 0; i < rows * rows; i++) store(frequencies + i * step + c, out[i]);
-  }
+// frequencies[f * step + c] = the f-th of the transformed tile, for every channel.
+template <class T>
+inline void transform_points(const float* const* points, int64_t channels, float* frequencies,
+                             int64_t step) {
+  for (int64_t c = 0; c < channels; c += kMaxLanes)
+    transform_tile<T>([&](int i) { return load<Vector>(points[i] + c); },
+                      [&](int f, Vector v) { store(frequencies + f * step + c, v); });
 }
 
 // The step from one frequency of a block to the next: not a multiple of the page, so that the 36 do
@@ -135,7 +150,7 @@ inline void transform_image(const WinogradPlan& p, const float* x, int64_t first
     points_of<kWinogradTile>(x + tile.image * p.height * p.width * p.channels, p.height, p.width,
                              p.channels, tile.row - p.pad_top, tile.col - p.pad_left, zeros,
                              points);
-    transform_points(kToom<outputs, taps>.bt, points, p.channels, out + t * p.channels, step);
+    transform_points<ImageTransform>(points, p.channels, out + t * p.channels, step);
   }
 }
 
