@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +27,12 @@ def implementations(text: str) -> list[str]:
     return native().implementations(text)
 
 
-def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any], aliases: dict[int, int]) -> Any:
-    """Lowers to the custom call of the program; `aliases` maps operands to the results that take their memory."""
+def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any], aliases: Iterable[tuple[int, int]]) -> Any:
+    """Lowers to the program's custom call; the (operand, result) pairs of `aliases` share memory if of one type."""
     native()
-    return jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=aliases)(ctx, *operands, program=text)
+    ins, outs = ([(a.shape, a.dtype) for a in avals] for avals in (ctx.avals_in, ctx.avals_out))
+    shared = {i: o for i, o in aliases if ins[i] == outs[o]}
+    return jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=shared)(ctx, *operands, program=text)
 
 
 def call(text: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:

@@ -49,7 +49,8 @@ class Op:
         aliases: Aliases | None = None,
     ):
         self.name, self.meaning = name, meaning
-        self._batch, self._vmap, self._aliases = frozenset(batch), vmap, aliases
+        self._batch, self._vmap = frozenset(batch), vmap
+        self._aliases: Aliases = aliases or (lambda count, **attributes: ())
         self._gradient: Callable | None = None
         self._forward: Callable | None = None
         self._primitive = Primitive(f"mps_{name}")
@@ -84,6 +85,10 @@ class Op:
     def program(self, operands: Sequence[Any], results: Sequence[Any], attributes: dict[str, Any]) -> Program:
         """The program of this op alone; TypeError where programs lack a dtype."""
         return Program.of_op(self.name, operands, results, attributes)
+
+    def aliases(self, count: int, attributes: dict[str, Any]) -> Sequence[tuple[int, int]]:
+        """The (operand, result) pairs, of `count` operands, that may share memory where their types agree."""
+        return self._aliases(count, **attributes)
 
     def placement(self, operands: Sequence[Any], results: Sequence[Any], attributes: dict[str, Any]) -> tuple[str, str]:
         """The text of the program that the device runs, or "", and its implementation's name or the reason why not."""
@@ -120,9 +125,7 @@ class Op:
         text, _ = self.placement(ctx.avals_in, ctx.avals_out, attributes)
         if not text:
             return self._lower_to_jax(ctx, *operands, **attributes)
-        pairs = self._aliases(len(operands), **attributes) if self._aliases else ()
-        shared = {i: o for i, o in pairs if _same_type(ctx.avals_in[i], ctx.avals_out[o])}
-        return ffi.lower(ctx, text, operands, shared)
+        return ffi.lower(ctx, text, operands, self.aliases(len(operands), attributes))
 
     def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
         if self._forward is not None:
@@ -183,10 +186,6 @@ def op(
 ) -> Callable[[Callable], Op]:
     """Makes an `Op` of the meaning that it decorates."""
     return lambda meaning: Op(name, meaning, batch, vmap, aliases)
-
-
-def _same_type(x: Any, y: Any) -> bool:
-    return (x.shape, x.dtype) == (y.shape, y.dtype)
 
 
 @functools.lru_cache(maxsize=4096)

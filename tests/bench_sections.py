@@ -268,7 +268,9 @@ def digits() -> Iterator[Bench]:
         picked = jnp.take_along_axis(jax.nn.log_softmax(x @ p[6] + p[7]), labels[:, None], 1)
         return -jnp.mean(picked)
 
-    def run(loss: Callable[..., Any], optimizer: Any, apply: Callable[..., Any]) -> Callable[[], Any]:
+    def run(
+        loss: Callable[..., Any], optimizer: Any, apply: Callable[..., Any], whole: Callable[..., Any] = lambda f: f
+    ) -> Callable[[], Any]:
         params = [jnp.asarray(a) for a in start]
         held = [params, optimizer.init(params), jax.random.key(0)]
         data = jnp.asarray(x), jnp.asarray(labels, jnp.int32)
@@ -279,7 +281,7 @@ def digits() -> Iterator[Bench]:
             params, state = apply(optimizer, gradients, state, params)
             return params, state, key, value
 
-        jitted = jax.jit(step, donate_argnums=(0, 1))
+        jitted = jax.jit(whole(step), donate_argnums=(0, 1))
 
         def once() -> None:
             *held[:], value = jitted(*held)
@@ -292,7 +294,8 @@ def digits() -> Iterator[Bench]:
         return optax.apply_updates(params, change), state
 
     engines = {
-        "jax_mps": run(own, mps.optim.adam(1e-3), mps.optim.step),
+        "jax_mps": run(own, mps.optim.adam(1e-3), mps.optim.step, mps.graph),
+        "per op": run(own, mps.optim.adam(1e-3), mps.optim.step),
         "xla": run(plain, optax.adam(1e-3), updates),
     }
     if torch:

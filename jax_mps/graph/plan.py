@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from jax_mps.graph.views import row_major
+from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Value
 
 _ALIGNMENT = 64
@@ -30,7 +31,7 @@ class Slot:
 
 
 def slots(program: Program) -> list[Slot]:
-    """The intermediates with their lifetimes; a chain's result takes over the memory of an operand that ends there."""
+    """The intermediates with their lifetimes; a result takes the memory of an operand that ends there, if it may."""
     outside = {id(v) for v in (*program.inputs, *program.outputs)}
     slot_of: dict[int, Slot] = {}
     found: list[Slot] = []
@@ -41,7 +42,7 @@ def slots(program: Program) -> list[Slot]:
                 slot = slot_of[id(node.results[0])] = slot_of[id(node.operands[0])]
                 slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
             continue
-        free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i] if node.op == "chain" else []
+        free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i]
         for k, result in enumerate(node.results):
             if id(result) in outside:
                 continue
@@ -60,7 +61,7 @@ def slots(program: Program) -> list[Slot]:
 
 
 def aliases(program: Program) -> tuple[tuple[int, int], ...]:
-    """Pairs (input, output) that may share memory: a chain stores the output as the last reader of the input.
+    """Pairs (input, output) that may share memory: the output is stored by the last reader of the input.
 
     With these a donated training state is updated where it lies.
     """
@@ -76,7 +77,7 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     input_of = {id(v): i for i, v in enumerate(program.inputs) if not returned[id(v)]}
     pairs: dict[int, int] = {}
     for i, node in enumerate(program.nodes):
-        for k, result in enumerate(node.results if node.op == "chain" else ()):
+        for k, result in enumerate(node.results):
             ends = [o for o in node.operands if id(o) in input_of and last_read[id(o)] == i]
             free = (o for o in ends if input_of[id(o)] not in pairs and o.type == result.type)
             heir = next((o for o in free if _in_place(node, k, o)), None)
@@ -86,7 +87,12 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
 
 
 def _in_place(node: Node, result: int, operand: Value) -> bool:
-    """Whether a chain reads an operand only element by element as it stores this result."""
+    """Whether a node reads an operand only element by element as it stores this result."""
+    if node.op != "chain":
+        op = OPS.get(f"mps_{node.op}")
+        pairs = op.aliases(len(node.operands), node.attributes) if op else ()
+        once = sum(o is operand for o in node.operands) == 1
+        return once and any(o == result and node.operands[i] is operand for i, o in pairs)
     shape = node.attributes["shape"]
     if node.attributes["outputs"][result][0] != "store" or operand.type.dtype != node.results[result].type.dtype:
         return False

@@ -48,10 +48,7 @@ def _run_eagerly(*operands: Any, **params: Any) -> Any:
 def _lower_to_device(
     ctx: mlir.LoweringRuleContext, *operands: Any, text: str, types: Any, aliases: Aliases, original: Original
 ) -> Any:
-    # An output may be the aliased value under another shape, which XLA does not take for the same memory.
-    ins, outs = ([str(a) for a in avals] for avals in (ctx.avals_in, ctx.avals_out))
-    shared = {i: o for i, o in aliases if ins[i] == outs[o]}
-    return ffi.lower(ctx, text, operands, shared)
+    return ffi.lower(ctx, text, operands, aliases)
 
 
 def _lower_to_jax(
