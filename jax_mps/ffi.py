@@ -30,7 +30,7 @@ def implementations(text: str) -> list[str]:
 def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any], aliases: Iterable[tuple[int, int]]) -> Any:
     """Lowers to the program's custom call; the (operand, result) pairs of `aliases` share memory if of one type."""
     native()
-    ins, outs = ([(a.shape, a.dtype) for a in avals] for avals in (ctx.avals_in, ctx.avals_out))
+    ins, outs = ([str(aval) for aval in avals] for avals in (ctx.avals_in, ctx.avals_out))
     shared = {i: o for i, o in aliases if ins[i] == outs[o]}
     return jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=shared)(ctx, *operands, program=text)
 

@@ -8,7 +8,7 @@ gradient rule or, without one, from JAX's differentiation of the meaning.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -86,7 +86,7 @@ class Op:
         """The program of this op alone; TypeError where programs lack a dtype."""
         return Program.of_op(self.name, operands, results, attributes)
 
-    def aliases(self, count: int, attributes: dict[str, Any]) -> Sequence[tuple[int, int]]:
+    def aliases(self, count: int, attributes: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
         """The (operand, result) pairs, of `count` operands, that may share memory where their types agree."""
         return self._aliases(count, **attributes)
 

@@ -37,10 +37,12 @@ def positive(*shape: int) -> Callable[..., Any]:
     return lambda rng: rng.uniform(0.5, 2.0, shape)
 
 
-def _conv(name: str, x: tuple[int, ...], w: tuple[int, ...], bias: bool = False, **options: Any) -> Case:
+def _conv(
+    name: str, x: tuple[int, ...], w: tuple[int, ...], bias: bool = False, order: int = 2, **options: Any
+) -> Case:
     operands = [x, w, (w[-1],)] if bias else [x, w]
     kernels = ("conv", "conv_data_gradient", "conv_weight_gradient") + (("bias_gradient",) if bias else ())
-    return Case(f"conv: {name}", lambda *a: mps.conv(*a, **options), operands, kernels=kernels)
+    return Case(f"conv: {name}", lambda *a: mps.conv(*a, **options), operands, kernels=kernels, order=order)
 
 
 CONV = [
@@ -65,6 +67,17 @@ CONV = [
     _conv("1-D", (2, 12, 3), (4, 3, 5)),
     _conv("1-D, stride as the window, bias, relu", (2, 40, 6), (10, 6, 8), bias=True, strides=10, neuron="relu"),
     _conv("1-D, groups and dilation", (3, 11, 4), (3, 2, 4), groups=2, dilation=2),
+]
+
+# Large enough for minimal filtering: tiles of 4x4 and 2x2, cut at the edges.
+FILTERING = [
+    _conv("large 3x3, bias and relu", (2, 21, 18, 16), (3, 3, 16, 48), bias=True, neuron="relu", order=0),
+    _conv("large 3x3, padding", (3, 16, 13, 48), (3, 3, 48, 16), padding=((4, 0), (0, 3)), order=0),
+    _conv(
+        "large 3x3, valid, leaky relu", (1, 24, 27, 32), (3, 3, 32, 32), padding="VALID", neuron="leaky_relu", order=0
+    ),
+    _conv("large 5x5, bias and tanh", (2, 15, 14, 32), (5, 5, 32, 16), bias=True, neuron="tanh", order=0),
+    _conv("large 5x5, padding", (1, 20, 19, 16), (5, 5, 16, 48), padding=((0, 5), (6, 1)), order=0),
 ]
 
 
@@ -260,4 +273,4 @@ LOSS = [
     _loss("dense labels, weights", (5, 40), (5, 40), positive(5)),
 ]
 
-CASES = [*CONV, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT, *NORM, *SOFTMAX, *LOSS]
+CASES = [*CONV, *FILTERING, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT, *NORM, *SOFTMAX, *LOSS]

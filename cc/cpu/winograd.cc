@@ -2,7 +2,9 @@
 // takes clearly fewer multiplications than plain sums do.
 #include "loops/winograd.h"
 
+#include <cstdlib>
 #include <optional>
+#include <string_view>
 
 #include "conv.h"
 #include "isa.h"
@@ -15,6 +17,12 @@ namespace {
 constexpr int64_t kWorthwhile =
     4 << 20;  // multiply-adds of plain sums below which nothing is gained
 
+// JAX_MPS_WINOGRAD=0 in the environment keeps to plain sums.
+bool wanted() {
+  static const char* value = std::getenv("JAX_MPS_WINOGRAD");
+  return !value || std::string_view(value) != "0";
+}
+
 // Nothing if minimal filtering does not take the convolution of these arrays; then `reason` says
 // why.
 std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const TensorType& w,
@@ -25,6 +33,10 @@ std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const
     reason = std::string("minimal filtering is for ") + why;
     return std::nullopt;
   };
+  if (!wanted()) {
+    reason = "JAX_MPS_WINOGRAD=0 turns minimal filtering off";
+    return std::nullopt;
+  }
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");
   if (x.rank() != 4 || w.dim(0) != w.dim(1) || (w.dim(0) != 3 && w.dim(0) != 5))

@@ -108,6 +108,10 @@ def conv(
     y[n,i,j,o] = f(b[o] + sum over p, q, c of x[n, si*i + di*p - low_i, sj*j + dj*q - low_j, c] * w[p,q,c,o]):
     cross-correlation, zeros outside x.
 
+    On the CPU, 3x3 and 5x5 filters of stride 1 over many channels take Winograd's minimal filtering, with 2.8 to 4
+    times fewer multiplications: float32 errors stay below 1e-5 of the largest element (plain sums: 1e-6), and a NaN
+    also reaches results up to 3 pixels beyond its window. `JAX_MPS_WINOGRAD=0` in the environment keeps to plain sums.
+
     Equivalent to::
 
         y = lax.conv_general_dilated(x, w, strides, padding, rhs_dilation=dilation,
@@ -137,7 +141,8 @@ def conv(
         >>> mps.conv(jnp.ones((1, 4, 4, 3)), jnp.ones((3, 3, 3, 8)), strides=2, neuron="relu").shape
         (1, 2, 2, 8)
 
-    Reference: MPSCNNConvolution, MPSCNNConvolutionGradient.
+    Reference: MPSCNNConvolution, MPSCNNConvolutionGradient; Lavin and Gray, Fast Algorithms for Convolutional Neural
+    Networks, 2015.
     """
     x, w, attributes = _geometry("conv", x, w, strides, padding, dilation, groups, accumulator)
     operands = [x, w]
