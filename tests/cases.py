@@ -69,15 +69,21 @@ CONV = [
     _conv("1-D, groups and dilation", (3, 11, 4), (3, 2, 4), groups=2, dilation=2),
 ]
 
+
+def _filtered(name: str, x: tuple[int, ...], w: tuple[int, ...], **options: Any) -> Case:
+    """Weights as small as layers start with, so that the errors are those of a layer."""
+    case = _conv(name, x, w, order=0, **options)
+    case.operands[1] = lambda rng: rng.standard_normal(w) / math.sqrt(math.prod(w[:-1]))
+    return case
+
+
 # Large enough for minimal filtering: tiles of 4x4 and 2x2, cut at the edges.
 FILTERING = [
-    _conv("large 3x3, bias and relu", (2, 21, 18, 16), (3, 3, 16, 48), bias=True, neuron="relu", order=0),
-    _conv("large 3x3, padding", (3, 16, 13, 48), (3, 3, 48, 16), padding=((4, 0), (0, 3)), order=0),
-    _conv(
-        "large 3x3, valid, leaky relu", (1, 24, 27, 32), (3, 3, 32, 32), padding="VALID", neuron="leaky_relu", order=0
-    ),
-    _conv("large 5x5, bias and tanh", (2, 15, 14, 32), (5, 5, 32, 16), bias=True, neuron="tanh", order=0),
-    _conv("large 5x5, padding", (1, 20, 19, 16), (5, 5, 16, 48), padding=((0, 5), (6, 1)), order=0),
+    _filtered("large 3x3, bias and relu", (2, 21, 18, 16), (3, 3, 16, 48), bias=True, neuron="relu"),
+    _filtered("large 3x3, padding", (3, 16, 13, 48), (3, 3, 48, 16), padding=((4, 0), (0, 3))),
+    _filtered("large 3x3, valid, leaky relu", (1, 24, 27, 32), (3, 3, 32, 32), padding="VALID", neuron="leaky_relu"),
+    _filtered("large 5x5, bias and tanh", (2, 15, 14, 32), (5, 5, 32, 16), bias=True, neuron="tanh"),
+    _filtered("large 5x5, padding", (1, 20, 19, 16), (5, 5, 16, 48), padding=((0, 5), (6, 1))),
 ]
 
 
