@@ -7,6 +7,20 @@
     return %2
 
 One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``.
+
+A loop runs its body, a program of its own, over constants, a carry and slices of arrays along their first axis, and
+gives the last carry and the slices stacked::
+
+    input %0: f32[4,4], %1: f32[2,4], %2: f32[9,2,4]
+    %3: f32[2,4], %4: f32[9,2,4] = loop(%0, %1, %2) {carry=1, consts=1, in_place=[], length=9, reverse=false} do
+      input %5: f32[4,4], %6: f32[2,4], %7: f32[2,4]
+      ...
+      return %9, %9
+    end
+    return %3, %4
+
+A body reads nothing but its inputs, and its offsets are in an arena of its own. A carry of ``in_place`` is written
+where it is read.
 """
 
 from __future__ import annotations
@@ -83,11 +97,15 @@ class Node:
     operands: list[Value]
     results: list[Value]
     attributes: Mapping[str, Any]
+    body: Program | None = None  # of a loop
 
     def __str__(self) -> str:
         attributes = ", ".join(f"{k}={_attribute(v)}" for k, v in sorted(self.attributes.items()) if v is not None)
         line = f"{', '.join(r.definition() for r in self.results)} = {self.op}({', '.join(map(str, self.operands))})"
-        return line + (f" {{{attributes}}}" if attributes else "")
+        line += f" {{{attributes}}}" if attributes else ""
+        if self.body is None:
+            return line
+        return "\n".join([f"{line} do", *(f"  {inner}" for inner in self.body.text().splitlines()), "end"])
 
 
 @dataclass

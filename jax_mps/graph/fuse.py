@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jax_mps.graph.views import VIEWS, View
@@ -252,7 +252,7 @@ def fuse(program: Program, elementwise: Collection[str], separate: bool = False)
             fused.nodes.append(_chain(item, fusion))
         else:
             operands = [_in_memory(o, fusion, fused, shaped) for o in item.operands]
-            fused.nodes.append(Node(item.op, operands, item.results, item.attributes))
+            fused.nodes.append(replace(item, operands=operands))
     fused.outputs = [fusion.base(o) for o in program.outputs]
     return fused
 

@@ -9,6 +9,7 @@ from jax_mps.graph.views import row_major
 from jax_mps.program import Node, Program, Value
 
 _ALIGNMENT = 64
+_IN_PLACE = {"chain", "loop"}  # ops that may write a result where an operand lies
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ def slots(program: Program) -> list[Slot]:
                 slot = slot_of[id(node.results[0])] = slot_of[id(node.operands[0])]
                 slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
             continue
-        free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i] if node.op == "chain" else []
+        free = (
+            [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i] if node.op in _IN_PLACE else []
+        )
         for k, result in enumerate(node.results):
             if id(result) in outside:
                 continue
@@ -60,7 +63,7 @@ def slots(program: Program) -> list[Slot]:
 
 
 def aliases(program: Program) -> tuple[tuple[int, int], ...]:
-    """Pairs (input, output) that may share memory: a chain stores the output as the last reader of the input.
+    """Pairs (input, output) that may share memory: a chain or loop writes the output as the last reader of the input.
 
     With these a donated training state is updated where it lies.
     """
@@ -76,7 +79,7 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     input_of = {id(v): i for i, v in enumerate(program.inputs) if not returned[id(v)]}
     pairs: dict[int, int] = {}
     for i, node in enumerate(program.nodes):
-        for k, result in enumerate(node.results if node.op == "chain" else ()):
+        for k, result in enumerate(node.results if node.op in _IN_PLACE else ()):
             ends = [o for o in node.operands if id(o) in input_of and last_read[id(o)] == i]
             free = (o for o in ends if input_of[id(o)] not in pairs and o.type == result.type)
             heir = next((o for o in free if _in_place(node, k, o)), None)
@@ -86,7 +89,11 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
 
 
 def _in_place(node: Node, result: int, operand: Value) -> bool:
-    """Whether a chain reads an operand only element by element as it stores this result."""
+    """Whether a chain reads an operand only element by element as it stores this result, or a loop carries it."""
+    if node.op == "loop":
+        first = node.attributes["consts"]
+        carried = result < node.attributes["carry"] and node.operands[first + result] is operand
+        return carried and sum(o is operand for o in node.operands) == 1
     shape = node.attributes["shape"]
     if node.attributes["outputs"][result][0] != "store" or operand.type.dtype != node.results[result].type.dtype:
         return False
@@ -108,6 +115,7 @@ def _in_place(node: Node, result: int, operand: Value) -> bool:
 
 def plan(program: Program) -> Memory:
     """Sets every intermediate's offset: the largest first, each as low as the others of its lifetime let it."""
+    inner = [_plan_loop(node) for node in program.nodes if node.body is not None]
     placed: list[tuple[int, Slot]] = []
     everything = slots(program)
     for slot in sorted(everything, key=lambda s: (-s.bytes, s.first)):
@@ -120,7 +128,19 @@ def plan(program: Program) -> Memory:
         for value in slot.values:
             value.offset = offset
     separate = sum(_aligned(v.type.bytes) for s in everything for v in s.values)
-    return Memory(max((offset + s.bytes for offset, s in placed), default=0), separate)
+    arena = max((offset + s.bytes for offset, s in placed), default=0)
+    return Memory(arena + max((m.arena for m in inner), default=0), separate + sum(m.without_aliasing for m in inner))
+
+
+def _plan_loop(node: Node) -> Memory:
+    """Plans a loop's body: which carries it writes where it reads them; the others lie in two places by turns."""
+    assert node.body is not None
+    first, carry = node.attributes["consts"], node.attributes["carry"]
+    in_place = tuple(o for i, o in aliases(node.body) if i == first + o and o < carry)
+    node.attributes = {**node.attributes, "in_place": in_place}
+    memory = plan(node.body)
+    second = sum(_aligned(r.type.bytes) for i, r in enumerate(node.results[:carry]) if i not in in_place)
+    return Memory(memory.arena + second, memory.without_aliasing + second)
 
 
 def _aligned(count: int) -> int:
