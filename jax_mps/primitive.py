@@ -8,7 +8,7 @@ gradient rule or, without one, from JAX's differentiation of the meaning.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -120,9 +120,13 @@ class Op:
         text, _ = self.placement(ctx.avals_in, ctx.avals_out, attributes)
         if not text:
             return self._lower_to_jax(ctx, *operands, **attributes)
-        pairs = self._aliases(len(operands), **attributes) if self._aliases else ()
+        pairs = self.in_place(len(operands), attributes)
         shared = {i: o for i, o in pairs if _same_type(ctx.avals_in[i], ctx.avals_out[o])}
         return ffi.lower(ctx, text, operands, shared)
+
+    def in_place(self, operands: int, attributes: Mapping[str, Any]) -> Sequence[tuple[int, int]]:
+        """The (operand, result) pairs that may share memory where their types agree."""
+        return self._aliases(operands, **attributes) if self._aliases else ()
 
     def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
         if self._forward is not None:

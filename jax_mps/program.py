@@ -25,6 +25,7 @@ where it is read.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -42,6 +43,11 @@ _DTYPES = {
 _SIZES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
 
 
+@functools.cache
+def _name(dtype: Any) -> str:
+    return getattr(dtype, "name", str(dtype))  # PRNG keys have no NumPy dtype
+
+
 @dataclass(frozen=True)
 class Type:
     """A dtype in the program's words ("f32") and a shape."""
@@ -52,7 +58,7 @@ class Type:
     @classmethod
     def of(cls, x: Any) -> Type:
         """The type of anything with a shape and a dtype; TypeError for a dtype that programs do not have."""
-        name = getattr(x.dtype, "name", str(x.dtype))  # PRNG keys have no NumPy dtype
+        name = _name(x.dtype)
         if name not in _DTYPES:
             raise TypeError(f"programs have no dtype {name}")
         if not all(isinstance(dim, int) for dim in x.shape):

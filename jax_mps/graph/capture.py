@@ -231,21 +231,25 @@ def partition(flat: Flat, convertible: Callable[[Equation], bool]) -> list[Regio
     return ordered
 
 
-def boundary(region: Region, regions: Sequence[Region], flat: Flat) -> tuple[list[Variable], list[Variable]]:
+def readers(regions: Sequence[Region], flat: Flat) -> dict[int, set[int]]:
+    """By a variable's id, the ids of the regions that read it; of an output, the function's too."""
+    found: dict[int, set[int]] = {id(v): {id(flat)} for v in flat.outputs}
+    for region in regions:
+        for equation in region.equations:
+            for operand in equation.operands:
+                found.setdefault(id(operand), set()).add(id(region))
+    return found
+
+
+def boundary(region: Region, readers: dict[int, set[int]]) -> tuple[list[Variable], list[Variable]]:
     """The variables that a region reads from outside and those of its results that are read outside."""
-    inside = {id(e) for e in region.equations}
     made = {id(r) for e in region.equations for r in e.results}
     reads: dict[int, Variable] = {}
     for equation in region.equations:
         for operand in equation.operands:
             if isinstance(operand, Variable) and id(operand) not in made:
                 reads[id(operand)] = operand
-    used = {id(v) for v in flat.outputs}
-    for other in regions:
-        for equation in other.equations:
-            if id(equation) not in inside:
-                used.update(id(o) for o in equation.operands)
-    results = [r for e in region.equations for r in e.results if id(r) in used]
+    results = [r for e in region.equations for r in e.results if readers.get(id(r), set()) - {id(region)}]
     return list(reads.values()), results
 
 

@@ -95,12 +95,13 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     native = {id(e) for e in flat.equations if convertible(e)}
     native -= _before_islands(flat, native)
     regions = capture.partition(flat, lambda e: id(e) in native)
+    readers = capture.readers(regions, flat)
     parts: list[NativeRegion | list[Equation]] = []
     for part in regions:
         compiled = None
         if part.native:
             try:
-                compiled = _compile_region(part, regions, flat, fuse)
+                compiled = _compile_region(part, readers, fuse)
             except ValueError as reason:  # a chain beyond the device's limits
                 reasons["region"] = str(reason)
         parts.append(compiled if compiled is not None else part.equations)
@@ -133,8 +134,8 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
     return joined & native
 
 
-def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: bool) -> NativeRegion | None:
-    operands, results = capture.boundary(part, regions, flat)
+def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> NativeRegion | None:
+    operands, results = capture.boundary(part, readers)
     builder = Builder()
     for operand in operands:
         builder.input(operand)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from dataclasses import dataclass
 
 from jax_mps.graph.views import row_major
+from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Value
 
 _ALIGNMENT = 64
-_IN_PLACE = {"chain", "loop"}  # ops that may write a result where an operand lies
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,7 @@ def slots(program: Program) -> list[Slot]:
                 slot = slot_of[id(node.results[0])] = slot_of[id(node.operands[0])]
                 slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
             continue
-        free = (
-            [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i] if node.op in _IN_PLACE else []
-        )
+        free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i] if _may_share(node) else []
         for k, result in enumerate(node.results):
             if id(result) in outside:
                 continue
@@ -63,7 +62,7 @@ def slots(program: Program) -> list[Slot]:
 
 
 def aliases(program: Program) -> tuple[tuple[int, int], ...]:
-    """Pairs (input, output) that may share memory: a chain or loop writes the output as the last reader of the input.
+    """Pairs (input, output) that may share memory: a node writes the output in place as the last reader of the input.
 
     With these a donated training state is updated where it lies.
     """
@@ -79,7 +78,7 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     input_of = {id(v): i for i, v in enumerate(program.inputs) if not returned[id(v)]}
     pairs: dict[int, int] = {}
     for i, node in enumerate(program.nodes):
-        for k, result in enumerate(node.results if node.op in _IN_PLACE else ()):
+        for k, result in enumerate(node.results if _may_share(node) else ()):
             ends = [o for o in node.operands if id(o) in input_of and last_read[id(o)] == i]
             free = (o for o in ends if input_of[id(o)] not in pairs and o.type == result.type)
             heir = next((o for o in free if _in_place(node, k, o)), None)
@@ -88,12 +87,20 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     return tuple(pairs.items())
 
 
+def _may_share(node: Node) -> bool:
+    return node.op in ("chain", "loop") or f"mps_{node.op}" in OPS
+
+
 def _in_place(node: Node, result: int, operand: Value) -> bool:
-    """Whether a chain reads an operand only element by element as it stores this result, or a loop carries it."""
-    if node.op == "loop":
-        first = node.attributes["consts"]
-        carried = result < node.attributes["carry"] and node.operands[first + result] is operand
-        return carried and sum(o is operand for o in node.operands) == 1
+    """Whether a chain reads an operand only element by element as it stores this result, or an op updates it."""
+    if node.op != "chain":
+        if node.op == "loop":
+            carry = node.attributes["consts"] + result
+            pair = result < node.attributes["carry"] and node.operands[carry] is operand
+        else:
+            pairs = OPS[f"mps_{node.op}"].in_place(len(node.operands), node.attributes)
+            pair = any(node.operands[i] is operand for i, o in pairs if o == result)
+        return pair and operand.type == node.results[result].type and sum(o is operand for o in node.operands) == 1
     shape = node.attributes["shape"]
     if node.attributes["outputs"][result][0] != "store" or operand.type.dtype != node.results[result].type.dtype:
         return False
@@ -116,15 +123,15 @@ def _in_place(node: Node, result: int, operand: Value) -> bool:
 def plan(program: Program) -> Memory:
     """Sets every intermediate's offset: the largest first, each as low as the others of its lifetime let it."""
     inner = [_plan_loop(node) for node in program.nodes if node.body is not None]
-    placed: list[tuple[int, Slot]] = []
+    placed: list[tuple[int, Slot]] = []  # by offset
     everything = slots(program)
     for slot in sorted(everything, key=lambda s: (-s.bytes, s.first)):
         offset = 0
-        for start, other in sorted(placed, key=lambda p: p[0]):
-            alive_together = slot.first <= other.last and other.first <= slot.last
-            if alive_together and offset + slot.bytes > start and start + other.bytes > offset:
+        first, last = slot.first, slot.last
+        for start, other in [p for p in placed if first <= p[1].last and p[1].first <= last]:
+            if offset + slot.bytes > start and start + other.bytes > offset:
                 offset = start + other.bytes
-        placed.append((offset, slot))
+        insort(placed, (offset, slot), key=lambda p: p[0])
         for value in slot.values:
             value.offset = offset
     separate = sum(_aligned(v.type.bytes) for s in everything for v in s.values)
