@@ -8,7 +8,10 @@ from jax_mps.program import Node, Program, Value
 
 
 def simplify(program: Program) -> Program:
-    """Common subexpressions, transposes of products, then dead code."""
+    """Common subexpressions, transposes of products, then dead code; in the bodies of loops too."""
+    for node in program.nodes:
+        if node.body is not None:
+            node.body = simplify(node.body)
     return drop_dead(transpose_products(common_subexpressions(program)))
 
 
@@ -39,6 +42,10 @@ def common_subexpressions(program: Program) -> Program:
     nodes: list[Node] = []
     for node in program.nodes:
         operands = [same.get(id(o), o) for o in node.operands]
+        if node.body is not None:
+            node.operands = operands
+            nodes.append(node)
+            continue
         types = tuple(r.type for r in node.results)
         attributes = tuple(sorted((k, repr(v)) for k, v in node.attributes.items()))
         key = (node.op, tuple(map(id, operands)), types, attributes)
