@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,16 @@ from jax_mps import ffi
 from jax_mps._compat import with_weak_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region
-from jax_mps.graph.capture import Constant, Equation, Flat, Region, Variable
-from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, rule_of
+from jax_mps.graph.capture import Equation, Flat, Region, Variable
+from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
+from jax_mps.graph.hoist import hoist
+from jax_mps.graph.loops import convert_loop
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
 from jax_mps.primitive import OPS
-from jax_mps.program import Program
+from jax_mps.program import Node, Program
 
 # Below so many multiply-adds a region of nothing but products stays on XLA, whose own are as fast there.
 _SMALL_PRODUCTS = 1 << 19
@@ -47,7 +49,7 @@ class NativeRegion:
     def original(self, *operands: Any) -> list[Any]:
         """Runs its equations by JAX."""
         env = dict(zip(map(id, self.operands), operands, strict=True))
-        _evaluate(self.equations, env)
+        capture.evaluate_all(self.equations, env)
         return [env[id(r)] for r in self.results]
 
 
@@ -67,23 +69,13 @@ class Graphed:
             if isinstance(part, NativeRegion):
                 env.update(zip(map(id, part.results), part.run([env[id(v)] for v in part.operands]), strict=True))
             else:
-                _evaluate(part, env)
-        return [with_weak_type(_read(o, env), o.aval) for o in self.flat.outputs]
-
-
-def _read(atom: Any, env: dict[int, Any]) -> Any:
-    return atom.value if isinstance(atom, Constant) else env[id(atom)]
-
-
-def _evaluate(equations: Sequence[Equation], env: dict[int, Any]) -> None:
-    for equation in equations:
-        values = capture.evaluate(equation, [_read(o, env) for o in equation.operands])
-        env.update(zip(map(id, equation.results), values, strict=True))
+                capture.evaluate_all(part, env)
+        return [with_weak_type(capture.read(o, env), o.aval) for o in self.flat.outputs]
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     """The whole compile."""
-    flat = capture.flatten(closed, lambda body: _graph_body(body, fuse))
+    flat = capture.flatten(closed, lambda equation: _control(equation, fuse))
     reasons: dict[str, str] = {}
     if device() == "reference":
         return Graphed(flat, [flat.equations], {"all": "the device is 'reference'"})
@@ -95,7 +87,7 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
         try:
             if id(equation) in unrecognised:
                 raise NotConvertible(unrecognised[id(equation)])
-            _alone(equation)
+            check(equation)
         except NotConvertible as reason:
             reasons[equation.name] = str(reason)
             return False
@@ -104,12 +96,13 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     native = {id(e) for e in flat.equations if convertible(e)}
     native -= _before_islands(flat, native)
     regions = capture.partition(flat, lambda e: id(e) in native)
+    readers = capture.readers(regions, flat)
     parts: list[NativeRegion | list[Equation]] = []
     for part in regions:
         compiled = None
         if part.native:
             try:
-                compiled = _compile_region(part, regions, flat, fuse)
+                compiled = _compile_region(part, readers, fuse)
             except ValueError as reason:  # a chain beyond the device's limits
                 reasons["region"] = str(reason)
         parts.append(compiled if compiled is not None else part.equations)
@@ -125,7 +118,9 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
     early: list[Equation] = []
     for equation in flat.equations:
         heavy = (
-            equation.name in OPS or equation.name == "dot_general" or any(r.aval.size > 4096 for r in equation.results)
+            equation.name in OPS
+            or equation.name in ("dot_general", "scan")
+            or any(r.aval.size > 4096 for r in equation.results)
         )
         if (id(equation) in native and heavy) or any(id(o) in late for o in equation.operands):
             late.update(id(r) for r in equation.results)
@@ -140,23 +135,8 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
     return joined & native
 
 
-def _alone(equation: Equation) -> None:
-    """NotConvertible if an equation by itself is none that the device runs."""
-    rule, builder = rule_of(equation), Builder()
-    own = OPS.get(equation.name)
-    if own is not None:
-        results = [r.aval for r in equation.results]
-        text, words = own.placement([o.aval for o in equation.operands], results, equation.params)
-        if not text:
-            raise NotConvertible(words)
-    for operand in equation.operands:
-        if isinstance(operand, Variable) and id(operand) not in builder.known:
-            builder.input(operand)
-    builder.define(equation, rule)
-
-
-def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: bool) -> NativeRegion | None:
-    operands, results = capture.boundary(part, regions, flat)
+def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> NativeRegion | None:
+    operands, results = capture.boundary(part, readers)
     builder = Builder()
     for operand in operands:
         builder.input(operand)
@@ -166,23 +146,55 @@ def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: b
     program = simplify(builder.program)
     if not _gains(program):
         return None
-    program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
+    program = _fused(simplify(hoist(program)), fuse)
     memory = plan(program)
     text = program.text()
     ffi.implementations(text)
     return NativeRegion(program, memory, text, operands, results, part.equations, aliases(program))
 
 
+def _fused(program: Program, fuse: bool) -> Program:
+    for node in program.nodes:
+        if node.body is not None:
+            node.body = _fused(node.body, fuse)
+    return fuse_pass(program, ELEMENTWISE, separate=not fuse)
+
+
 def _gains(program: Program) -> bool:
     own = {op.name for op in OPS.values()}
-    products = 0
+    return any(node.op in own for node in _nodes(program)) or _products(program) >= _SMALL_PRODUCTS
+
+
+def _nodes(program: Program) -> Iterator[Node]:
     for node in program.nodes:
-        if node.op in own:
-            return True
+        yield node
+        if node.body is not None:
+            yield from _nodes(node.body)
+
+
+def _products(program: Program) -> int:
+    """Multiply-adds of all products."""
+    count = 0
+    for node in program.nodes:
         if node.op == "dot":
             contracted = [node.operands[0].type.shape[i] for i in node.attributes["contract"][0]]
-            products += node.results[0].type.elements * math.prod(contracted)
-    return products >= _SMALL_PRODUCTS
+            count += node.results[0].type.elements * math.prod(contracted)
+        elif node.body is not None:
+            count += node.attributes["length"] * _products(node.body)
+    return count
+
+
+def _control(equation: Equation, fuse: bool) -> Equation:
+    """A scan as a native loop, or any loop with its bodies graphed."""
+    reason = None
+    if equation.name == "scan" and device() != "reference":
+        try:
+            return convert_loop(equation, lambda inner: _control(inner, fuse))
+        except NotConvertible as refused:
+            reason = str(refused)
+    graphed = capture.with_bodies(equation, lambda body: _graph_body(body, fuse))
+    graphed.loop = reason
+    return graphed
 
 
 def _graph_body(closed: ClosedJaxpr, fuse: bool) -> ClosedJaxpr:

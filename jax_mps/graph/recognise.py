@@ -49,7 +49,7 @@ def recognise(flat: Flat) -> dict[int, str]:
 
 def _rewritten(equation: Equation, function: Callable[..., Any], operands: list[Atom]) -> list[Equation]:
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(o.aval.shape, o.aval.dtype) for o in operands))
-    inner = flatten(closed, lambda body: body)
+    inner = flatten(closed, lambda loop: loop)
     renamed = dict(zip(map(id, inner.inputs), operands, strict=True))
     for new in inner.equations:
         new.operands = [renamed.get(id(o), o) for o in new.operands]
