@@ -47,7 +47,8 @@ def overlaps(program):
             continue
         first, then = sorted((a, b), key=written.__getitem__)
         node = program.nodes[written[then]]
-        in_place = last[first] == written[then] and node.op in ("chain", "loop") and first in node.operands
+        in_place = last[first] == written[then] and node.op in ("chain", "loop")
+        in_place = in_place and first in [place.get(o, o) for o in node.operands]
         if not (in_place and a.offset == b.offset):
             found.append((a, b))
     return found
