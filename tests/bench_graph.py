@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import bench_loops
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,9 +21,10 @@ except ImportError:
 
 
 def graph() -> Iterator[Bench]:
-    """A residual stack and a digit network, written in Flax and optax without a thought of jax_mps."""
+    """Networks and steps written in Flax and optax without a thought of jax_mps."""
     yield from _residual()
     yield from _digits()
+    yield from bench_loops.recurrent()
 
 
 def _engines(step: Callable[..., Any], state: Any, data: tuple[Any, ...]) -> dict[str, Callable[[], Any]]:
@@ -135,3 +137,4 @@ def _digits(batch: int = 64) -> Iterator[Bench]:
 
     state = params, optimizer.init(params), jnp.zeros((), jnp.int32)
     yield Bench(f"Flax digits step, batch {batch}", _engines(step, state, (x, labels)))
+    yield bench_loops.many(_engines, step, state, (x, labels))

@@ -138,15 +138,34 @@ class _Draw:
             lax.broadcasted_iota(jnp.int32, self.x.shape, int(self.rng.integers(self.x.ndim))) if self.x.ndim else None
         )
 
+    def scan(self):
+        if self.x.dtype != F or not self.x.ndim:
+            return None
+        first, then, join = self.one(UNARY), self.one(UNARY), self.one([jnp.add, jnp.multiply, jnp.maximum])
+
+        def body(carry, x):
+            y = join(first(x), carry * 0.5)
+            return then(y) * 0.3, (y if self.x.ndim < 4 else jnp.sum(y))
+
+        carry, ys = lax.scan(body, self.x[0], self.x, reverse=bool(self.rng.random() < 0.5))
+        return ys if self.rng.random() < 0.7 else carry
+
 
 _STEPS = ["unary"] * 3 + ["binary"] * 3 + ["broadcast", "reshape", "transpose", "slice", "reduce", "dot"]
-_STEPS += ["concatenate", "pad", "select", "cast", "iota"]
+_STEPS += ["concatenate", "pad", "select", "cast", "iota", "scan"]
 
 
 def arrays(seed):
     """The arguments of a program."""
     rng = np.random.default_rng(seed)
     return [jnp.asarray(rng.standard_normal(s), F) for s in SHAPES]
+
+
+def odd_arrays(seed):
+    """The same with NaN, infinities and both zeros among them."""
+    rng = np.random.default_rng(seed)
+    odd = [np.nan, np.inf, -np.inf, 0.0, -0.0]
+    return [jnp.where(rng.random(x.shape) < 0.2, jnp.asarray(rng.choice(odd, x.shape), F), x) for x in arrays(seed)]
 
 
 def program(seed, steps):
@@ -173,3 +192,31 @@ def gradients(seed, steps):
         return sum((jnp.sum(jnp.sin(y)) for y in results if y.dtype == F), start=F(0.0)), results
 
     return jax.value_and_grad(loss, range(len(SHAPES)), has_aux=True)
+
+
+_SMOOTH = [jnp.sin, jnp.tanh, jnp.square, jnp.negative, jax.nn.relu, jax.nn.sigmoid, jax.nn.silu, jnp.abs]
+
+
+def half_program(seed, steps, dtype):
+    """A program of a seed in half precision, without the steps of functions, where rounding would show."""
+
+    def run(*args):
+        rng, values = np.random.default_rng(seed), [a.astype(dtype) for a in args]
+        for _ in range(steps):
+            x = values[rng.integers(len(values))]
+            same = [v for v in values if v.shape == x.shape]
+            other = same[rng.integers(len(same))]
+            y = [
+                lambda x, y: _SMOOTH[rng.integers(len(_SMOOTH))](x),
+                lambda x, y: x + y,
+                lambda x, y: jnp.tanh(x) * y,
+                lambda x, y: jnp.mean(x, -1, keepdims=True) + x,
+                lambda x, y: jnp.einsum("...i,...j->...ij", x, y).mean(-1),
+                lambda x, y: jnp.max(x, 0, keepdims=True) - y,
+                lambda x, y: jnp.concatenate([x, y], 0)[: x.shape[0]] * 0.5,
+                lambda x, y: lax.scan(lambda c, x: (jnp.tanh(c + x), c), x[0], x)[1],
+            ][rng.integers(8)](x, other)
+            values.append(jnp.tanh(y))
+        return values[len(args) :]
+
+    return run

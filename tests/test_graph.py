@@ -26,7 +26,8 @@ def assert_same(got, wanted, tolerance=1e-4):
         assert (jnp.shape(g), g.dtype) == (jnp.shape(w), w.dtype)
         if jax.dtypes.issubdtype(g.dtype, jax.dtypes.prng_key):
             g, w = jax.random.key_data(g), jax.random.key_data(w)
-        g, w = (np.asarray(a, np.complex128) for a in (g, w))
+        wide = np.complex128 if jnp.iscomplexobj(w) else np.float64
+        g, w = (np.asarray(a, wide) for a in (g, w))
         scale = max(1.0, np.abs(w[np.isfinite(w)]).max(initial=0.0))
         np.testing.assert_allclose(g / scale, w / scale, rtol=tolerance, atol=tolerance)
 

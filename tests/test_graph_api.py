@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import PartitionSpec as P
 from test_graph import assert_same, normal
 
@@ -260,6 +261,30 @@ class TestCaches:
         assert g(normal(3)).dtype == jnp.float32
         with jax.enable_x64(True):
             assert g(normal(3)).dtype == jnp.float64
+
+    def test_compiled_steps_are_kept_on_disk(self, native, tmp_path):
+        options = {
+            "jax_compilation_cache_dir": str(tmp_path),
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+            "jax_persistent_cache_min_entry_size_bytes": -1,
+        }
+        before = {name: getattr(jax.config, name) for name in options}
+        step, x = (lambda x: jax.lax.scan(lambda c, x: (layer(c[:, :3]) + x, c), x[0], x)), normal(5, 2, 4)
+        try:
+            for name, value in options.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+            first = jax.jit(mps.graph(step))(x)
+            kept = sorted(tmp_path.glob("*-cache"))
+            assert kept
+            jax.clear_caches()
+            mps.clear_cache()
+            assert_same(jax.jit(mps.graph(step))(x), first)
+            assert sorted(tmp_path.glob("*-cache")) == kept
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
 
     def test_the_reference_device_has_no_programs(self):
         with mps.set_device("reference"):

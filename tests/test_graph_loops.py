@@ -203,6 +203,84 @@ class TestForms:
         assert_same(got, wanted)
 
 
+def dots(function, *args):
+    """How many products there are outside and inside of the loops of a function's one region."""
+    (region,) = mps.graph(function).program(*args)
+    inside = [n.op for node in region.program.nodes if node.body is not None for n in node.body.nodes]
+    return [n.op for n in region.program.nodes].count("dot"), inside.count("dot")
+
+
+class TestMovedOut:
+    """Work that iterations share, each with the values that it had."""
+
+    def check(self, f, *args, outside, inside):
+        assert_same(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args))
+        assert dots(f, *args) == (outside, inside)
+
+    @pytest.mark.parametrize("length", [1, 4])
+    def test_what_no_iteration_changes(self, native, length):
+        def f(w, v, c):
+            return lax.scan(lambda c, _: (mps.relu(c @ ((w * 2.0) @ v.T).T) + v[0][None], None), c, length=length)[0]
+
+        self.check(f, W, normal(4, 4), X0, outside=1, inside=1)
+
+    def test_products_of_slices(self, native):
+        f = lambda w, c, xs: lax.scan(lambda c, x: (mps.tanh(x @ w + c @ W), x), c, xs, reverse=True)  # noqa: E731
+        self.check(f, W, X0, normal(5, 3, 4), outside=1, inside=1)
+
+    def test_products_of_results(self, native):
+        f = lambda w, c, xs: lax.scan(lambda c, x: (mps.tanh(c @ W + x), mps.sigmoid(c) @ w), c, xs)  # noqa: E731
+        self.check(f, W, X0, normal(5, 3, 4), outside=1, inside=1)
+
+    def test_totals(self, native):
+        def f(start, c, xs):
+            def body(carry, x):
+                total, part, sums, c = carry
+                c = mps.tanh(c @ W + x)
+                product = c.T @ x
+                return (total + product, part + product[:, 1:3].T, jnp.sum(x * 2.0, 0) + sums, c), None
+
+            return lax.scan(body, (start, normal(2, 4), normal(4), c), xs, reverse=True)[0]
+
+        self.check(f, normal(4, 4), X0, normal(5, 3, 4), outside=1, inside=1)
+
+    def test_totals_that_are_read_stay(self, native):
+        def f(start, xs):
+            return lax.scan(lambda t, x: (t + x.T @ mps.relu(x), jnp.max(t)), start, xs)
+
+        self.check(f, normal(4, 4), normal(5, 3, 4), outside=0, inside=1)
+
+    def test_the_gradient_of_a_recurrent_cell_keeps_the_product_with_its_state(self, native):
+        def loss(w, r, b, xs):
+            def body(carry, x):
+                h, c = carry
+                i, f, g, o = jnp.split(x @ w + h @ r + b[None], 4, axis=-1)
+                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * mps.tanh(g)
+                h = jax.nn.sigmoid(o) * jnp.tanh(c)
+                return (h, c), h
+
+            zeros = jnp.zeros((3, 4))
+            return jnp.sum(jnp.sin(lax.scan(body, (zeros, zeros), xs)[1]))
+
+        both = jax.value_and_grad(loss, (0, 1, 2, 3))
+        args = normal(5, 16), normal(4, 16), normal(16), normal(6, 3, 5)
+        assert_same(jax.jit(mps.graph(both))(*args), jax.jit(both)(*args))
+        assert dots(both, *args) == (4, 2)
+
+    def test_loops_of_loops(self, native):
+        def f(w, c, xs):
+            def outer(c, x):
+                c, ys = lax.scan(lambda c, y: (mps.tanh(c @ W + y[None] @ w), c), c, x)
+                return c * 0.5, jnp.sum(ys, 0)
+
+            return lax.scan(outer, c, xs)
+
+        args = W, X0, normal(2, 3, 4)
+        assert_same(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args))
+        gradient = jax.grad(lambda *args: jnp.sum(jnp.sin(f(*args)[1])), (0, 1, 2))
+        assert_same(jax.jit(mps.graph(gradient))(*args), jax.jit(gradient)(*args))
+
+
 BODY = """\
   input %2: f32[2], %3: f32[2]
   %4: f32[2] = chain(%2, %3) {code=["add 0 1"], offsets=[0,0], outputs=[["store",2]], shape=[2], strides=[[1],[1]]}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from random_programs import arrays, gradients
+from random_programs import arrays, gradients, half_program, odd_arrays, program
 from test_graph import assert_same, normal
 
 import jax_mps as mps
@@ -49,7 +49,8 @@ def overlaps(program):
             continue
         first, then = sorted((a, b), key=written.__getitem__)
         node = program.nodes[written[then]]
-        in_place = last[first] == written[then] and node.op == "chain" and first in node.operands
+        in_place = last[first] == written[then] and node.op in ("chain", "loop")
+        in_place = in_place and first in [place.get(o, o) for o in node.operands]
         if not (in_place and a.offset == b.offset):
             found.append((a, b))
     return found
@@ -67,6 +68,20 @@ def test_random_programs(seed, steps, fuse):
     for region in compiled.parts:
         assert region.memory.arena <= region.memory.without_aliasing
         assert overlaps(region.program) == []
+
+
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+@given(st.integers(0, 2**32), st.integers(1, 16))
+def test_random_programs_of_odd_numbers(seed, steps):
+    function, args = program(seed, steps), odd_arrays(seed)
+    assert_same(jax.jit(mps.graph(function))(*args), jax.jit(function)(*args), 1e-3)
+
+
+@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from([jnp.bfloat16, jnp.float16]))
+def test_random_programs_in_half_precision(seed, steps, dtype):
+    function, args = half_program(seed, steps, dtype), arrays(seed)
+    assert_same(jax.jit(mps.graph(function))(*args), jax.jit(function)(*args), 6e-2)
 
 
 def text(function, *args, **options):

@@ -17,6 +17,7 @@ from jax_mps.graph import capture, region
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
+from jax_mps.graph.hoist import hoist
 from jax_mps.graph.loops import convert_loop
 from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.plan import Memory, aliases, plan
@@ -146,7 +147,7 @@ def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> N
     program = simplify(builder.program)
     if not _gains(program):
         return None
-    program = _fused(program, fuse)
+    program = _fused(simplify(hoist(program)), fuse)
     memory = plan(program)
     text = program.text()
     ffi.implementations(text)

@@ -45,6 +45,9 @@ def slots(program: Program) -> list[Slot]:
                 slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
             continue
         free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i]
+        if node.op != "chain":  # it must not read the memory under another name
+            times = Counter(id(slot_of[id(o)]) for o in free)
+            free = [o for o in free if times[id(slot_of[id(o)])] == 1]
         for k, result in enumerate(node.results):
             if id(result) in outside:
                 continue
@@ -81,6 +84,9 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     for i, node in enumerate(program.nodes):
         for k, result in enumerate(node.results):
             ends = [o for o in node.operands if id(o) in input_of and last_read[id(o)] == i]
+            if node.op != "chain":
+                times = Counter(name_of.get(id(o), id(o)) for o in node.operands)
+                ends = [o for o in ends if times[id(o)] == 1]
             free = (o for o in ends if input_of[id(o)] not in pairs and o.type == result.type)
             heir = next((o for o in free if _in_place(node, k, o)), None)
             if heir is not None and id(result) in output_of:

@@ -64,6 +64,18 @@ def drop_dead(program: Program) -> Program:
     kept = []
     for node in reversed(program.nodes):
         if any(id(r) in live for r in node.results):
+            if node.body is not None:
+                _drop_unread(node, live)
             kept.append(node)
             live.update(id(o) for o in node.operands)
     return Program(program.inputs, kept[::-1], program.outputs)
+
+
+def _drop_unread(loop: Node, live: set[int]) -> None:
+    """Drops a loop's stacks of results that nobody reads."""
+    assert loop.body is not None
+    carry = loop.attributes["carry"]
+    pairs = zip(loop.results, loop.body.outputs, strict=True)
+    kept = [(r, o) for i, (r, o) in enumerate(pairs) if i < carry or id(r) in live]
+    loop.results = [r for r, _ in kept]
+    loop.body = drop_dead(Program(loop.body.inputs, loop.body.nodes, [o for _, o in kept]))
