@@ -17,6 +17,7 @@ from jax_mps.graph import capture, region
 from jax_mps.graph.capture import Constant, Equation, Flat, Region, Variable
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
+from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
@@ -166,6 +167,8 @@ def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: b
     program = simplify(builder.program)
     if not _gains(program):
         return None
+    if fuse:
+        program = take_neurons(program)
     program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
     memory = plan(program)
     text = program.text()
