@@ -2,7 +2,9 @@
 // words, masks, and the general registers of a loop over them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 namespace jax_mps::cpu {

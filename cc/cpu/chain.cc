@@ -54,9 +54,9 @@ class Plan : private ChainParts {
     }
     for (size_t i = 0; i < code_.outputs.size(); i++)
       if (code_.outputs[i].stores) store(static_cast<int>(i));
-    if (machine_code) segment();
+    if (machine_code && MachineCode::available()) segment();
     if (!place(bytes)) return false;
-    if (!segments_.empty() && !(machine_code_ = MachineCode::make(segments_))) return false;
+    if (!compile()) return false;
     finish();
     return true;
   }

@@ -2,18 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
-#include <cstring>
 #include <map>
 #include <optional>
 
 #include "assembler.h"
-#include "isa.h"
-
-#if defined(__x86_64__) && defined(__linux__)
-#include <sys/mman.h>
-#define JAX_MPS_MACHINE_CODE
-#endif
+#include "chain_opcodes.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -24,65 +17,6 @@ constexpr int kHoistedScalars = 10, kHoistedPointers = 5;
 constexpr Gpr kPointers[kHoistedPointers] = {Gpr::rdx, Gpr::r8, Gpr::r9, Gpr::r10, Gpr::r11};
 constexpr uint32_t kSign = 0x80000000u, kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u,
                    kOne = 0x3f800000u;
-
-bool is_float(const ChainStep& step) { return step.on == ChainType::f32; }
-
-// Instructions of two operands.
-std::optional<Evex> arithmetic(const ChainStep& step) {
-  bool real = is_float(step);
-  switch (step.op) {
-    case ChainOp::add:
-      return real ? Evex{1, 0, 0x58} : Evex{1, 1, 0xfe};
-    case ChainOp::sub:
-      return real ? Evex{1, 0, 0x5c} : Evex{1, 1, 0xfa};
-    case ChainOp::mul:
-      return real ? Evex{1, 0, 0x59} : Evex{2, 1, 0x40};
-    case ChainOp::div:
-      if (real) return Evex{1, 0, 0x5e};
-      return std::nullopt;
-    case ChainOp::and_:
-      return Evex{1, 1, 0xdb};
-    case ChainOp::or_:
-      return Evex{1, 1, 0xeb};
-    case ChainOp::xor_:
-      return Evex{1, 1, 0xef};
-    case ChainOp::shift_left:
-      return Evex{2, 1, 0x47};
-    case ChainOp::shift_right_logical:
-      return Evex{2, 1, 0x45};
-    case ChainOp::shift_right_arithmetic:
-      return Evex{2, 1, 0x46};
-    default:
-      return std::nullopt;
-  }
-}
-
-// The predicates of vcmpps and of vpcmpd.
-std::optional<std::pair<uint8_t, uint8_t>> comparison(ChainOp op) {
-  switch (op) {
-    case ChainOp::eq:
-      return std::pair<uint8_t, uint8_t>{0x00, 0};
-    case ChainOp::ne:
-      return std::pair<uint8_t, uint8_t>{0x04, 4};
-    case ChainOp::lt:
-      return std::pair<uint8_t, uint8_t>{0x11, 1};
-    case ChainOp::le:
-      return std::pair<uint8_t, uint8_t>{0x12, 2};
-    case ChainOp::gt:
-      return std::pair<uint8_t, uint8_t>{0x1e, 6};
-    case ChainOp::ge:
-      return std::pair<uint8_t, uint8_t>{0x1d, 5};
-    default:
-      return std::nullopt;
-  }
-}
-
-bool gives_mask(const ChainStep& step) {
-  return comparison(step.op) || step.op == ChainOp::is_finite ||
-         (step.on == ChainType::pred && step.op != ChainOp::select &&
-          step.op != ChainOp::convert_f32 && step.op != ChainOp::convert_s32 &&
-          step.op != ChainOp::convert_u32);
-}
 
 // Writes the code of one segment. A value is in a vector, in a mask (a pred), or in its register's
 // memory; what came from memory may be forgotten and read again.
@@ -455,79 +389,8 @@ class Writer {
 
 }  // namespace
 
-bool has_machine_code(const ChainStep& step) {
-  bool real = is_float(step), boolean = step.on == ChainType::pred;
-  switch (step.op) {
-    case ChainOp::select:
-      return !boolean;
-    case ChainOp::max:
-    case ChainOp::min:
-    case ChainOp::clamp:
-    case ChainOp::neg:
-    case ChainOp::abs:
-    case ChainOp::square:
-    case ChainOp::sqrt:
-    case ChainOp::rsqrt:
-    case ChainOp::floor:
-    case ChainOp::ceil:
-    case ChainOp::round_half_even:
-    case ChainOp::multiply_add:
-    case ChainOp::multiply_sub:
-    case ChainOp::multiply_rsub:
-    case ChainOp::is_finite:
-      return real;
-    case ChainOp::copy:
-    case ChainOp::splat:
-    case ChainOp::convert_f32:
-    case ChainOp::not_:
-      return true;
-    case ChainOp::convert_s32:
-    case ChainOp::convert_u32:
-      return !real;
-    default:
-      break;
-  }
-  if (comparison(step.op)) return !boolean;
-  if (boolean)
-    return step.op == ChainOp::and_ || step.op == ChainOp::or_ || step.op == ChainOp::xor_;
-  return arithmetic(step).has_value();
+bool write_machine_code(const ChainSegment& segment, Assembler& out) {
+  return Writer(out, segment).write();
 }
-
-#ifdef JAX_MPS_MACHINE_CODE
-
-std::unique_ptr<MachineCode> MachineCode::make(std::span<const ChainSegment> segments) {
-  if (isa() != Isa::v4) return nullptr;
-  Assembler out;
-  std::vector<size_t> start;
-  for (const ChainSegment& segment : segments) {
-    while (out.code.size() % 64) out.code.push_back(0xcc);
-    start.push_back(out.code.size());
-    if (!Writer(out, segment).write()) return nullptr;
-  }
-  void* pages =
-      mmap(nullptr, out.code.size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (pages == MAP_FAILED) return nullptr;
-  std::unique_ptr<MachineCode> made(new MachineCode);
-  made->pages_ = pages, made->bytes_ = out.code.size(), made->start_ = std::move(start);
-  std::memcpy(pages, out.code.data(), out.code.size());
-  if (mprotect(pages, out.code.size(), PROT_READ | PROT_EXEC) != 0) return nullptr;
-  return made;
-}
-
-MachineCode::~MachineCode() {
-  if (pages_) munmap(pages_, bytes_);
-}
-
-ChainCompiled MachineCode::function(size_t segment) const {
-  return reinterpret_cast<ChainCompiled>(static_cast<char*>(pages_) + start_[segment]);
-}
-
-#else
-
-std::unique_ptr<MachineCode> MachineCode::make(std::span<const ChainSegment>) { return nullptr; }
-MachineCode::~MachineCode() = default;
-ChainCompiled MachineCode::function(size_t) const { return nullptr; }
-
-#endif
 
 }  // namespace jax_mps::cpu

@@ -2,11 +2,9 @@
 // registers.
 #pragma once
 
-#include <cstddef>
-#include <memory>
-#include <span>
 #include <vector>
 
+#include "assembler.h"
 #include "loops/chain.h"
 
 namespace jax_mps::cpu {
@@ -23,23 +21,8 @@ struct ChainSegment {
   std::vector<int16_t> writes;  // registers of the body that must be in memory afterwards
 };
 
-// Whether a fn step may be in a segment.
-bool has_machine_code(const ChainStep& step);
-
-// Pages of machine code, executable as long as this lives.
-class MachineCode {
- public:
-  ~MachineCode();
-  MachineCode(const MachineCode&) = delete;
-  // Nothing where this machine, its operating system or the code's need of registers is against it.
-  static std::unique_ptr<MachineCode> make(std::span<const ChainSegment> segments);
-  ChainCompiled function(size_t segment) const;
-
- private:
-  MachineCode() = default;
-  void* pages_ = nullptr;
-  size_t bytes_ = 0;
-  std::vector<size_t> start_;
-};
+// Appends a function of the type ChainCompiled. False if the segment needs more registers than
+// there are.
+bool write_machine_code(const ChainSegment& segment, Assembler& out);
 
 }  // namespace jax_mps::cpu

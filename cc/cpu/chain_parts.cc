@@ -134,7 +134,8 @@ void ChainParts::finish() {
   c.reductions = reductions_.data();
   c.reduction_count = static_cast<int>(reductions_.size());
   for (ChainStep& step : steps_)
-    if (step.segment >= 0) step.compiled = machine_code_->function(step.segment);
+    if (step.segment >= 0)
+      step.compiled = reinterpret_cast<ChainCompiled>(machine_code_->at(code_start_[step.segment]));
 }
 
 }  // namespace jax_mps::cpu

@@ -3,6 +3,7 @@
 
 #include "chain_machine.h"
 #include "chain_space.h"
+#include "machine_code.h"
 
 namespace jax_mps::cpu {
 
@@ -25,6 +26,8 @@ struct ChainParts {
   int position(int axis) const;
   // Puts runs of steps that may be one loop of machine code into segments.
   void segment();
+  // Writes their code; false if they do not fit the machine's registers.
+  bool compile();
   // Gives each local register its memory, reused once its value is not read any more. False if
   // that is more than a thread has, or what one block touches is more than `bytes`.
   bool place(int64_t bytes);
@@ -51,6 +54,7 @@ struct ChainParts {
   std::vector<ChainStep> once_, steps_;
   std::vector<ChainSegment> segments_;
   std::unique_ptr<MachineCode> machine_code_;
+  std::vector<size_t> code_start_;  // of each segment
   std::vector<int> in_place_, last_read_;
   std::vector<ChainStore> stores_;
   std::vector<ChainReduction> reductions_;

@@ -1,6 +1,7 @@
 // Cuts the steps of a chain into segments that become one loop of machine code each.
 #include <algorithm>
 
+#include "chain_opcodes.h"
 #include "chain_parts.h"
 
 namespace jax_mps::cpu {
@@ -63,6 +64,17 @@ void ChainParts::segment() {
   for (ChainSegment& segment : segments_)
     for (const ChainStep& s : segment.body)
       if (outside[s.y]) segment.writes.push_back(s.y);
+}
+
+bool ChainParts::compile() {
+  if (segments_.empty()) return true;
+  Assembler out;
+  for (const ChainSegment& segment : segments_) {
+    code_start_.push_back(out.code.size());
+    if (!write_machine_code(segment, out)) return false;
+  }
+  machine_code_ = MachineCode::make(out.code);
+  return machine_code_ != nullptr;
 }
 
 }  // namespace jax_mps::cpu
