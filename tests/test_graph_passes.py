@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from random_programs import arrays, gradients
+from random_programs import arrays, gradients, program
 from test_graph import assert_same, normal
 
 import jax_mps as mps
@@ -67,6 +67,15 @@ def test_random_programs(seed, steps, fuse):
     for region in compiled.parts:
         assert region.memory.arena <= region.memory.without_aliasing
         assert overlaps(region.program) == []
+
+
+@settings(max_examples=50, derandomize=True, deadline=None, database=None)
+@given(st.integers(0, 2**32), st.integers(1, 16))
+def test_random_programs_of_nan_and_infinity(seed, steps):
+    function, args = program(seed, steps), arrays(seed, special=True)
+    results = jax.jit(mps.graph(function))(*args), jax.jit(function)(*args)
+    for got, wanted in zip(*results, strict=True):
+        np.testing.assert_allclose(np.asarray(got), np.asarray(wanted), rtol=1e-3, atol=1e-3)
 
 
 def text(function, *args, **options):
