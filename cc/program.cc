@@ -145,7 +145,10 @@ class Parser {
     Cursor cursor(text);
     if (cursor.done()) return;
     if (returned_) cursor.fail("statement after 'return'");
-    if (cursor.accept("input ")) {
+    if (cursor.accept("device ")) {
+      if (!program_.values.empty()) cursor.fail("'device' must be the first statement");
+      program_.device = cursor.word();
+    } else if (cursor.accept("input ")) {
       do program_.inputs.push_back(define(cursor, /*may_have_offset=*/false));
       while (cursor.accept(","));
     } else if (cursor.accept("return ")) {
