@@ -52,8 +52,7 @@ std::shared_ptr<const Executable> compile(std::string_view text) {
   if (program.device == "cpu")
     return std::make_shared<cpu::CpuExecutable>(std::move(program), text.size());
 #ifdef JAX_MPS_METAL
-  if (program.device == "metal")
-    return metal::compile(std::move(program), text.size());
+  if (program.device == "metal") return metal::compile(std::move(program), text.size());
 #endif
   throw ProgramError("this build has no device '" + program.device + "'");
 }

@@ -29,10 +29,9 @@ struct Convolution {
       int axis = static_cast<int>(i);
       require(strides[i] > 0 && gaps[i] > 0 && strides[i] < (1 << 30) && gaps[i] < (1 << 30),
               "strides and dilation must be positive");
-      int64_t room = x.dim(axis + 1) + padding[2 * i] + padding[2 * i + 1] -
-                     (w.dim(axis) - 1) * gaps[i] - 1;
-      require(room >= 0 && y.dim(axis + 1) == room / strides[i] + 1,
-              "the spatial sizes disagree");
+      int64_t room =
+          x.dim(axis + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(axis) - 1) * gaps[i] - 1;
+      require(room >= 0 && y.dim(axis + 1) == room / strides[i] + 1, "the spatial sizes disagree");
     }
     bool flat = spatial == 1;
     auto number = [&](int64_t high, int64_t wide) {
@@ -81,7 +80,6 @@ Gemm gemm_of(const Convolution& c, int mode, int m, int n, int k, Span result) {
   gemm.c = result;
   return gemm;
 }
-
 
 template <int which>
 Offer conv(const Node& node) {

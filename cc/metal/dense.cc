@@ -91,9 +91,8 @@ Offer dot(const Node& node) {
   return recipe;
 }
 
-const Register kDense("dense",
-                      {product<0, false, false>, product<1, false, false>,
-                       product<2, false, false>, product<3, false, false>});
+const Register kDense("dense", {product<0, false, false>, product<1, false, false>,
+                                product<2, false, false>, product<3, false, false>});
 const Register kDenseDataGradient("dense_data_gradient",
                                   {product<0, false, true>, product<1, false, true>,
                                    product<2, false, true>, product<3, false, true>});

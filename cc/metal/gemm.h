@@ -18,7 +18,7 @@ constexpr Tile kTiles[] = {{64, 64, 16}, {32, 32, 16}, {64, 32, 16}, {32, 64, 32
 struct Gemm {
   int mode = kGemmMatrix;
   GemmParameters p{};
-  int batches = 1;  // products, or groups of a convolution
+  int batches = 1;      // products, or groups of a convolution
   bool splits = false;  // whether k may be cut; a neuron or a bias forbids it
   NeuronCall neuron;
   std::string dtype;  // storage of A, B and the bias

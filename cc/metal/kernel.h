@@ -50,9 +50,7 @@ class Dispatch {
   using Size = std::array<size_t, 3>;
 
   Dispatch(std::string file, std::string function, std::string definitions)
-      : file(std::move(file)),
-        function(std::move(function)),
-        definitions(std::move(definitions)) {}
+      : file(std::move(file)), function(std::move(function)), definitions(std::move(definitions)) {}
 
   Dispatch& constants(std::initializer_list<int> values) {
     function_constants.assign(values);
@@ -112,7 +110,8 @@ class Recipe {
   std::string implementation;  // the name that `explain` shows
   std::vector<Dispatch> dispatches;
   size_t scratch_bytes = 0;
-  double cost = 0;  // an estimate, comparable among the recipes of one node: they are tried in order
+  double cost =
+      0;  // an estimate, comparable among the recipes of one node: they are tried in order
 
  private:
   const Node* node_;  // while it is being made
@@ -141,7 +140,8 @@ struct Register {
   Register(const char* op, std::initializer_list<Implementation> implementations);
 };
 
-// All recipes for a node, cheapest first by their own estimates; if there is none, `reason` names every refusal.
+// All recipes for a node, cheapest first by their own estimates; if there is none, `reason` names
+// every refusal.
 std::vector<Recipe> recipes(const Node& node, std::string& reason);
 
 // Threads of a one-dimensional threadgroup: 256, or what JAX_MPS_METAL_THREADS caps it to.

@@ -166,8 +166,8 @@ Workspace::Workspace(Device& device, const std::vector<Place>& places) {
   if (!heap_) throw MetalError(without + " of intermediates");
   for (const Place& place : places) {
     if (fits || buffers_.empty())
-      buffers_.push_back(own(heap_->newBuffer(fits ? place.bytes : bytes, kOptions,
-                                              fits ? place.offset : 0)));
+      buffers_.push_back(
+          own(heap_->newBuffer(fits ? place.bytes : bytes, kOptions, fits ? place.offset : 0)));
     if (!buffers_.back()) throw MetalError(without + " in a heap");
     offsets_.push_back(fits ? 0 : place.offset);
   }

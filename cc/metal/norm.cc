@@ -12,8 +12,8 @@ std::string definitions(const TensorType& x, const TensorType& gamma, const Tens
                         const TensorType& mean, const TensorType& variance) {
   for (const TensorType* type : {&gamma, &beta, &mean, &variance})
     require_shape(*type, {x.dim(-1)});
-  if (!is_floating(x) || !is_floating(gamma) || !is_floating(mean) ||
-      gamma.dtype != beta.dtype || mean.dtype != variance.dtype)
+  if (!is_floating(x) || !is_floating(gamma) || !is_floating(mean) || gamma.dtype != beta.dtype ||
+      mean.dtype != variance.dtype)
     return "";
   return storage(x.dtype) + storage(gamma.dtype, "G") + storage(mean.dtype, "V");
 }
@@ -34,7 +34,7 @@ struct Spans {
 void normalize(Recipe& recipe, const Node& node, const std::string& definitions,
                const ColumnParameters& p, const Spans& s) {
   NeuronCall n(node);
-  recipe.dispatch("norm", "normalize", definitions)
+  recipe.dispatch("norm", "normalize_rows", definitions)
       .constants({n.kind})
       .parameters(NormalizeParameters{p.rows, p.channels, p.epsilon, n.a, n.b, n.c, n.log_c})
       .reads(s.x)

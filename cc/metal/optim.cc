@@ -1,9 +1,8 @@
 // sgd, rmsprop and adam: (hyperparameters, gradients..., [parameters...], states...) -> (updates or
 // parameters..., states...). A dispatch for each leaf; they run side by side, since none touches
 // another's memory, and 31 buffers hold no more than four leaves anyway.
-#include "kernels/optim_parameters.h"
-
 #include "family.h"
+#include "kernels/optim_parameters.h"
 
 namespace jax_mps::metal {
 namespace {

@@ -22,8 +22,7 @@ std::string safe_file_name(std::string name) {
 }  // namespace
 
 Owned<MTL::Library> Device::library(const Dispatch& dispatch) {
-  std::string key =
-      dispatch.definitions + (dispatch.file.empty() ? dispatch.text : dispatch.file);
+  std::string key = dispatch.definitions + (dispatch.file.empty() ? dispatch.text : dispatch.file);
   {
     std::lock_guard lock(mutex_);
     auto found = libraries_.find(key);
@@ -42,9 +41,8 @@ Owned<MTL::Library> Device::library(const Dispatch& dispatch) {
 }
 
 Owned<MTL::ComputePipelineState> Device::pipeline(const Dispatch& dispatch) {
-  std::string key = dispatch.definitions +
-                    (dispatch.file.empty() ? dispatch.text : dispatch.file) + '/' +
-                    dispatch.function;
+  std::string key = dispatch.definitions + (dispatch.file.empty() ? dispatch.text : dispatch.file) +
+                    '/' + dispatch.function;
   for (int constant : dispatch.function_constants) key += ',' + std::to_string(constant);
   {
     std::lock_guard lock(mutex_);
@@ -65,8 +63,7 @@ Owned<MTL::ComputePipelineState> Device::compile(const Dispatch& dispatch) {
   for (size_t i = 0; i < dispatch.function_constants.size(); i++)
     constants->setConstantValue(&dispatch.function_constants[i], MTL::DataTypeInt, i);
   NS::Error* error = nullptr;
-  auto function =
-      own(library->newFunction(ns_string(dispatch.function), constants.get(), &error));
+  auto function = own(library->newFunction(ns_string(dispatch.function), constants.get(), &error));
   if (!function) fail(error);
   auto descriptor = own(MTL::ComputePipelineDescriptor::alloc()->init());
   descriptor->setComputeFunction(function.get());
@@ -96,8 +93,7 @@ Owned<MTL::ComputePipelineState> Device::compile(const Dispatch& dispatch) {
 void Device::open_archive() {
   std::string folder = cache_folder();
   if (folder.empty()) return;
-  std::string system =
-      text_of(NS::ProcessInfo::processInfo()->operatingSystemVersionString());
+  std::string system = text_of(NS::ProcessInfo::processInfo()->operatingSystemVersionString());
   archive_path_ = folder + "/pipelines-" + safe_file_name(name_ + "-" + system) + "-" +
                   source_version() + ".metalarchive";
   std::error_code code;

@@ -51,9 +51,9 @@ Offer pad(const Node& node) {
   for (int a = 0; a < x.rank(); a++) {
     int64_t low = config[3 * a], high = config[3 * a + 1], interior = config[3 * a + 2];
     int64_t n = x.shape[a], step = interior + 1;
-    require(std::abs(low) < kLimit && std::abs(high) < kLimit && interior >= 0 &&
-                interior < kLimit / n,
-            "attribute 'config' is out of range");
+    require(
+        std::abs(low) < kLimit && std::abs(high) < kLimit && interior >= 0 && interior < kLimit / n,
+        "attribute 'config' is out of range");
     shape.push_back(low + high + (n - 1) * step + 1);
     // Element i goes to low + i * step, if that is inside.
     int64_t first = low < 0 ? (-low + step - 1) / step : 0;

@@ -30,7 +30,7 @@ struct GemmParameters {
   int b_inner, b_outer, b_divisor;  // k steps by b_inner, b_divisor of them by b_outer
   int b_column, b_batch;
   int c_row, c_batch;
-  int total;  // elements of C, of all batches
+  int total;             // elements of C, of all batches
   float a, b, c, log_c;  // of the neuron
   ConvParameters conv;
 };

@@ -46,7 +46,7 @@ kernel void join_moments(constant ColumnParameters& p [[buffer(0)]],
   }
 }
 
-kernel void normalize(constant NormalizeParameters& p [[buffer(0)]],
+kernel void normalize_rows(constant NormalizeParameters& p [[buffer(0)]],
                       device const T* x [[buffer(1)]], device const V* mean [[buffer(2)]],
                       device const V* variance [[buffer(3)]], device const G* gamma [[buffer(4)]],
                       device const G* beta [[buffer(5)]], device T* y [[buffer(6)]], uint first [[thread_position_in_grid]],
