@@ -316,6 +316,21 @@ std::vector<int64_t> Attributes::integers(const std::string& name) const {
   return flat;
 }
 
+std::string Attributes::text() const {
+  auto print = [](auto& self, const Attribute& value) -> std::string {
+    if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
+    if (const int64_t* i = std::get_if<int64_t>(&value)) return std::to_string(*i);
+    if (const double* d = std::get_if<double>(&value)) return std::to_string(*d);
+    if (const std::string* s = std::get_if<std::string>(&value)) return '"' + *s + '"';
+    std::string text = "[";
+    for (const Attribute& item : std::get<List>(value)) text += self(self, item) + ",";
+    return text + "]";
+  };
+  std::string text;
+  for (const auto& [name, value] : values_) text += name + "=" + print(print, value) + " ";
+  return text;
+}
+
 Program parse_program(std::string_view text) {
   Parser parser;
   int number = 0;

@@ -58,6 +58,7 @@ class Attributes {
   const std::string& string(const std::string& name) const;
   const List& list(const std::string& name) const;
   std::vector<int64_t> integers(const std::string& name) const;
+  std::string text() const;  // all of them, by name: equal texts mean equal attributes
 
  private:
   template <class T>

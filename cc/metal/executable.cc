@@ -28,8 +28,9 @@ std::shared_ptr<const Executable> compile(Program program, size_t text_bytes) {
 
 void release_pool() { Windows::release_pool(); }
 
-MetalExecutable::MetalExecutable(Program program, size_t text_bytes)
-    : Executable(std::move(program)), device_(device_or_error()) {
+MetalExecutable::MetalExecutable(Program program, size_t text_bytes,
+                                 std::optional<size_t> candidate)
+    : Executable(std::move(program)), device_(device_or_error()), candidate_(candidate) {
   Pool pool;
   bytes_ = sizeof(*this) + text_bytes * 4;
   // The launches know no address yet, only places; those of scratch memory follow the arena.
@@ -89,7 +90,8 @@ void MetalExecutable::add_step(const Step& step) {
   std::string reason;
   std::vector<Recipe> candidates = recipes(step.node, reason);
   if (candidates.empty()) throw ProgramError(reason);
-  const Recipe& recipe = candidates[choose(device_, step.node, candidates)];
+  const Recipe& recipe =
+      candidates[candidate_ ? *candidate_ : choose(device_, step.node, candidates)];
   add_recipe(recipe, step);
   names_.push_back(recipe.implementation);
 }

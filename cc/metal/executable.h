@@ -8,11 +8,14 @@ namespace jax_mps::metal {
 
 class MetalExecutable : public Executable {
  public:
-  MetalExecutable(Program program, size_t text_bytes);
+  // With `candidate`, of each step that recipe runs rather than the one that won.
+  MetalExecutable(Program program, size_t text_bytes, std::optional<size_t> candidate = {});
   ~MetalExecutable() override;
 
   void run(const void* const* inputs, void* const* outputs) const override;
   std::vector<std::string> implementations() const override { return names_; }
+  // Seconds that the GPU took.
+  double run_timed(const void* const* inputs, void* const* outputs) const;
 
  private:
   // Where a value lies: an argument of the call, or a place of the workspace.
@@ -43,6 +46,7 @@ class MetalExecutable : public Executable {
   [[noreturn]] void fail(MTL::CommandBuffer* commands) const;
 
   Device& device_;
+  std::optional<size_t> candidate_;
   std::vector<Place> place_;  // of each value
   std::vector<Workspace::Place> heap_;
   size_t scratch_offset_ = 0, scratch_bytes_ = 0;

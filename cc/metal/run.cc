@@ -39,7 +39,12 @@ struct MetalExecutable::Bindings {
 };
 
 void MetalExecutable::run(const void* const* inputs, void* const* outputs) const {
+  run_timed(inputs, outputs);
+}
+
+double MetalExecutable::run_timed(const void* const* inputs, void* const* outputs) const {
   Pool pool;
+  double seconds = 0;
   InFlight one(device_);
   device_.statistics.runs++;
   auto workspace = take_workspace();
@@ -60,12 +65,13 @@ void MetalExecutable::run(const void* const* inputs, void* const* outputs) const
     commands->waitUntilCompleted();
     device_.statistics.command_buffers++;
     if (commands->status() != MTL::CommandBufferStatusCompleted) fail(commands);
-    double seconds = commands->GPUEndTime() - commands->GPUStartTime();
+    seconds = commands->GPUEndTime() - commands->GPUStartTime();
     device_.statistics.gpu_nanoseconds += static_cast<int64_t>(seconds * 1e9);
     windows.copy_out();
   }
   std::lock_guard lock(mutex_);
   if (workspaces_.empty()) workspaces_.push_back(std::move(workspace));
+  return seconds;
 }
 
 std::unique_ptr<Workspace> MetalExecutable::take_workspace() const {
