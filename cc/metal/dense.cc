@@ -6,8 +6,28 @@
 namespace jax_mps::metal {
 namespace {
 
-std::string tile_name(Tile t) {
+constexpr int kDirect =
+    static_cast<int>(std::size(kTiles));  // after the tiles: the simplest kernel
+
+std::string name_of(int which) {
+  if (which == kDirect) return "direct";
+  Tile t = kTiles[which];
   return "product in tiles of " + std::to_string(t.m) + " by " + std::to_string(t.n);
+}
+
+void add_product(Recipe& recipe, const Gemm& gemm, int which) {
+  if (which != kDirect) return add_gemm(recipe, gemm, kTiles[which]);
+  recipe.cost = 1e300;
+  GemmParameters p = gemm.p;
+  p.a = gemm.neuron.a, p.b = gemm.neuron.b, p.c = gemm.neuron.c, p.log_c = gemm.neuron.log_c;
+  recipe.dispatch("product", "product_direct", gemm.dtype + storage(gemm.result, "R"))
+      .constants({gemm.neuron.kind, gemm.bias.has_value()})
+      .parameters(p)
+      .reads(gemm.a)
+      .reads(gemm.b)
+      .reads(gemm.bias.value_or(gemm.b))
+      .writes(gemm.c)
+      .over_elements(p.total);
 }
 
 // y = left right (+ bias), with the operands transposed as asked.
@@ -25,7 +45,7 @@ Offer product(const Node& node) {
   int64_t n = right.dim(transpose_right ? 0 : 1);
   require_shape(right, transpose_right ? std::vector{n, k} : std::vector{k, n});
   require_shape(y, {m, n});
-  Recipe recipe(node, tile_name(kTiles[which]));
+  Recipe recipe(node, name_of(which));
   Gemm gemm;
   GemmParameters& p = gemm.p;
   p.m = static_cast<int>(m), p.n = static_cast<int>(n), p.k = static_cast<int>(k);
@@ -37,7 +57,7 @@ Offer product(const Node& node) {
   if (biased) gemm.bias = recipe.operand(2);
   gemm.neuron = NeuronCall(node);
   gemm.splits = !biased && gemm.neuron.kind == 0;
-  add_gemm(recipe, gemm, kTiles[which]);
+  add_product(recipe, gemm, which);
   return recipe;
 }
 
@@ -71,7 +91,7 @@ Offer dot(const Node& node) {
   const TensorType &left = node.in[0], &right = node.in[1], &y = node.out[0];
   if (!is_floating(left) || left.dtype != right.dtype || !is_floating(y))
     return Offer::none("the products take one floating dtype");
-  Recipe recipe(node, tile_name(kTiles[which]));
+  Recipe recipe(node, name_of(which));
   Gemm gemm;
   gemm.a = bind(recipe, 0, left, product.left), gemm.b = bind(recipe, 1, right, product.right);
   gemm.c = recipe.result(0);
@@ -87,19 +107,22 @@ Offer dot(const Node& node) {
   p.c_row = p.n, p.c_batch = p.m * p.n, p.total = count_of(y);
   gemm.dtype = storage(left.dtype), gemm.result = y.dtype;
   gemm.splits = true;
-  add_gemm(recipe, gemm, kTiles[which]);
+  add_product(recipe, gemm, which);
   return recipe;
 }
 
-const Register kDense("dense", {product<0, false, false>, product<1, false, false>,
-                                product<2, false, false>, product<3, false, false>});
+const Register kDense("dense",
+                      {product<0, false, false>, product<1, false, false>, product<2, false, false>,
+                       product<3, false, false>, product<kDirect, false, false>});
 const Register kDenseDataGradient("dense_data_gradient",
                                   {product<0, false, true>, product<1, false, true>,
-                                   product<2, false, true>, product<3, false, true>});
+                                   product<2, false, true>, product<3, false, true>,
+                                   product<kDirect, false, true>});
 const Register kDenseWeightGradient("dense_weight_gradient",
                                     {product<0, true, false>, product<1, true, false>,
-                                     product<2, true, false>, product<3, true, false>});
-const Register kDot("dot", {dot<0>, dot<1>, dot<2>, dot<3>});
+                                     product<2, true, false>, product<3, true, false>,
+                                     product<kDirect, true, false>});
+const Register kDot("dot", {dot<0>, dot<1>, dot<2>, dot<3>, dot<kDirect>});
 
 }  // namespace
 }  // namespace jax_mps::metal

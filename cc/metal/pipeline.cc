@@ -9,7 +9,7 @@ namespace jax_mps::metal {
 namespace {
 
 std::string text_of_kernel(const Dispatch& dispatch) {
-  return dispatch.definitions +
+  return "#include <metal_stdlib>\nusing namespace metal;\n" + dispatch.definitions +
          (dispatch.file.empty() ? dispatch.text : std::string(source(dispatch.file)));
 }
 
