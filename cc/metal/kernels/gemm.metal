@@ -8,6 +8,7 @@ constant int kind [[function_constant(1)]];      // of the neuron
 constant int has_bias [[function_constant(2)]];
 
 constant constexpr int kThreads = 128;
+constant constexpr int kRows = TILE_M * 3;
 constant constexpr int kShared =
     TILE_M * TILE_K + TILE_K * TILE_N > TILE_M * TILE_N ? TILE_M * TILE_K + TILE_K * TILE_N
                                                         : TILE_M * TILE_N;
@@ -91,7 +92,7 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
                  uint thread_index [[thread_index_in_threadgroup]],
                  uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  threadgroup int rows[TILE_M * 3];
+  threadgroup int rows[kRows];
   threadgroup float* tile_a = shared;
   threadgroup float* tile_b = shared + TILE_M * TILE_K;
   int first_m = int(group.y) * TILE_M, first_n = int(group.x) * TILE_N;
