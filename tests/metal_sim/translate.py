@@ -196,7 +196,9 @@ def take_constants(source: Source):
     """Function constants become variables that are read when the library is loaded for a pipeline."""
     pattern = re.compile(r"\bconstant\s+([\w:]+)\s+(\w+)\s*\[\[\s*function_constant\s*\((.*?)\)\s*\]\]\s*;", re.S)
     while m := pattern.search(source.text):
-        text = f'static const int {m[2]}_index = {m[3]}; static const {m[1]} {m[2]} = msl::function_constant<{m[1]}>({m[3]}, "{m[2]}");'
+        kind, name, index = m[1], m[2], m[3]
+        value = f'msl::function_constant<{kind}>({index}, "{name}")'
+        text = f"static const int {name}_index = {index}; static const {kind} {name} = {value};"
         source.replace(m.start(), m.end(), text)
 
 
@@ -214,9 +216,8 @@ def take_variables(source: Source):
             if not n:
                 source.refuse(m.start(2), f"cannot read the threadgroup variable `{d.strip()}`")
             source.variables += 1
-            text.append(
-                f'auto& {n[1]} = msl::threadgroup_variable<std::type_identity_t<{first[1].strip()}{n[2]}>, {source.variables}>("{n[1]}");'
-            )
+            kind = f"std::type_identity_t<{first[1].strip()}{n[2]}>"
+            text.append(f'auto& {n[1]} = msl::threadgroup_variable<{kind}, {source.variables}>("{n[1]}");')
         source.replace(m.end(1), m.end(), " ".join(text))
 
 
