@@ -196,8 +196,10 @@ void finish(Worker& w) {
 
 void fiber_main() {
   if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+  // A fiber stays with its worker, which goes from thread to thread: the thread's variable is read
+  // once.
+  Worker& w = *worker;
   for (;;) {
-    Worker& w = *worker;
     w.fibers[w.current] = w.running;
     w.grid->kernel->run(w.slots.data(), w.threads[w.current]);
     finish(w);
