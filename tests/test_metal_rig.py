@@ -190,6 +190,12 @@ SHADER_BUGS = [
         {},
     ),
     (
+        "initialised_threadgroup",
+        KERNEL + "  threadgroup float t = float(1);\n  x[i] = t;\n}",
+        "cannot read this threadgroup variable",
+        {},
+    ),
+    (
         "vector_cast",
         KERNEL + "  int4 v = int4(1);\n  x[i] = ((float4)v).x;\n}",
         "error: a C-style cast of a vector",
@@ -225,6 +231,30 @@ def test_shader_bug(programs, tmp_path, name, source, words, environment):
     text, status = shader(programs, tmp_path, source, 256, 256, threads=threads, **environment)
     assert re.search(words, text), text
     assert status != 0 or "nan" in text
+
+
+MATRIX = (
+    HEAD
+    + """[[kernel]] void k(device float* x [[buffer(0)]], uint i [[thread_position_in_grid]]) {
+  threadgroup float s[8 * 8], t[2 * (32)];
+  for (int j = i; j < 64; j += 32) {
+    s[j] = j * 0.5f;
+    t[j] = j % 8 == j / 8 ? 2.0f : 0.0f;
+  }
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  simdgroup_float8x8 l, r, c = make_filled_simdgroup_matrix<float, 8, 8>(1.0f);
+  simdgroup_load(l, s, 8);
+  simdgroup_load(r, t, 8, 0, true);
+  simdgroup_multiply_accumulate(c, l, r, c);
+  simdgroup_store(c, x, 8);
+}
+"""
+)
+
+
+def test_matrix(programs, tmp_path):
+    text, _ = shader(programs, tmp_path, MATRIX, 256, threads=32, group=32)
+    assert "1 2 3 4 5 6 7 8" in text, text
 
 
 def test_orders_differ_without_barrier(programs, tmp_path):

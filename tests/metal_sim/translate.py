@@ -204,11 +204,12 @@ def take_constants(source: Source):
 
 def take_variables(source: Source):
     """Threadgroup variables of kernels become references into the threadgroup's memory."""
-    pattern = re.compile(r"(?<=[;{}])((?:\s|\n#[^\n]*)*)threadgroup\s+([^;()*&]*(?:\([^;()]*\)[^;()*&]*)*);")
+    # A declarator has no * or & outside of its brackets; pointers into threadgroup memory are left as they are.
+    pattern = re.compile(r"(?<=[;{}])((?:\s|\n#[^\n]*)*)threadgroup\s+((?:[^;*&\[]|\[[^\]]*\])*);")
     while m := pattern.search(source.text):
         declarators = split_commas(m[2])
         first = re.match(r"(.*?)\b(\w+)\s*((?:\[.*\])*)\s*$", declarators[0].strip(), re.S)
-        if not first or not first[1].strip():
+        if not first or not first[1].strip() or "=" in m[2]:
             source.refuse(m.start(2), "cannot read this threadgroup variable (an initialiser is not allowed)")
         text = []
         for d in [f"{first[2]}{first[3]}", *declarators[1:]]:
