@@ -83,6 +83,10 @@ CommandBuffer* new_command_buffer(Queue* queue, bool retains) {
 CommandBuffer::~CommandBuffer() {
   for (auto* list : {&on_scheduled, &on_completed})
     for (void* block : *list) _Block_release(block);
+  if (status == kError && !asked)
+    violation("lost error",
+              "command buffer '%s' failed (%s), and its status and error were never read",
+              name.c_str(), error->message.c_str());
   if (status < kCompleted) {  // never committed
     std::lock_guard hold(queue->lock);
     queue->live--;
@@ -184,10 +188,12 @@ struct BufferMessages : CommandBuffer {
   void add_completed(void* block) { add(on_completed, block, "addCompletedHandler:"); }
   unsigned long get_status() {
     std::lock_guard hold(queue->lock);
+    asked |= status >= kCompleted;
     return static_cast<unsigned long>(status);
   }
   Error* get_error() {
     std::lock_guard hold(queue->lock);
+    asked |= status >= kCompleted;
     return status == kError ? error.get() : nullptr;
   }
   double get_begin() { return begin; }

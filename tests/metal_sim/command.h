@@ -48,6 +48,7 @@ struct CommandBuffer : Labelled {
   std::vector<void*> on_scheduled, on_completed;
   std::string broken;  // a rule broken while encoding
   Ref<Error> error;
+  bool asked = false;  // how it ended
   double begin = 0, end = 0;
   ~CommandBuffer() override;
   void keep(Object* object) {

@@ -147,11 +147,9 @@ void go(Worker& w, uint32_t thread, bool may_stay) {
   if (w.begun[thread]) return jump(w, w.fibers[thread]);
   w.begun[thread] = true;
   if (may_stay) return;
-  Fiber* fiber = new_fiber(w);
-  if (!fiber->sp || __tsan_create_fiber) prepare(fiber);
-  if (__tsan_create_fiber) fiber->tsan = __tsan_create_fiber(0);
-  w.fibers[thread] = fiber;
-  jump(w, fiber);
+  if (!__tsan_create_fiber) w.fibers[thread] = new_fiber(w);
+  if (!w.fibers[thread]->sp) prepare(w.fibers[thread]);
+  jump(w, w.fibers[thread]);
 }
 
 std::string stuck(Worker& w) {
@@ -183,6 +181,7 @@ void wait(Worker& w) {
 void complete(Simd& s) {
   const uint32_t turn = s.turn++ & 1;
   s.members[turn] = s.waiting;
+  Unseen unseen;
   if (s.combine) s.combine(s.slots[turn], s.waiting, s.result[turn]);
   s.ready |= s.waiting;
   s.waiting = 0;
@@ -197,8 +196,10 @@ void finish(Worker& w) {
 
 void fiber_main() {
   if (__sanitizer_finish_switch_fiber) __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+  // A fiber stays with its worker, which goes from thread to thread: the thread's variable is read
+  // once.
+  Worker& w = *worker;
   for (;;) {
-    Worker& w = *worker;
     w.fibers[w.current] = w.running;
     w.grid->kernel->run(w.slots.data(), w.threads[w.current]);
     finish(w);
@@ -226,6 +227,7 @@ char* place(Worker& w, size_t bytes, const char* name) {
                 "', and " + std::to_string(kThreadgroupBytes) + " are allowed");
   char* at = w.arena + w.used;
   w.used += room + kRed;
+  Unseen unseen;
   if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(at, bytes);
   memset(at, 0xff, bytes);
   if (__asan_poison_memory_region)
@@ -291,6 +293,7 @@ void run_group(Worker& w, const uint32_t group[3], const uint32_t groups[3]) {
       if (fiber->tsan) __tsan_destroy_fiber(fiber->tsan);
       fiber->tsan = nullptr;
       mmap(fiber->stack + 4096, kStack - 4096, PROT_READ | PROT_WRITE, fixed, -1, 0);
+      fiber->sp = nullptr;
       w.free.push_back(fiber);
     }
   }
@@ -299,6 +302,13 @@ void run_group(Worker& w, const uint32_t group[3], const uint32_t groups[3]) {
     if (const auto& a = g.kernel->arguments[i];
         a.kind == msl::kThreadgroup && g.threadgroup_bytes[a.index])
       w.slots[i] = place(w, g.threadgroup_bytes[a.index], g.kernel->names[i]);
+  if (__tsan_create_fiber) {
+    // All are made here: one made by another fiber would happen after what that one did.
+    for (uint32_t t = 0; t < w.total; t++) {
+      w.fibers[t] = new_fiber(w);
+      w.fibers[t]->tsan = __tsan_create_fiber(0);
+    }
+  }
   w.current = w.reverse ? w.total - 1 : 0;
   go(w, w.current, false);
   check_canaries(w);
@@ -424,7 +434,11 @@ void msl_threadgroup_barrier(int flags, int line) {
     w.arrived = 0;
     w.barriers++;
     for (uint32_t s = 0; s < w.simds; s++) w.simd[s].ready = w.simd[s].active;
-    w.simd[w.current / kSimdWidth].ready &= ~(1u << w.current % kSimdWidth);
+    // The threads go on in the order of this run, and not from where the last one came.
+    const uint32_t self = w.current, first = w.reverse ? w.total - 1 : 0;
+    w.fibers[self] = w.running;
+    go(w, first, false);
+    w.current = self;
   } else {
     wait(w);
   }
@@ -442,7 +456,10 @@ msl::Exchanged msl_exchange(int kind, const void* value, size_t bytes, msl::Comb
   s.kind = kind;
   s.line = line;
   const uint32_t turn = s.turn & 1;
-  memcpy(s.slots[turn] + lane * msl::kSlot, value, bytes);
+  {
+    Unseen unseen;
+    memcpy(s.slots[turn] + lane * msl::kSlot, value, bytes);
+  }
   s.waiting |= 1u << lane;
   s.combine = combine;
   if (s.waiting == s.active) {

@@ -14,5 +14,23 @@ MAYBE void __sanitizer_start_switch_fiber(void** fake, const void* bottom, size_
 MAYBE void __sanitizer_finish_switch_fiber(void* fake, const void** bottom, size_t* size);
 MAYBE void __asan_poison_memory_region(const volatile void* at, size_t size);
 MAYBE void __asan_unpoison_memory_region(const volatile void* at, size_t size);
+MAYBE void AnnotateIgnoreReadsBegin(const char* file, int line);
+MAYBE void AnnotateIgnoreReadsEnd(const char* file, int line);
+MAYBE void AnnotateIgnoreWritesBegin(const char* file, int line);
+MAYBE void AnnotateIgnoreWritesEnd(const char* file, int line);
 }
 #undef MAYBE
+
+// What the simulator itself does to memory is no thread's doing.
+struct Unseen {
+  Unseen() {
+    if (!AnnotateIgnoreReadsBegin) return;
+    AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+  }
+  ~Unseen() {
+    if (!AnnotateIgnoreReadsEnd) return;
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  }
+};

@@ -196,17 +196,20 @@ def take_constants(source: Source):
     """Function constants become variables that are read when the library is loaded for a pipeline."""
     pattern = re.compile(r"\bconstant\s+([\w:]+)\s+(\w+)\s*\[\[\s*function_constant\s*\((.*?)\)\s*\]\]\s*;", re.S)
     while m := pattern.search(source.text):
-        text = f'static const int {m[2]}_index = {m[3]}; static const {m[1]} {m[2]} = msl::function_constant<{m[1]}>({m[3]}, "{m[2]}");'
+        kind, name, index = m[1], m[2], m[3]
+        value = f'msl::function_constant<{kind}>({index}, "{name}")'
+        text = f"static const int {name}_index = {index}; static const {kind} {name} = {value};"
         source.replace(m.start(), m.end(), text)
 
 
 def take_variables(source: Source):
     """Threadgroup variables of kernels become references into the threadgroup's memory."""
-    pattern = re.compile(r"(?<=[;{}])((?:\s|\n#[^\n]*)*)threadgroup\s+([^;()*&]*(?:\([^;()]*\)[^;()*&]*)*);")
+    # A declarator has no * or & outside of its brackets; pointers into threadgroup memory are left as they are.
+    pattern = re.compile(r"(?<=[;{}])((?:\s|\n#[^\n]*)*)threadgroup\s+((?:[^;*&\[]|\[[^\]]*\])*);")
     while m := pattern.search(source.text):
         declarators = split_commas(m[2])
         first = re.match(r"(.*?)\b(\w+)\s*((?:\[.*\])*)\s*$", declarators[0].strip(), re.S)
-        if not first or not first[1].strip():
+        if not first or not first[1].strip() or "=" in m[2]:
             source.refuse(m.start(2), "cannot read this threadgroup variable (an initialiser is not allowed)")
         text = []
         for d in [f"{first[2]}{first[3]}", *declarators[1:]]:
@@ -214,9 +217,8 @@ def take_variables(source: Source):
             if not n:
                 source.refuse(m.start(2), f"cannot read the threadgroup variable `{d.strip()}`")
             source.variables += 1
-            text.append(
-                f'auto& {n[1]} = msl::threadgroup_variable<std::type_identity_t<{first[1].strip()}{n[2]}>, {source.variables}>("{n[1]}");'
-            )
+            kind = f"std::type_identity_t<{first[1].strip()}{n[2]}>"
+            text.append(f'auto& {n[1]} = msl::threadgroup_variable<{kind}, {source.variables}>("{n[1]}");')
         source.replace(m.end(1), m.end(), " ".join(text))
 
 

