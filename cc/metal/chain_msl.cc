@@ -132,7 +132,7 @@ std::string expression(ChainOp op, ChainType on, const std::vector<std::string>&
       return integer ? y : "uint(" + y + ")";
     }
     case ChainOp::select:
-      return "(" + x[0] + " != 0u ? " + x[1] + " : " + x[2] + ")";
+      return "(" + x[0] + " != 0u ? " + x[2] + " : " + x[1] + ")";  // no, yes
     case ChainOp::clamp: {
       std::string low = expression(ChainOp::max, on, {x[1], x[0]});
       return expression(ChainOp::min, on, {low, x[2]});
