@@ -156,7 +156,9 @@ def test_explain_names_the_device():
 def test_many_arrays_are_split_over_kernels():
     names = [f"x{i}" for i in range(70)]
     leaves = {n: jnp.full((6, 5), i, jnp.float32) for i, n in enumerate(names)}
-    double = jax.jit(mps.graph(lambda leaves: {n: x * 2 + 1 for n, x in leaves.items()} | {"p": leaves["x0"] @ leaves["x1"].T}))
+    double = jax.jit(
+        mps.graph(lambda leaves: {n: x * 2 + 1 for n, x in leaves.items()} | {"p": leaves["x0"] @ leaves["x1"].T})
+    )
     got = double(leaves)
     for i, n in enumerate(names):
         assert np.all(np.asarray(got[n]) == 2 * i + 1)
