@@ -4,7 +4,8 @@
 //   %2: f32[64,28,28,32] @0 = conv(%0, %1) {strides=[1,1], groups=1, neuron="relu"}
 //   return %2
 //
-// One statement a line. `@0` is the byte offset of an intermediate in the program's arena.
+// One statement a line. `@0` is the byte offset of an intermediate in the program's arena. A first
+// line `device metal` asks for that device, else the program runs on the CPU.
 #pragma once
 
 #include <cstddef>
@@ -57,6 +58,7 @@ class Attributes {
   const std::string& string(const std::string& name) const;
   const List& list(const std::string& name) const;
   std::vector<int64_t> integers(const std::string& name) const;
+  std::string text() const;  // all of them, by name: equal texts mean equal attributes
 
  private:
   template <class T>
@@ -95,6 +97,7 @@ struct Value {
 };
 
 struct Program {
+  std::string device = "cpu";
   std::vector<Value> values;
   std::vector<int> inputs, outputs;
   std::vector<Step> steps;

@@ -167,8 +167,8 @@ def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: b
     if not _gains(program):
         return None
     program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
-    memory = plan(program)
-    text = program.text()
+    memory = plan(program, device())
+    text = ffi.text_for(device(), program.text())
     ffi.implementations(text)
     return NativeRegion(program, memory, text, operands, results, part.equations, aliases(program))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jax_mps.graph.views import row_major
 from jax_mps.program import Node, Program, Value
 
-_ALIGNMENT = 64
+_ALIGNMENT = {"cpu": 64, "metal": 256}  # of offsets, in bytes: Metal's for buffers placed in a heap
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Slot:
     bytes: int
 
 
-def slots(program: Program) -> list[Slot]:
+def slots(program: Program, device: str = "cpu") -> list[Slot]:
     """The intermediates with their lifetimes; a chain's result takes over the memory of an operand that ends there."""
     outside = {id(v) for v in (*program.inputs, *program.outputs)}
     slot_of: dict[int, Slot] = {}
@@ -53,7 +53,7 @@ def slots(program: Program) -> list[Slot]:
                 slot.values.append(result)
                 slot.last = last
             else:
-                slot = Slot([result], i, last, _aligned(result.type.bytes))
+                slot = Slot([result], i, last, _aligned(result.type.bytes, device))
                 found.append(slot)
             slot_of[id(result)] = slot
     return found
@@ -106,10 +106,10 @@ def _in_place(node: Node, result: int, operand: Value) -> bool:
     )
 
 
-def plan(program: Program) -> Memory:
+def plan(program: Program, device: str = "cpu") -> Memory:
     """Sets every intermediate's offset: the largest first, each as low as the others of its lifetime let it."""
     placed: list[tuple[int, Slot]] = []
-    everything = slots(program)
+    everything = slots(program, device)
     for slot in sorted(everything, key=lambda s: (-s.bytes, s.first)):
         offset = 0
         for start, other in sorted(placed, key=lambda p: p[0]):
@@ -119,9 +119,9 @@ def plan(program: Program) -> Memory:
         placed.append((offset, slot))
         for value in slot.values:
             value.offset = offset
-    separate = sum(_aligned(v.type.bytes) for s in everything for v in s.values)
+    separate = sum(_aligned(v.type.bytes, device) for s in everything for v in s.values)
     return Memory(max((offset + s.bytes for offset, s in placed), default=0), separate)
 
 
-def _aligned(count: int) -> int:
-    return -(-count // _ALIGNMENT) * _ALIGNMENT
+def _aligned(count: int, device: str) -> int:
+    return -(-count // _ALIGNMENT[device]) * _ALIGNMENT[device]

@@ -108,6 +108,7 @@ void CommandBuffer::commit() {
   std::lock_guard hold(queue->lock);
   status = kCommitted;
   number = ++queue->numbers;
+  after = queue->done;  // what the client may have seen complete
   queue->committed.emplace_back(this);
   queue->changed.notify_all();
 }
@@ -123,6 +124,7 @@ void CommandBuffer::run() {
   }
   for (void* block : on_scheduled) call_block(block, this);
   begin = now();
+  queue->hazards.completed(after);
   std::string text = broken;
   if (fault("command")) text = "injected";
   for (auto& action : actions) {
@@ -144,6 +146,7 @@ void CommandBuffer::run() {
   {
     std::lock_guard hold(queue->lock);
     status = text.empty() ? kCompleted : kError;
+    queue->done = std::abs(number);
     queue->live--;
     queue->changed.notify_all();
   }

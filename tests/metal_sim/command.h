@@ -24,7 +24,7 @@ struct Queue : Labelled {
   std::condition_variable changed;
   std::deque<Ref<CommandBuffer>> committed;
   bool stopping = false;
-  long live = 0, numbers = 0;
+  long live = 0, numbers = 0, done = 0;  // `done` is the last completed command buffer
   Hazards hazards;  // the worker's
   std::thread worker;
   Queue();
@@ -42,6 +42,7 @@ struct CommandBuffer : Labelled {
   bool retains = true;
   int status = kNotEnqueued;
   long number = 0, seen_complete = 0;
+  long after = 0;  // the command buffer that had completed when this one was committed
   Object* open_encoder = nullptr;
   std::vector<Action> actions;
   std::vector<Ref<Object>> kept;

@@ -1,20 +1,20 @@
-// Compiles a program for the device and runs it step by step.
+// Compiles a program for the CPU device and runs it step by step.
 #include "executable.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "arena.h"
-#include "cpu/device.h"
+#include "../arena.h"
+#include "device.h"
 
-namespace jax_mps {
+namespace jax_mps::cpu {
 namespace {
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 Offer offer_of(const Step& step) {
   try {
-    return cpu::offer(step.node);
+    return offer(step.node);
   } catch (const std::exception& error) {
     throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
                        error.what());
@@ -23,12 +23,10 @@ Offer offer_of(const Step& step) {
 
 }  // namespace
 
-Executable::Executable(std::string_view text) : program_(parse_program(text)) {
-  std::vector<bool> written(program_.values.size());
+CpuExecutable::CpuExecutable(Program program, size_t text_bytes) : Executable(std::move(program)) {
   size_t scratch = 0;
-  bytes_ = sizeof(*this) + text.size() * 4;  // the text is kept, parsed and named by the cache
+  bytes_ = sizeof(*this) + text_bytes * 4;  // the text is kept, parsed and named by the cache
   for (const Step& step : program_.steps) {
-    for (int value : step.results) written[value] = true;
     if (step.is_alias()) {
       kernels_.push_back(nullptr);
       continue;
@@ -39,17 +37,12 @@ Executable::Executable(std::string_view text) : program_(parse_program(text)) {
     bytes_ += sizeof(Step) + 1024;  // a primitive's descriptor and code are of this order
     kernels_.push_back(std::move(offer.kernel));
   }
-  std::vector<bool> bound(program_.values.size());
-  for (size_t i = 0; i < program_.outputs.size(); i++) {
-    int value = program_.outputs[i];
-    if (!written[value] || bound[value]) copies_.emplace_back(value, static_cast<int>(i));
-    bound[value] = true;
-  }
+  copies_ = copied_outputs(program_);
   scratch_offset_ = align_up(program_.arena_bytes);
   work_bytes_ = scratch_offset_ + scratch;
 }
 
-void Executable::run(const void* const* inputs, void* const* outputs) const {
+void CpuExecutable::run(const void* const* inputs, void* const* outputs) const {
   Arena arena(work_bytes_);
   constexpr size_t kInline = 64;  // enough for a single op without a heap allocation
   void* inline_address[kInline];
@@ -96,10 +89,10 @@ void Executable::run(const void* const* inputs, void* const* outputs) const {
       std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
 }
 
-std::vector<std::string> Executable::implementations() const {
+std::vector<std::string> CpuExecutable::implementations() const {
   std::vector<std::string> names;
   for (const auto& kernel : kernels_) names.push_back(kernel ? kernel->implementation() : "alias");
   return names;
 }
 
-}  // namespace jax_mps
+}  // namespace jax_mps::cpu
