@@ -29,7 +29,7 @@ def programs(tmp_path_factory):
     subprocess.run([*flags, "-c", HERE / "programs" / "host.cc", "-o", folder / "host.o"], check=True)
     library = pathlib.Path(BUILD, "site", "jax_mps")
     link = [folder / "host.o", f"-L{library}", "-lmetal_sim", f"-Wl,-rpath,{library}"]
-    for name in ("axpy", "bugs", "shader"):
+    for name in ("axpy", "bugs", "mps", "shader"):
         subprocess.run([*flags, HERE / "programs" / f"{name}.cc", *link, "-o", folder / name], check=True)
     return folder
 
@@ -50,8 +50,9 @@ def run(*command, **environment):
 
 
 def test_good_program(programs):
-    text, status = run(programs / "axpy")
-    assert status == 0 and "good" in text, text
+    for program in ("axpy", "mps"):
+        text, status = run(programs / program)
+        assert status == 0 and "good" in text, text
     text, status = run(programs / "bugs", "none")
     assert status == 0 and "completed\nlive: MTLDevice 1 1\n\n" in text, text
 
@@ -182,6 +183,31 @@ SHADER_BUGS = [
         "argument 'x' of kernel 'k' is a pointer with no address space",
         {},
     ),
+    (
+        "unqualified_pointer",
+        KERNEL + "  const float* p = x;\n  x[i] = p[0];\n}",
+        "program_source:4: error: no address space in `const float",
+        {},
+    ),
+    (
+        "space_of_argument",
+        HEAD + "float f(threadgroup const float* t) { return t[0]; }\n" + KERNEL[len(HEAD) :] + "  x[i] = f(x);\n}",
+        "program_source:5.* error: no matching function for call to 'f'",
+        {},
+    ),
+    (
+        "space_of_variable",
+        KERNEL + "  threadgroup float t[64];\n  device float* p = t;\n  x[i] = p[0];\n}",
+        "program_source:5.* error: cannot initialize",
+        {},
+    ),
+    (
+        "write_to_constant",
+        HEAD + "[[kernel]] void k(constant float* x [[buffer(0)]]) { x[0] = 1; }",
+        "program_source:3.* error: read-only variable",
+        {},
+    ),
+    ("newer_language", KERNEL + "  if constexpr (true) x[i] = 1;\n}", "error: `if constexpr` is C\\+\\+17", {}),
     (
         "recursion",
         HEAD + "float f(float v) { return v > 1 ? f(v - 1) : v; }\n"

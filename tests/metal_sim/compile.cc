@@ -114,10 +114,20 @@ std::string compile_library(const std::string& source, const std::string& macros
     status = run(
         clang + " " + flags() + " -shared -I" + here + "/msl " + stem + ".cc -o " + stem + ".so",
         error, log);
+  // The same once more, only parsed: pointers of different address spaces are different types
+  // there.
+  if (!status)
+    status = run(clang +
+                     " -x c++ -std=c++20 -fsyntax-only -w -fno-exceptions -fno-rtti -Xclang "
+                     "-cl-single-precision-constant"
+                     " -DMSL_ADDRESS_SPACES -I" +
+                     here + "/msl " + stem + ".spaces.cc",
+                 error, log);
   if (status && error.empty()) error = "the compiler could not be run: " + clang;
   if (!status) rename((stem + ".so").c_str(), library.c_str());
   if (!environment("METAL_SIM_KEEP", 0))
-    for (const char* end : {".metal", ".i", ".cc", ".log"}) unlink((stem + end).c_str());
+    for (const char* end : {".metal", ".i", ".cc", ".spaces.cc", ".log"})
+      unlink((stem + end).c_str());
   return status ? "" : library;
 }
 

@@ -1,7 +1,8 @@
 """Metal Shading Language to C++: what clang cannot parse is rewritten, what Apple's compiler would refuse is refused.
 
 translate.py SOURCE OUTPUT: SOURCE is preprocessed MSL with line markers. Line numbers are kept. Errors are written as
-`file:line: error: ...`, and the exit status is then 1.
+`file:line: error: ...`, and the exit status is then 1. OUTPUT is the C++ that runs; beside it, with `.spaces.cc` for
+`.cc`, stands a form that is only to be parsed, with -DMSL_ADDRESS_SPACES, and in which address spaces are kept apart.
 """
 
 import re
@@ -46,8 +47,9 @@ class Refused(Exception):
 class Source:
     """The text, edited in place with its lines kept, and what the edits found."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, spaces: bool):
         self.text = text
+        self.spaces = spaces  # keep address spaces apart, in code that is parsed and never run
         self.kernels = {}  # name -> (arguments, attributes)
         self.instances = []  # (host name, C++ expression, kernel name)
         self.variables = 0
@@ -137,9 +139,21 @@ def forbid(source: Source):
         line = source.text[source.text.rfind("\n", 0, m.start()) + 1 : m.start()]
         if not line.startswith("#"):
             source.refuse(m.start(), FORBIDDEN[m[1]])
+    if m := re.search(r"\bif\s+constexpr\b", source.text):
+        source.refuse(m.start(), "`if constexpr` is C++17; Metal 3.1 is C++14")
     vector = r"(?:float|half|bfloat|u?int|u?short|u?char|u?long)[234]"
     for m in re.finditer(rf"\(\s*{vector}\s*\)\s*[\w(]|static_cast\s*<\s*{vector}\s*>", source.text):
         source.refuse(m.start(), "a C-style cast of a vector; write it as a constructor, float4(v)")
+
+
+def check_pointers(source: Source):
+    """Refuses pointers and references of MSL's types that name no address space."""
+    kinds = r"(?:T|R|float|half|bfloat|u?int|u?short|u?char|u?long|bool|void)[234]?"
+    declared = re.compile(rf"(?:[(,;{{}}]|\bconst)\s*(?:const\s+)?\b{kinds}\s*(?:const\s*)?[*&]\s*\w+\s*[,)=;]")
+    for m in declared.finditer(source.text):
+        before = source.text[max(0, m.start() - 40) : m.start()]
+        if not (m[0].startswith("const") and re.search(r"\b(device|constant|threadgroup|thread)\s*$", before)):
+            source.refuse(m.end() - 1, f"no address space in `{' '.join(m[0].strip('(,;{} ').split())}`")
 
 
 def take_instances(source: Source):
@@ -198,6 +212,9 @@ def take_constants(source: Source):
     while m := pattern.search(source.text):
         kind, name, index = m[1], m[2], m[3]
         value = f'msl::function_constant<{kind}>({index}, "{name}")'
+        if source.spaces:
+            value = "{}"
+            kind = f"constant {kind}"
         text = f"static const int {name}_index = {index}; static const {kind} {name} = {value};"
         source.replace(m.start(), m.end(), text)
 
@@ -217,6 +234,9 @@ def take_variables(source: Source):
             if not n:
                 source.refuse(m.start(2), f"cannot read the threadgroup variable `{d.strip()}`")
             source.variables += 1
+            if source.spaces:
+                text.append(f"static threadgroup {first[1].strip()} {n[1]}{n[2]};")
+                continue
             kind = f"std::type_identity_t<{first[1].strip()}{n[2]}>"
             text.append(f'auto& {n[1]} = msl::threadgroup_variable<{kind}, {source.variables}>("{n[1]}");')
         source.replace(m.end(1), m.end(), " ".join(text))
@@ -283,10 +303,11 @@ def table(source: Source) -> str:
     )
 
 
-def translate(text: str) -> str:
+def translate(text: str, spaces: bool = False) -> str:
     """The C++ of preprocessed MSL."""
-    source = Source(text)
+    source = Source(text, spaces)
     forbid(source)
+    check_pointers(source)
     take_instances(source)
     take_constants(source)
     take_kernels(source)
@@ -300,7 +321,8 @@ def translate(text: str) -> str:
         end = closing(source.text, m.end())
         if source.text[end:].lstrip().startswith("("):
             source.text = source.text[: m.start()] + f"msl::make<{source.text[m.start() : end]}>" + source.text[end:]
-    return "#include <metal_stdlib>\n" + source.text + table(source)
+    end = "" if spaces else table(source)
+    return "#include <metal_stdlib>\n" + source.text + end
 
 
 def main() -> int:
@@ -310,11 +332,14 @@ def main() -> int:
         text = f.read()
     try:
         result = translate(text)
+        apart = translate(text, spaces=True)
     except Refused as e:
         print(e, file=sys.stderr)
         return 1
     with open(output, "w") as f:
         f.write(result)
+    with open(output.removesuffix(".cc") + ".spaces.cc", "w") as f:
+        f.write(apart)
     return 0
 
 

@@ -33,16 +33,18 @@ simdgroup_matrix<T, Rows, Columns> make_filled_simdgroup_matrix(T value) {
   return m;
 }
 
-template <class T>
-void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, const T* from, ulong stride = 8,
-                    ulong2 origin = 0, bool transpose = false) {
+template <class T, class P>
+void simdgroup_load(simdgroup_matrix<T, 8, 8>& m, P from, ulong stride = 8, ulong2 origin = 0,
+                    bool transpose = false) {
+  static_assert(std::is_same_v<T, std::decay_t<decltype(from[0] + T(0))>>,
+                "memory of the matrix's own type");
   const ulong row = msl::matrix_row(msl_lane()), column = msl::matrix_column(msl_lane());
   for (int i = 0; i < 2; i++)
     m.elements[i] = transpose ? from[(origin.y + column + i) * stride + origin.x + row]
                               : from[(origin.y + row) * stride + origin.x + column + i];
 }
-template <class T>
-void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, T* to, ulong stride = 8, ulong2 origin = 0,
+template <class T, class P>
+void simdgroup_store(const simdgroup_matrix<T, 8, 8>& m, P to, ulong stride = 8, ulong2 origin = 0,
                      bool transpose = false) {
   const ulong row = msl::matrix_row(msl_lane()), column = msl::matrix_column(msl_lane());
   for (int i = 0; i < 2; i++)

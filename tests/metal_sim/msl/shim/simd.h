@@ -200,8 +200,11 @@ template <class T>
 struct atomic {
   T value;
 };
-template <class A, class B, class F>
-A msl_update(volatile atomic<A>* at, B operand, F f) {
+// Pointers are of any address space.
+template <class P>
+using MslAtomic = std::remove_cv_t<decltype(P()->value)>;
+template <class P, class B, class F, class A = MslAtomic<P>>
+A msl_update(P at, B operand, F f) {
   A old, next;
   __atomic_load(&at->value, &old, __ATOMIC_RELAXED);
   do next = f(old, A(operand));
@@ -209,10 +212,10 @@ A msl_update(volatile atomic<A>* at, B operand, F f) {
                                     __ATOMIC_RELAXED));
   return old;
 }
-#define MSL_ATOMIC(name, expression)                                                  \
-  template <class A, class B>                                                         \
-  A atomic_fetch_##name##_explicit(volatile atomic<A>* at, B operand, memory_order) { \
-    return msl_update(at, operand, [](A a, A b) -> A { return expression; });         \
+#define MSL_ATOMIC(name, expression)                                          \
+  template <class P, class B, class A = MslAtomic<P>>                         \
+  A atomic_fetch_##name##_explicit(P at, B operand, memory_order) {           \
+    return msl_update(at, operand, [](A a, A b) -> A { return expression; }); \
   }
 MSL_ATOMIC(add, a + b)
 MSL_ATOMIC(sub, a - b)
@@ -222,24 +225,24 @@ MSL_ATOMIC(and, a& b)
 MSL_ATOMIC(or, a | b)
 MSL_ATOMIC(xor, a ^ b)
 #undef MSL_ATOMIC
-template <class A>
-A atomic_load_explicit(const volatile atomic<A>* at, memory_order) {
+template <class P, class A = MslAtomic<P>>
+A atomic_load_explicit(P at, memory_order) {
   A value;
   __atomic_load(&at->value, &value, __ATOMIC_RELAXED);
   return value;
 }
-template <class A, class B>
-void atomic_store_explicit(volatile atomic<A>* at, B operand, memory_order) {
+template <class P, class B, class A = MslAtomic<P>>
+void atomic_store_explicit(P at, B operand, memory_order) {
   A value = A(operand);
   __atomic_store(&at->value, &value, __ATOMIC_RELAXED);
 }
-template <class A, class B>
-A atomic_exchange_explicit(volatile atomic<A>* at, B operand, memory_order) {
+template <class P, class B, class A = MslAtomic<P>>
+A atomic_exchange_explicit(P at, B operand, memory_order) {
   return msl_update(at, operand, [](A, A b) { return b; });
 }
-template <class A, class B>
-bool atomic_compare_exchange_weak_explicit(volatile atomic<A>* at, A* expected, B desired,
-                                           memory_order, memory_order) {
+template <class P, class B, class A = MslAtomic<P>>
+bool atomic_compare_exchange_weak_explicit(P at, A* expected, B desired, memory_order,
+                                           memory_order) {
   A next = A(desired);
   return __atomic_compare_exchange(&at->value, expected, &next, true, __ATOMIC_RELAXED,
                                    __ATOMIC_RELAXED);

@@ -91,7 +91,7 @@ constexpr void set(T& v, int i, Element<T> x) {
 // float4(a, b.xyz), float4(x), float4(half4): a vector from the values of all arguments, each
 // converted.
 template <class V, class... Args>
-constexpr V make(const Args&... args) {
+constexpr V make(Args... args) {
   V v{};
   using E = Element<V>;
   if constexpr (sizeof...(Args) == 1) {
