@@ -6,7 +6,10 @@
 #include <unordered_map>
 
 #include "arena.h"
-#include "executable.h"
+#include "cpu/executable.h"
+#ifdef JAX_MPS_METAL
+#include "metal/compile.h"
+#endif
 
 namespace jax_mps {
 namespace {
@@ -44,7 +47,37 @@ Cache& cache() {
   return *cache;
 }
 
+std::shared_ptr<const Executable> compile(std::string_view text) {
+  Program program = parse_program(text);
+  if (program.device == "cpu")
+    return std::make_shared<cpu::CpuExecutable>(std::move(program), text.size());
+#ifdef JAX_MPS_METAL
+  if (program.device == "metal") return metal::compile(std::move(program), text.size());
+#endif
+  throw ProgramError("this build has no device '" + program.device + "'");
+}
+
 }  // namespace
+
+std::vector<std::pair<int, int>> copied_outputs(const Program& program) {
+  std::vector<bool> written(program.values.size()), bound(program.values.size());
+  for (const Step& step : program.steps)
+    for (int value : step.results) written[value] = true;
+  std::vector<std::pair<int, int>> copies;
+  for (size_t i = 0; i < program.outputs.size(); i++) {
+    int value = program.outputs[i];
+    if (!written[value] || bound[value]) copies.emplace_back(value, static_cast<int>(i));
+    bound[value] = true;
+  }
+  return copies;
+}
+
+std::vector<std::string> devices() {
+#ifdef JAX_MPS_METAL
+  if (metal::available()) return {"metal", "cpu"};
+#endif
+  return {"cpu"};
+}
 
 std::shared_ptr<const Executable> compile_cached(std::string_view text) {
   Cache& c = cache();
@@ -57,7 +90,7 @@ std::shared_ptr<const Executable> compile_cached(std::string_view text) {
       return found->second.executable;
     }
   }
-  auto executable = std::make_shared<const Executable>(text);  // slow: outside the lock
+  auto executable = compile(text);  // slow: outside the lock
   std::unique_lock lock(c.mutex);
   auto [entry, inserted] = c.entries.try_emplace(std::string(text));
   if (inserted) {
@@ -91,6 +124,9 @@ void clear_cache() {
   c.bytes = c.misses = 0;
   c.hits = 0;
   Arena::release_pool();
+#ifdef JAX_MPS_METAL
+  metal::release_pool();
+#endif
 }
 
 }  // namespace jax_mps

@@ -1,4 +1,4 @@
-// A program with a kernel for every step, and the cache of them.
+// A program compiled for its device, and the cache of them.
 #pragma once
 
 #include <memory>
@@ -6,31 +6,36 @@
 #include <string_view>
 #include <vector>
 
-#include "cpu/steps.h"
 #include "program.h"
 
 namespace jax_mps {
 
 class Executable {
  public:
-  // Throws ProgramError with every step's reason if the device has no kernel for it.
-  explicit Executable(std::string_view text);
+  virtual ~Executable() = default;
 
   // Safe to call from many threads at once.
-  void run(const void* const* inputs, void* const* outputs) const;
+  virtual void run(const void* const* inputs, void* const* outputs) const = 0;
+  virtual std::vector<std::string> implementations() const = 0;  // one name a step
 
   const Program& program() const { return program_; }
-  // One name a step, a loop's own before its body's.
-  std::vector<std::string> implementations() const { return steps_.implementations(); }
   size_t bytes() const { return bytes_; }  // an estimate of what it keeps
 
- private:
+ protected:
+  explicit Executable(Program program) : program_(std::move(program)) {}
+
   Program program_;
-  cpu::Steps steps_;
   size_t bytes_ = 0;
 };
 
+// Outputs that no step writes, or that are returned twice: (value, output). They are copied last.
+std::vector<std::pair<int, int>> copied_outputs(const Program& program);
+
+// The devices of this build and machine, best first.
+std::vector<std::string> devices();
+
 // Compiled programs by text, least recently used out first. All functions are thread-safe.
+// compile_cached throws ProgramError, with the reason if the device has no kernel for a step.
 struct CacheInfo {
   size_t count, bytes, limit, hits, misses, arena_bytes;
 };

@@ -7,6 +7,9 @@
 
 #include "cpu/device.h"
 #include "executable.h"
+#ifdef JAX_MPS_METAL
+#include "metal/information.h"
+#endif
 
 namespace nb = nanobind;
 namespace ffi = xla::ffi;
@@ -82,6 +85,14 @@ NB_MODULE(_ext, m) {
   m.def("set_cache_limit", &set_cache_limit, nb::arg("programs"));
   m.def("clear_cache", &clear_cache);
   m.def("versions", &cpu::versions);
+#ifdef JAX_MPS_METAL
+  m.def("metal_information", [] {
+    nb::dict d;
+    for (const auto& [name, value] : metal::information()) d[name.c_str()] = value;
+    return d;
+  });
+#endif
+  m.def("devices", &devices, "The devices of this build and machine, best first.");
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {
       std::rethrow_exception(p);

@@ -147,7 +147,10 @@ class Parser {
     bool body = false;
     if (cursor.done()) return body;
     if (returned_) cursor.fail("statement after 'return'");
-    if (cursor.accept("input ")) {
+    if (cursor.accept("device ")) {
+      if (!program_.values.empty()) cursor.fail("'device' must be the first statement");
+      program_.device = cursor.word();
+    } else if (cursor.accept("input ")) {
       do program_.inputs.push_back(define(cursor, /*may_have_offset=*/false));
       while (cursor.accept(","));
     } else if (cursor.accept("return ")) {
@@ -326,6 +329,21 @@ std::vector<int64_t> Attributes::integers(const std::string& name) const {
   };
   visit(visit, list(name));
   return flat;
+}
+
+std::string Attributes::text() const {
+  auto print = [](auto& self, const Attribute& value) -> std::string {
+    if (const bool* b = std::get_if<bool>(&value)) return *b ? "true" : "false";
+    if (const int64_t* i = std::get_if<int64_t>(&value)) return std::to_string(*i);
+    if (const double* d = std::get_if<double>(&value)) return std::to_string(*d);
+    if (const std::string* s = std::get_if<std::string>(&value)) return '"' + *s + '"';
+    std::string text = "[";
+    for (const Attribute& item : std::get<List>(value)) text += self(self, item) + ",";
+    return text + "]";
+  };
+  std::string text;
+  for (const auto& [name, value] : values_) text += name + "=" + print(print, value) + " ";
+  return text;
 }
 
 Program parse_program(std::string_view text) {

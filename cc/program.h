@@ -5,7 +5,8 @@
 //   return %2
 //
 // One statement a line. `@0` is the byte offset of an intermediate in the program's arena. A loop's
-// body is a program of its own between `do`, at the end of the loop's line, and a line `end`.
+// body is a program of its own between `do`, at the end of the loop's line, and a line `end`. A
+// first line `device metal` asks for that device, else the program runs on the CPU.
 #pragma once
 
 #include <cstddef>
@@ -59,6 +60,7 @@ class Attributes {
   const std::string& string(const std::string& name) const;
   const List& list(const std::string& name) const;
   std::vector<int64_t> integers(const std::string& name) const;
+  std::string text() const;  // all of them, by name: equal texts mean equal attributes
 
  private:
   template <class T>
@@ -100,6 +102,7 @@ struct Value {
 };
 
 struct Program {
+  std::string device = "cpu";
   std::vector<Value> values;
   std::vector<int> inputs, outputs;
   std::vector<Step> steps;

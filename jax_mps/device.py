@@ -7,12 +7,14 @@ from types import TracebackType
 
 import jax
 
+from jax_mps import ffi
+
 _DEVICES = ("auto", "metal", "cpu", "reference")
 _requested: str | None = None  # None: not yet read from the environment
 
 
 def device() -> str:
-    """The device that programs run on now: "cpu" or "reference".
+    """The device that programs run on now: "metal", "cpu" or "reference".
 
     Example:
         >>> import jax_mps as mps
@@ -23,7 +25,7 @@ def device() -> str:
     global _requested
     if _requested is None:
         _requested = _checked(os.environ.get("JAX_MPS_DEVICE", "auto"), "JAX_MPS_DEVICE")
-    return "cpu" if _requested == "auto" else _requested
+    return ffi.devices()[0] if _requested == "auto" else _requested
 
 
 class set_device:
@@ -32,7 +34,8 @@ class set_device:
     Compiled functions know the device that they were compiled for, so JAX's caches are cleared.
 
     Args:
-        name: "auto" (the fastest there is), "metal", "cpu", or "reference" (every op runs on its meaning in XLA).
+        name: "auto" (Metal where there is one, else the CPU), "metal", "cpu", or "reference" (every op runs on its
+            meaning in XLA).
 
     Raises:
         ValueError: if there is no such device, or this machine does not have it.
@@ -63,6 +66,6 @@ class set_device:
 def _checked(name: str, source: str) -> str:
     if name not in _DEVICES:
         raise ValueError(f"{source}: the device must be one of {', '.join(_DEVICES)}, but got {name!r}.")
-    if name == "metal":
-        raise ValueError(f"{source}: this build has no Metal device. Use 'cpu', or 'auto'.")
+    if name == "metal" and name not in ffi.devices():
+        raise ValueError(f"{source}: this build or machine has no Metal device. Use 'cpu', or 'auto'.")
     return name

@@ -107,7 +107,7 @@ def examine() -> list[Line]:
 def main() -> int:
     """Prints the report; gives 1 if an op fails, else 0."""
     for name, value in about().items():
-        print(f"{name:12} {value}")
+        print(f"{name:22} {value}")
     lines = examine()
     width = max(len(line.op) for line in lines)
     print(f"\n{'op':{width}}  error    gradient  implementation")
@@ -129,11 +129,21 @@ def about() -> dict[str, str]:
     return {
         "device": mps.device(),
         "native": ffi.native().versions(),
+        **_metal(),
         "jax_mps": mps.__version__,
         **{name: version(name) for name in ("jax", "jaxlib", "numpy", "optax")},
         "python": sys.version.split()[0],
         "platform": f"{platform.platform()}",
     }
+
+
+def _metal() -> dict[str, str]:
+    """What the Metal device tells of itself; empty on another device."""
+    if mps.device() != "metal":
+        return {}
+    told = ffi.native().metal_information()
+    shown = ("name", "arrays", "unified_memory", "max_buffer_bytes")
+    return {f"metal {name}": told[name] for name in shown}
 
 
 def _line(op: str, findings: list[Finding]) -> Line:

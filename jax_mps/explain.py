@@ -24,7 +24,7 @@ class Row(NamedTuple):
     op: str
     types: str  # "f32[8,4] -> f32[8,2]"
     count: int  # type: ignore[assignment]  # equations; a loop's body counts once
-    device: str  # "cpu" or "xla"
+    device: str  # "cpu", "metal" or "xla"
     implementation: str  # its name, or for XLA the reason
 
 

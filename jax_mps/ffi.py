@@ -22,6 +22,17 @@ def native() -> Any:
     return _ext
 
 
+@functools.cache
+def devices() -> tuple[str, ...]:
+    """The devices of this build and machine that have kernels of their own, best first."""
+    return tuple(native().devices())
+
+
+def text_for(device: str, text: str) -> str:
+    """The text of a program as it is sent to a device: without a word of it, the CPU runs it."""
+    return text if device == "cpu" else f"device {device}\n{text}"
+
+
 def implementations(text: str) -> list[str]:
     """The device's implementation of each step of a program; ValueError with the reason if one has none."""
     return native().implementations(text)

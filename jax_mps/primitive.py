@@ -95,7 +95,7 @@ class Op:
         if device() == "reference":
             return "", "the device is 'reference'"
         try:
-            text = self.program(operands, results, attributes).text()
+            text = ffi.text_for(device(), self.program(operands, results, attributes).text())
             return text, ffi.implementations(text)[0]
         except (TypeError, ValueError) as reason:
             return "", str(reason)

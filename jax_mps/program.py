@@ -6,7 +6,8 @@
     %2: f32[64,28,28,32] = conv(%0, %1) {groups=1, padding=[[2,2],[2,2]], strides=[1,1]}
     return %2
 
-One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``.
+One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``. A first
+line ``device metal`` says what device the program is for, if not for the CPU.
 
 A loop runs its body, a program of its own, over constants, a carry and slices of arrays along their first axis, and
 gives the last carry and the slices stacked::

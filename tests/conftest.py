@@ -1,6 +1,8 @@
 """The strict run: no silent promotion of dtypes or ranks, warnings are errors."""
 
+import os
 import sys
+import zlib
 from pathlib import Path
 
 # `python -m pytest` puts the checkout before the installed package; without a native half in it that would not do.
@@ -22,7 +24,18 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
 
 
-NATIVE = ["cpu"]  # the devices with kernels of their own
+# The devices with kernels of their own. Metal, which may be simulated and slow, is tested where it is asked for, and
+# JAX_MPS_SAMPLE=n then runs one in n of the tests that are run on every device.
+METAL = os.environ.get("JAX_MPS_DEVICE") == "metal"
+NATIVE = ["metal"] if METAL else ["cpu"]
+
+
+def pytest_collection_modifyitems(config, items):
+    sample = int(os.environ.get("JAX_MPS_SAMPLE", "1"))
+    kept = [item for item in items if "metal" not in item.name or zlib.crc32(item.name.encode()) % sample == 0]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
 
 
 def _on(name):
@@ -33,7 +46,7 @@ def _on(name):
 
 
 # Of module scope, so that pytest groups the tests by device: a change of device clears JAX's caches.
-@pytest.fixture(scope="module", params=[*NATIVE, "reference"])
+@pytest.fixture(scope="module", params=NATIVE if METAL else [*NATIVE, "reference"])
 def device(request):
     """Every device in turn."""
     yield from _on(request.param)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_mps import ffi
+from jax_mps.device import device
 
 _DTYPES = {
     "float32": "f32",
@@ -43,7 +44,8 @@ def run(op, operands, results, **attributes):
     """The results of one node as numpy arrays; `results` are pairs (shape, dtype)."""
     operands = [jnp.asarray(x) for x in operands]
     types = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
-    out = ffi.call(program(op, operands, types, **attributes), operands, types)
+    text = ffi.text_for("metal" if device() == "metal" else "cpu", program(op, operands, types, **attributes))
+    out = ffi.call(text, operands, types)
     return [np.asarray(x) for x in out]
 
 

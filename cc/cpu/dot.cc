@@ -3,10 +3,10 @@
 #include "loops/dot.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
 #include <utility>
 
+#include "../dot_product.h"
 #include "device.h"
 #include "isa.h"
 #include "onednn.h"
@@ -15,117 +15,13 @@
 namespace jax_mps::cpu {
 namespace {
 
-using Axes = std::vector<int64_t>;
-
 constexpr int64_t kSmallProduct = 32 * 1024;  // multiply-adds below which oneDNN's call costs more
-
-// One side as a strided array [batch, rows, cols]; the axes of each group lie in the order given.
-struct Side {
-  int64_t size[3], stride[3];
-  bool collapses = true;  // each group of axes steps as one
-  Axes order;             // all axes, in the order of the groups
-};
-
-Axes row_major(const Axes& shape) {
-  Axes strides(shape.size());
-  int64_t stride = 1;
-  for (size_t a = shape.size(); a-- > 0;) strides[a] = std::exchange(stride, stride * shape[a]);
-  return strides;
-}
-
-Side side_of(const TensorType& type, const std::vector<Axes>& groups) {
-  Axes strides = row_major(type.shape);
-  Side side;
-  for (int g = 0; g < 3; g++) {
-    side.size[g] = 1, side.stride[g] = 0;
-    for (int64_t axis : groups[g]) {
-      side.order.push_back(axis);
-      int64_t size = type.shape[axis];
-      if (size == 1) continue;
-      if (side.size[g] > 1 && side.stride[g] != size * strides[axis]) side.collapses = false;
-      side.size[g] *= size;
-      side.stride[g] = strides[axis];
-    }
-  }
-  return side;
-}
 
 // Copied into the order of its groups, a side is [batch, rows, cols] row-major.
 Side packed(const Side& side) {
   Side copy = side;
   copy.stride[2] = 1, copy.stride[1] = side.size[2], copy.stride[0] = side.size[1] * side.size[2];
   return copy;
-}
-
-struct Product {
-  Side left, right;  // [batch, m, k] and [batch, k, n]
-  Axes shape;        // of the result
-  int64_t batch() const { return left.size[0]; }
-  int64_t m() const { return left.size[1]; }
-  int64_t k() const { return left.size[2]; }
-  int64_t n() const { return right.size[2]; }
-};
-
-std::pair<Axes, Axes> axes_of(const Node& node, const std::string& name) {
-  const std::string rule = "attribute '" + name + "' must be [[axes of left], [axes of right]]";
-  const List& lists = node.attributes.list(name);
-  require(lists.size() == 2, rule);
-  Axes sides[2];
-  for (int i = 0; i < 2; i++) {
-    const List* list = std::get_if<List>(&lists[i]);
-    require(list, rule);
-    for (const Attribute& item : *list) {
-      const int64_t* axis = std::get_if<int64_t>(&item);
-      require(axis && *axis >= 0 && *axis < node.in[i].rank(), rule);
-      sides[i].push_back(*axis);
-    }
-  }
-  require(sides[0].size() == sides[1].size(), rule);
-  for (size_t i = 0; i < sides[0].size(); i++)
-    require(node.in[0].shape[sides[0][i]] == node.in[1].shape[sides[1][i]],
-            "the axes of '" + name + "' must have the same sizes, but the operands are " +
-                node.in[0].text() + " and " + node.in[1].text());
-  return {sides[0], sides[1]};
-}
-
-Product product_of(const Node& node) {
-  require_counts(node, 2, 1);
-  auto batch = axes_of(node, "batch"), contract = axes_of(node, "contract");
-  auto free_axes = [&](const TensorType& type, const Axes& b, const Axes& c) {
-    Axes rest;
-    std::vector<int> seen(type.shape.size());
-    for (const Axes* axes : {&b, &c})
-      for (int64_t axis : *axes)
-        require(++seen[axis] == 1, "axis " + std::to_string(axis) + " is given twice");
-    for (int axis = 0; axis < type.rank(); axis++)
-      if (!seen[axis]) rest.push_back(axis);
-    return rest;
-  };
-  Axes m = free_axes(node.in[0], batch.first, contract.first);
-  Axes n = free_axes(node.in[1], batch.second, contract.second);
-  Product product;
-  for (int64_t axis : batch.first) product.shape.push_back(node.in[0].shape[axis]);
-  for (int64_t axis : m) product.shape.push_back(node.in[0].shape[axis]);
-  for (int64_t axis : n) product.shape.push_back(node.in[1].shape[axis]);
-  require_shape(node.out[0], product.shape);
-  // Contracted axes may be taken in any order, if both sides take the same: right's own spares a
-  // copy where left's does not.
-  auto build = [&](bool by_right) {
-    std::vector<size_t> order(contract.first.size());
-    std::iota(order.begin(), order.end(), 0);
-    const Axes& key = by_right ? contract.second : contract.first;
-    std::ranges::sort(order, {}, [&](size_t i) { return key[i]; });
-    Axes left, right;
-    for (size_t i : order) left.push_back(contract.first[i]), right.push_back(contract.second[i]);
-    product.left = side_of(node.in[0], {batch.first, m, left});
-    product.right = side_of(node.in[1], {batch.second, right, n});
-  };
-  build(false);
-  int copies = !product.left.collapses + !product.right.collapses;
-  if (copies == 0) return product;
-  build(true);
-  if (!product.left.collapses + !product.right.collapses >= copies) build(false);
-  return product;
 }
 
 class SmallDot : public Kernel {

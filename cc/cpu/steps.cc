@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../executable.h"
 #include "device.h"
 
 namespace jax_mps::cpu {
@@ -23,10 +24,8 @@ Offer offer_of(const Step& step) {
 }  // namespace
 
 Steps::Steps(const Program& program) : program_(program) {
-  std::vector<bool> written(program.values.size());
   size_t scratch = 0;
   for (const Step& step : program.steps) {
-    for (int value : step.results) written[value] = true;
     if (step.is_alias()) {
       kernels_.push_back(nullptr);
       continue;
@@ -36,12 +35,7 @@ Steps::Steps(const Program& program) : program_(program) {
     scratch = std::max(scratch, offer.kernel->scratch_bytes());
     kernels_.push_back(std::move(offer.kernel));
   }
-  std::vector<bool> bound(program.values.size());
-  for (size_t i = 0; i < program.outputs.size(); i++) {
-    int value = program.outputs[i];
-    if (!written[value] || bound[value]) copies_.emplace_back(value, static_cast<int>(i));
-    bound[value] = true;
-  }
+  copies_ = copied_outputs(program);
   scratch_offset_ = align_up(program.arena_bytes);
   memory_bytes_ = scratch_offset_ + scratch;
 }

@@ -148,8 +148,8 @@ def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> N
     if not _gains(program):
         return None
     program = _fused(simplify(hoist(program)), fuse)
-    memory = plan(program)
-    text = program.text()
+    memory = plan(program, device())
+    text = ffi.text_for(device(), program.text())
     ffi.implementations(text)
     return NativeRegion(program, memory, text, operands, results, part.equations, aliases(program))
 
@@ -190,7 +190,7 @@ def _products(program: Program) -> int:
 def _control(equation: Equation, fuse: bool) -> Equation:
     """A scan as a native loop, or any loop with its bodies graphed."""
     reason = None
-    if equation.name == "scan" and device() != "reference":
+    if equation.name == "scan" and device() == "cpu":
         try:
             return convert_loop(equation, lambda inner: _control(inner, fuse))
         except NotConvertible as refused:

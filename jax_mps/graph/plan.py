@@ -11,7 +11,7 @@ from jax_mps.graph.views import row_major
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Value
 
-_ALIGNMENT = 64
+_ALIGNMENT = {"cpu": 64, "metal": 256}  # of offsets, in bytes: Metal's for buffers placed in a heap
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Slot:
     bytes: int
 
 
-def slots(program: Program) -> list[Slot]:
+def slots(program: Program, device: str = "cpu") -> list[Slot]:
     """The intermediates with their lifetimes; a result takes the memory of an operand that ends there, if it may."""
     outside = {id(v) for v in (*program.inputs, *program.outputs)}
     slot_of: dict[int, Slot] = {}
@@ -59,7 +59,7 @@ def slots(program: Program) -> list[Slot]:
                 slot.values.append(result)
                 slot.last = last
             else:
-                slot = Slot([result], i, last, _aligned(result.type.bytes))
+                slot = Slot([result], i, last, _aligned(result.type.bytes, device))
                 found.append(slot)
             slot_of[id(result)] = slot
     return found
@@ -127,11 +127,11 @@ def _in_place(node: Node, result: int, operand: Value) -> bool:
     )
 
 
-def plan(program: Program) -> Memory:
+def plan(program: Program, device: str = "cpu") -> Memory:
     """Sets every intermediate's offset: the largest first, each as low as the others of its lifetime let it."""
-    inner = [_plan_loop(node) for node in program.nodes if node.body is not None]
+    inner = [_plan_loop(node, device) for node in program.nodes if node.body is not None]
     placed: list[tuple[int, Slot]] = []  # by offset
-    everything = slots(program)
+    everything = slots(program, device)
     for slot in sorted(everything, key=lambda s: (-s.bytes, s.first)):
         offset = 0
         first, last = slot.first, slot.last
@@ -141,21 +141,21 @@ def plan(program: Program) -> Memory:
         insort(placed, (offset, slot), key=lambda p: p[0])
         for value in slot.values:
             value.offset = offset
-    separate = sum(_aligned(v.type.bytes) for s in everything for v in s.values)
+    separate = sum(_aligned(v.type.bytes, device) for s in everything for v in s.values)
     arena = max((offset + s.bytes for offset, s in placed), default=0)
     return Memory(arena + max((m.arena for m in inner), default=0), separate + sum(m.without_aliasing for m in inner))
 
 
-def _plan_loop(node: Node) -> Memory:
+def _plan_loop(node: Node, device: str) -> Memory:
     """Plans a loop's body: which carries it writes where it reads them; the others lie in two places by turns."""
     assert node.body is not None
     first, carry = node.attributes["consts"], node.attributes["carry"]
     in_place = tuple(o for i, o in aliases(node.body) if i == first + o and o < carry)
     node.attributes = {**node.attributes, "in_place": in_place}
-    memory = plan(node.body)
-    second = sum(_aligned(r.type.bytes) for i, r in enumerate(node.results[:carry]) if i not in in_place)
+    memory = plan(node.body, device)
+    second = sum(_aligned(r.type.bytes, device) for i, r in enumerate(node.results[:carry]) if i not in in_place)
     return Memory(memory.arena + second, memory.without_aliasing + second)
 
 
-def _aligned(count: int) -> int:
-    return -(-count // _ALIGNMENT) * _ALIGNMENT
+def _aligned(count: int, device: str) -> int:
+    return -(-count // _ALIGNMENT[device]) * _ALIGNMENT[device]

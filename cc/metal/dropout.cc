@@ -1,0 +1,62 @@
+// dropout(x, key_data): x / keep_probability where the mask of the key is set, else 0.
+#include "family.h"
+#include "kernels/dropout_parameters.h"
+
+namespace jax_mps::metal {
+namespace {
+
+Offer threefry(const Node& node) {
+  require_counts(node, 2, 1);
+  const TensorType& x = node.in[0];
+  require_shape(node.out[0], x.shape);
+  if (node.in[1].dtype != DType::u32 || node.in[1].elements() != 2 ||
+      node.attributes.string("generator") != "threefry2x32")
+    return Offer::none("kernels draw threefry2x32 only");
+  if (!node.attributes.boolean("partitionable"))
+    return Offer::none("kernels draw with jax_threefry_partitionable on only");
+  auto dtype = one_floating({x, node.out[0]});
+  if (!dtype) return Offer::none("dropout takes one floating dtype");
+  auto keep = static_cast<float>(node.attributes.number("keep_probability"));
+  require(keep > 0 && keep <= 1, "keep_probability must be in (0, 1]");
+  auto mask = node.attributes.integers("mask_shape");
+  int missing = x.rank() - static_cast<int>(mask.size());
+  require(missing >= 0, "the mask has more axes than x");
+  // Neighbours that the mask runs along, or is broadcast along, count as one axis.
+  DropoutParameters p{};
+  p.count = count_of(x), p.keep = keep;
+  p.threshold = static_cast<unsigned>(std::ceil(keep * 0x1p23f));
+  std::vector<std::pair<int64_t, bool>> axes;
+  for (int axis = 0; axis < x.rank(); axis++) {
+    int64_t size = x.dim(axis);
+    if (axis >= missing)
+      require(mask[axis - missing] == 1 || mask[axis - missing] == size,
+              "the mask must broadcast against the last axes of x");
+    if (size == 1) continue;
+    bool masked = axis >= missing && mask[axis - missing] != 1;
+    if (axes.empty() || axes.back().second != masked)
+      axes.emplace_back(size, masked);
+    else
+      axes.back().first *= size;
+  }
+  if (axes.size() > std::size(p.size)) return Offer::none("dropout takes up to 8 merged axes");
+  p.rank = static_cast<int>(axes.size());
+  int64_t stride = 1;
+  for (size_t i = axes.size(); i-- > 0;) {
+    p.size[i] = static_cast<int>(axes[i].first);
+    p.stride[i] = axes[i].second ? static_cast<int>(stride) : 0;
+    if (axes[i].second) stride *= axes[i].first;
+  }
+  Recipe recipe(node, "threefry");
+  recipe.dispatch("dropout", "dropout", storage(*dtype))
+      .parameters(p)
+      .reads(recipe.operand(0))
+      .reads(recipe.operand(1))
+      .writes(recipe.result(0))
+      .over_elements(p.count);
+  return recipe;
+}
+
+const Register kDropout("dropout", {threefry});
+
+}  // namespace
+}  // namespace jax_mps::metal

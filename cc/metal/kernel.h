@@ -1,0 +1,158 @@
+// What the Metal device offers for a node: a recipe, that is a list of dispatches as plain data, or
+// the reason why there is none. Recipes need no device: executable.cc binds their spans to buffers.
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../program.h"
+
+namespace MTL {
+class CommandBuffer;
+class Buffer;
+}  // namespace MTL
+
+namespace jax_mps::metal {
+
+// Some bytes of an operand, of a result, or of the node's scratch memory.
+struct Span {
+  enum class Of : uint8_t { operand, result, scratch };
+  Of of;
+  int index;
+  size_t offset, bytes;
+
+  Span part(size_t from, size_t count) const { return {of, index, offset + from, count}; }
+};
+
+struct Use {
+  Span span;
+  bool reads, writes;
+};
+
+constexpr size_t kMaxBuffers = 31;           // slots of a kernel
+constexpr size_t kMaxParameterBytes = 4096;  // of setBytes
+
+// A buffer as Apple's own kernels take it: some bytes of it from an offset on.
+struct Bound {
+  MTL::Buffer* buffer;
+  size_t offset, bytes;
+};
+
+// One launch: parameters at slot 0, then the spans in the order in which they are named.
+class Dispatch {
+ public:
+  using Size = std::array<size_t, 3>;
+
+  Dispatch(std::string file, std::string function, std::string definitions)
+      : file(std::move(file)), function(std::move(function)), definitions(std::move(definitions)) {}
+
+  Dispatch& constants(std::initializer_list<int> values) {
+    function_constants.assign(values);
+    return *this;
+  }
+  template <class P>
+  Dispatch& parameters(const P& values) {
+    static_assert(sizeof(P) <= kMaxParameterBytes && std::is_trivially_copyable_v<P>);
+    parameter_bytes.resize(sizeof(P));
+    std::memcpy(parameter_bytes.data(), &values, sizeof(P));
+    return *this;
+  }
+  Dispatch& reads(Span span) { return use({span, true, false}); }
+  Dispatch& writes(Span span) { return use({span, false, true}); }
+  Dispatch& updates(Span span) { return use({span, true, true}); }
+  Dispatch& over(Size groups_, Size threads_) {
+    groups = groups_, threads = threads_;
+    return *this;
+  }
+  // One thread for some of `count` elements, in a loop of the grid's stride.
+  Dispatch& over_elements(int64_t count);
+
+  std::string file;         // of kernels/, without ".metal"; empty for generated text
+  std::string function;     // its name
+  std::string definitions;  // put before the file's text, such as "typedef float T;\n"
+  std::string text;         // generated text
+  std::vector<int> function_constants;
+  std::vector<std::byte> parameter_bytes;
+  std::vector<Use> uses;
+  Size groups{1, 1, 1}, threads{1, 1, 1};
+  // In place of all that: a kernel of Apple's, encoded onto the command buffer by itself.
+  std::function<void(MTL::CommandBuffer*, const std::vector<Bound>&)> foreign;
+
+ private:
+  Dispatch& use(Use use) {
+    uses.push_back(use);
+    return *this;
+  }
+};
+
+class Recipe {
+ public:
+  Recipe(const Node& node, std::string implementation)
+      : implementation(std::move(implementation)), node_(&node) {}
+
+  Span operand(int i) const { return {Span::Of::operand, i, 0, node_->in[i].bytes()}; }
+  Span result(int i) const { return {Span::Of::result, i, 0, node_->out[i].bytes()}; }
+  Span scratch(size_t bytes) {
+    Span span{Span::Of::scratch, 0, scratch_bytes, bytes};
+    scratch_bytes += (bytes + 255) / 256 * 256;
+    return span;
+  }
+  Dispatch& dispatch(std::string file, std::string function, std::string definitions = "") {
+    return dispatches.emplace_back(std::move(file), std::move(function), std::move(definitions));
+  }
+
+  std::string implementation;  // the name that `explain` shows
+  std::vector<Dispatch> dispatches;
+  size_t scratch_bytes = 0;
+  double cost =
+      0;  // an estimate, comparable among the recipes of one node: they are tried in order
+
+ private:
+  const Node* node_;  // while it is being made
+};
+
+struct Offer {
+  std::optional<Recipe> recipe;
+  std::string reason;
+
+  Offer(Recipe recipe) : recipe(std::move(recipe)) {}
+  static Offer none(std::string reason) {
+    Offer offer;
+    offer.reason = std::move(reason);
+    return offer;
+  }
+
+ private:
+  Offer() = default;
+};
+
+using Implementation = Offer (*)(const Node& node);
+
+// Registers the implementations of an op, the one that is likely fastest first, the simplest last.
+// One static object per op, in the file of its family.
+struct Register {
+  Register(const char* op, std::initializer_list<Implementation> implementations);
+};
+
+// All recipes for a node, cheapest first by their own estimates; if there is none, `reason` names
+// every refusal.
+std::vector<Recipe> recipes(const Node& node, std::string& reason);
+
+// Threads of a one-dimensional threadgroup: 256, or what JAX_MPS_METAL_THREADS caps it to.
+size_t group_threads();
+
+// "typedef float T;\n" for the dtype; an empty string if kernels have no such storage.
+std::string storage(DType dtype, const char* name = "T");
+inline bool is_floating(const TensorType& type) {
+  return type.dtype == DType::f32 || is_half(type.dtype);
+}
+// Sizes go to kernels as 32-bit numbers.
+constexpr int64_t kMaxElements = int64_t{1} << 31;
+
+}  // namespace jax_mps::metal

@@ -1,0 +1,15 @@
+// Sums over the rows of [rows, channels], in two levels: each of `parts` threads a channel sums
+// every `parts`-th row, then the parts are added.
+#pragma once
+
+struct ColumnParameters {
+  int rows, channels, parts;
+  float epsilon, slope;
+};
+static_assert(sizeof(ColumnParameters) == 20, "one layout on host and device");
+
+struct NormalizeParameters {
+  int rows, channels;
+  float epsilon, a, b, c, log_c;  // and the neuron's
+};
+static_assert(sizeof(NormalizeParameters) == 28, "one layout on host and device");

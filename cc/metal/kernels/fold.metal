@@ -1,0 +1,26 @@
+// Folds the parts of a chain's reduction, one SIMD-group for an element. W is a word: float, int or
+// uint; R is the storage of the result.
+#include "common.h"
+#include "fold_parameters.h"
+
+constant int fold_op [[function_constant(0)]];
+
+inline W folded(W a, W b) {
+  if (fold_op == kFoldSum) return a + b;
+  if (a != a) return a;
+  if (fold_op == kFoldMax) return a > b ? a : b;
+  return a < b ? a : b;
+}
+
+kernel void fold(constant FoldParameters& p [[buffer(0)]], device const W* parts [[buffer(1)]],
+                 device R* y [[buffer(2)]], uint element [[threadgroup_position_in_grid]],
+                 uint lane [[thread_index_in_simdgroup]]) {
+  // A lane without a part repeats the last one's, which a maximum bears and a sum does not.
+  uint from = element * uint(p.parts);
+  W value = parts[from + min(lane, uint(p.parts) - 1u)];
+  if (fold_op == kFoldSum && lane >= uint(p.parts)) value = W(0);
+  for (uint i = lane + 32u; i < uint(p.parts); i += 32u) value = folded(value, parts[from + i]);
+  for (uint step = 16u; step > 0u; step /= 2u)
+    value = folded(value, simd_shuffle_xor(value, ushort(step)));
+  if (lane == 0) y[element] = R(value);
+}

@@ -1,0 +1,9 @@
+// The fold of partial reductions, which lie together for each element of the result.
+#pragma once
+
+enum { kFoldSum, kFoldMax, kFoldMin };
+
+struct FoldParameters {
+  int count, parts;
+};
+static_assert(sizeof(FoldParameters) == 8, "one layout on host and device");

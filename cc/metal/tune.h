@@ -1,0 +1,12 @@
+// The contest of the recipes for a node on the user's own GPU.
+#pragma once
+
+#include "device.h"
+
+namespace jax_mps::metal {
+
+// The index of the recipe to use: the fastest that agrees with the last, which is the simplest.
+// Decided at first use of a node, and remembered on disk by GPU and system.
+size_t choose(Device& device, const Node& node, const std::vector<Recipe>& candidates);
+
+}  // namespace jax_mps::metal

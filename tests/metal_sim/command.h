@@ -1,0 +1,85 @@
+// Queues, command buffers and encoders.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "hazard.h"
+#include "library.h"
+#include "resource.h"
+
+namespace sim {
+
+struct CommandBuffer;
+
+struct Queue : Labelled {
+  static constexpr const char* kName = "MTLCommandQueue";
+  Device* owner = nullptr;
+  unsigned long most = 64;
+  std::mutex lock;
+  std::condition_variable changed;
+  std::deque<Ref<CommandBuffer>> committed;
+  bool stopping = false;
+  long live = 0, numbers = 0, done = 0;  // `done` is the last completed command buffer
+  Hazards hazards;  // the worker's
+  std::thread worker;
+  Queue();
+  ~Queue() override;
+  void work();
+};
+
+// What a command does when it runs: returns an error's text, or nothing.
+using Action = std::function<std::string(Queue& queue)>;
+
+struct CommandBuffer : Labelled {
+  static constexpr const char* kName = "MTLCommandBuffer";
+  enum { kNotEnqueued, kEnqueued, kCommitted, kScheduled, kCompleted, kError };
+  Ref<Queue> queue;
+  bool retains = true;
+  int status = kNotEnqueued;
+  long number = 0, seen_complete = 0;
+  long after = 0;  // the command buffer that had completed when this one was committed
+  Object* open_encoder = nullptr;
+  std::vector<Action> actions;
+  std::vector<Ref<Object>> kept;
+  std::vector<void*> on_scheduled, on_completed;
+  std::string broken;  // a rule broken while encoding
+  Ref<Error> error;
+  bool asked = false;  // how it ended
+  double begin = 0, end = 0;
+  ~CommandBuffer() override;
+  void keep(Object* object) {
+    if (retains && object) kept.emplace_back(object);
+  }
+  void commit();
+  void wait_completed();
+  void run();
+};
+
+struct Encoder : Labelled {
+  Ref<CommandBuffer> buffer;
+  bool ended = false;
+  ~Encoder() override;
+  bool usable(const char* message);
+  void end();
+  void note(const char* rule, std::string text);  // a broken rule, which fails the command buffer
+};
+
+struct Fence : Labelled {
+  static constexpr const char* kName = "MTLFence";
+  Device* owner = nullptr;
+  std::atomic<long> updated{0};  // the encoder after which it stands
+};
+
+Queue* new_queue(Device* device, unsigned long most);
+CommandBuffer* new_command_buffer(Queue* queue, bool retains);
+Object* new_compute_encoder(CommandBuffer* buffer, bool concurrent);
+Object* new_blit_encoder(CommandBuffer* buffer);
+bool alive(Object* object);
+double now();
+
+}  // namespace sim

@@ -1,0 +1,28 @@
+// The rules that the simulator enforces: what is broken is printed, counted, and fails the command
+// buffer or the process.
+#pragma once
+#include <string>
+
+namespace sim {
+
+// Reports a broken rule; the run goes on, but its command buffer fails and the process exits with
+// an error.
+[[gnu::format(printf, 2, 3)]] void violation(const char* rule, const char* format, ...);
+// For what Apple's runtime aborts on too.
+[[noreturn, gnu::format(printf, 2, 3)]] void die(const char* rule, const char* format, ...);
+
+// Counts violations of one thread, so that a caller knows whether what it did broke a rule, and
+// which.
+struct Watch {
+  Watch();
+  ~Watch();
+  std::string first;  // empty while no rule is broken
+  Watch* outer;
+};
+
+// Faults to inject, by name=N of METAL_SIM_FAULT: true when this is the Nth occasion (N=0: every
+// one).
+bool fault(const char* name);
+long environment(const char* name, long otherwise);
+
+}  // namespace sim
