@@ -34,13 +34,17 @@ Queue::~Queue() {
     stopping = true;
   }
   changed.notify_all();
-  if (worker.get_id() == std::this_thread::get_id())
+  if (worker.get_id() == std::this_thread::get_id()) {
+    *gone = true;
     worker.detach();
-  else
+  } else {
     worker.join();
+  }
 }
 
 void Queue::work() {
+  bool was_last = false;
+  gone = &was_last;
   for (;;) {
     Ref<CommandBuffer> next;
     {
@@ -50,7 +54,13 @@ void Queue::work() {
       next = committed.front();
       committed.pop_front();
     }
+    const long number = next->number;
     next->run();
+    next = Ref<CommandBuffer>();
+    if (was_last) return;
+    std::lock_guard hold(lock);
+    settled = number;
+    changed.notify_all();
   }
 }
 
@@ -146,7 +156,7 @@ void CommandBuffer::run() {
   {
     std::lock_guard hold(queue->lock);
     status = text.empty() ? kCompleted : kError;
-    queue->done = std::abs(number);
+    queue->done = number;
     queue->live--;
     queue->changed.notify_all();
   }
@@ -157,8 +167,6 @@ void CommandBuffer::run() {
       for (void* block : *list) _Block_release(block);
       list->clear();
     }
-    number = -number;  // its handlers have run
-    queue->changed.notify_all();
   }
   objc_autoreleasePoolPop(pool);
 }
@@ -170,7 +178,7 @@ void CommandBuffer::wait_completed() {
     return;
   }
   std::unique_lock hold(queue->lock);
-  queue->changed.wait(hold, [&] { return number < 0; });
+  queue->changed.wait(hold, [&] { return queue->settled >= number; });
 }
 
 namespace {

@@ -24,8 +24,11 @@ struct Queue : Labelled {
   std::condition_variable changed;
   std::deque<Ref<CommandBuffer>> committed;
   bool stopping = false;
-  long live = 0, numbers = 0, done = 0;  // `done` is the last completed command buffer
-  Hazards hazards;  // the worker's
+  long live = 0, numbers = 0;
+  long done = 0;         // the last completed command buffer
+  long settled = 0;      // the last one whose handlers have run and which the worker has let go
+  bool* gone = nullptr;  // set when the worker itself lets the queue go
+  Hazards hazards;       // the worker's
   std::thread worker;
   Queue();
   ~Queue() override;
@@ -41,7 +44,7 @@ struct CommandBuffer : Labelled {
   Ref<Queue> queue;
   bool retains = true;
   int status = kNotEnqueued;
-  long number = 0, seen_complete = 0;
+  long number = 0;
   long after = 0;  // the command buffer that had completed when this one was committed
   Object* open_encoder = nullptr;
   std::vector<Action> actions;

@@ -344,7 +344,7 @@ void open(Encoder* encoder, CommandBuffer* buffer, bool concurrent) {
   encoder->buffer = Ref<CommandBuffer>(buffer);
   buffer->open_encoder = encoder;
   buffer->actions.push_back([buffer, concurrent](Queue& queue) {
-    queue.hazards.begin_encoder(std::abs(buffer->number), concurrent);
+    queue.hazards.begin_encoder(buffer->number, concurrent);
     return std::string();
   });
 }

@@ -95,25 +95,25 @@ struct StringMessages : String {
   unsigned short character(unsigned long i) { return static_cast<unsigned char>(value.at(i)); }
   String* appending(String* other) { return new_string(value + other->value); }
 };
-const auto& string_class = Define<String>()
-                               .creatable()
-                               .on_class<&string_with_c>("stringWithCString:encoding:")
-                               .on_class<&string_with_utf8>("stringWithUTF8String:")
-                               .on_class<&string_with_string>("stringWithString:")
-                               .on_class<&empty_string>("string")
-                               .on<&StringMessages::init_c>("initWithCString:encoding:")
-                               .on<&StringMessages::init_utf8>("initWithUTF8String:")
-                               .on<&StringMessages::init_string>("initWithString:")
-                               .on<&StringMessages::init_bytes>("initWithBytes:length:encoding:")
-                               .on<&StringMessages::equal>("isEqualToString:")
-                               .on<&StringMessages::c_string>("cStringUsingEncoding:")
-                               .on<&StringMessages::bytes>("lengthOfBytesUsingEncoding:")
-                               .on<&StringMessages::bytes>("maximumLengthOfBytesUsingEncoding:")
-                               .on<&StringMessages::character>("characterAtIndex:")
-                               .on<&StringMessages::appending>("stringByAppendingString:")
-                               .on<&String::utf8>("UTF8String")
-                               .on<&String::utf8>("fileSystemRepresentation")
-                               .on<&String::length>("length");
+const auto string_class = Define<String>()
+                              .creatable()
+                              .on_class<&string_with_c>("stringWithCString:encoding:")
+                              .on_class<&string_with_utf8>("stringWithUTF8String:")
+                              .on_class<&string_with_string>("stringWithString:")
+                              .on_class<&empty_string>("string")
+                              .on<&StringMessages::init_c>("initWithCString:encoding:")
+                              .on<&StringMessages::init_utf8>("initWithUTF8String:")
+                              .on<&StringMessages::init_string>("initWithString:")
+                              .on<&StringMessages::init_bytes>("initWithBytes:length:encoding:")
+                              .on<&StringMessages::equal>("isEqualToString:")
+                              .on<&StringMessages::c_string>("cStringUsingEncoding:")
+                              .on<&StringMessages::bytes>("lengthOfBytesUsingEncoding:")
+                              .on<&StringMessages::bytes>("maximumLengthOfBytesUsingEncoding:")
+                              .on<&StringMessages::character>("characterAtIndex:")
+                              .on<&StringMessages::appending>("stringByAppendingString:")
+                              .on<&String::utf8>("UTF8String")
+                              .on<&String::utf8>("fileSystemRepresentation")
+                              .on<&String::length>("length");
 
 template <class T>
 Number* number(T value) {
@@ -139,28 +139,28 @@ struct NumberMessages : Number {
   }
   bool truth() { return value != 0; }
 };
-const auto& number_class = Define<Number>()
-                               .creatable()
-                               .on_class<&number<int>>("numberWithInt:")
-                               .on_class<&number<unsigned>>("numberWithUnsignedInt:")
-                               .on_class<&number<long>>("numberWithInteger:")
-                               .on_class<&number<long>>("numberWithLong:")
-                               .on_class<&number<long long>>("numberWithLongLong:")
-                               .on_class<&number<unsigned long>>("numberWithUnsignedInteger:")
-                               .on_class<&number<unsigned long>>("numberWithUnsignedLong:")
-                               .on_class<&number<unsigned long long>>("numberWithUnsignedLongLong:")
-                               .on_class<&number<bool>>("numberWithBool:")
-                               .on_class<&number<float>>("numberWithFloat:")
-                               .on_class<&number<double>>("numberWithDouble:")
-                               .on<&NumberMessages::init<long>>("initWithInteger:")
-                               .on<&NumberMessages::init<unsigned long>>("initWithUnsignedInteger:")
-                               .on<&NumberMessages::get<int>>("intValue")
-                               .on<&NumberMessages::get<unsigned>>("unsignedIntValue")
-                               .on<&NumberMessages::get<long>>("integerValue")
-                               .on<&NumberMessages::get<unsigned long>>("unsignedIntegerValue")
-                               .on<&NumberMessages::get<float>>("floatValue")
-                               .on<&NumberMessages::get<double>>("doubleValue")
-                               .on<&NumberMessages::truth>("boolValue");
+const auto number_class = Define<Number>()
+                              .creatable()
+                              .on_class<&number<int>>("numberWithInt:")
+                              .on_class<&number<unsigned>>("numberWithUnsignedInt:")
+                              .on_class<&number<long>>("numberWithInteger:")
+                              .on_class<&number<long>>("numberWithLong:")
+                              .on_class<&number<long long>>("numberWithLongLong:")
+                              .on_class<&number<unsigned long>>("numberWithUnsignedInteger:")
+                              .on_class<&number<unsigned long>>("numberWithUnsignedLong:")
+                              .on_class<&number<unsigned long long>>("numberWithUnsignedLongLong:")
+                              .on_class<&number<bool>>("numberWithBool:")
+                              .on_class<&number<float>>("numberWithFloat:")
+                              .on_class<&number<double>>("numberWithDouble:")
+                              .on<&NumberMessages::init<long>>("initWithInteger:")
+                              .on<&NumberMessages::init<unsigned long>>("initWithUnsignedInteger:")
+                              .on<&NumberMessages::get<int>>("intValue")
+                              .on<&NumberMessages::get<unsigned>>("unsignedIntValue")
+                              .on<&NumberMessages::get<long>>("integerValue")
+                              .on<&NumberMessages::get<unsigned long>>("unsignedIntegerValue")
+                              .on<&NumberMessages::get<float>>("floatValue")
+                              .on<&NumberMessages::get<double>>("doubleValue")
+                              .on<&NumberMessages::truth>("boolValue");
 
 Array* array_with(Object* const* items, unsigned long n) {
   auto* array = make<Array>();
@@ -180,15 +180,15 @@ struct ArrayMessages : Array {
   }
   Object* first() { return items.empty() ? nullptr : items[0].get(); }
 };
-const auto& array_class = Define<Array>()
-                              .creatable()
-                              .on_class<&array_with>("arrayWithObjects:count:")
-                              .on_class<&array_with_one>("arrayWithObject:")
-                              .on_class<&empty_array>("array")
-                              .on<&ArrayMessages::init>("initWithObjects:count:")
-                              .on<&ArrayMessages::first>("firstObject")
-                              .on<&Array::count>("count")
-                              .on<&Array::at>("objectAtIndex:");
+const auto array_class = Define<Array>()
+                             .creatable()
+                             .on_class<&array_with>("arrayWithObjects:count:")
+                             .on_class<&array_with_one>("arrayWithObject:")
+                             .on_class<&empty_array>("array")
+                             .on<&ArrayMessages::init>("initWithObjects:count:")
+                             .on<&ArrayMessages::first>("firstObject")
+                             .on<&Array::count>("count")
+                             .on<&Array::at>("objectAtIndex:");
 
 template <class T>
 T* dictionary_with(Object* const* values, Object* const* keys, unsigned long n) {
@@ -241,11 +241,11 @@ struct ErrorMessages : Error {
   long get_code() { return code; }
   Dictionary* info() { return autoreleased(make<Dictionary>()); }
 };
-const auto& error_class = Define<Error>()
-                              .on<&ErrorMessages::localized>("localizedDescription")
-                              .on<&ErrorMessages::get_domain>("domain")
-                              .on<&ErrorMessages::get_code>("code")
-                              .on<&ErrorMessages::info>("userInfo");
+const auto error_class = Define<Error>()
+                             .on<&ErrorMessages::localized>("localizedDescription")
+                             .on<&ErrorMessages::get_domain>("domain")
+                             .on<&ErrorMessages::get_code>("code")
+                             .on<&ErrorMessages::info>("userInfo");
 
 Url* file_url(String* path) {
   auto* url = make<Url>();
@@ -260,25 +260,25 @@ struct UrlMessages : Url {
   const char* representation() { return path.c_str(); }
   String* get_path() { return new_string(path); }
 };
-const auto& url_class = Define<Url>()
-                            .creatable()
-                            .on_class<&file_url>("fileURLWithPath:")
-                            .on<&UrlMessages::init>("initFileURLWithPath:")
-                            .on<&UrlMessages::init>("initWithString:")
-                            .on<&UrlMessages::representation>("fileSystemRepresentation")
-                            .on<&UrlMessages::get_path>("path");
+const auto url_class = Define<Url>()
+                           .creatable()
+                           .on_class<&file_url>("fileURLWithPath:")
+                           .on<&UrlMessages::init>("initFileURLWithPath:")
+                           .on<&UrlMessages::init>("initWithString:")
+                           .on<&UrlMessages::representation>("fileSystemRepresentation")
+                           .on<&UrlMessages::get_path>("path");
 
 Data* data_with(const void* bytes, unsigned long n) {
   auto* data = make<Data>();
   data->bytes.assign(static_cast<const char*>(bytes), n);
   return autoreleased(data);
 }
-const auto& data_class = Define<Data>()
-                             .creatable()
-                             .on_class<&data_with>("dataWithBytes:length:")
-                             .on<&Data::pointer>("bytes")
-                             .on<&Data::pointer>("mutableBytes")
-                             .on<&Data::length>("length");
+const auto data_class = Define<Data>()
+                            .creatable()
+                            .on_class<&data_with>("dataWithBytes:length:")
+                            .on<&Data::pointer>("bytes")
+                            .on<&Data::pointer>("mutableBytes")
+                            .on<&Data::length>("length");
 
 struct Version {
   long major, minor, patch;
@@ -299,14 +299,14 @@ ProcessInfo* process_info() {
   static auto* info = make<ProcessInfo>();
   return info;
 }
-const auto& process_class = Define<ProcessInfo>()
-                                .on_class<&process_info>("processInfo")
-                                .on<&ProcessInfo::version>("operatingSystemVersion")
-                                .on<&ProcessInfo::version_text>("operatingSystemVersionString")
-                                .on<&ProcessInfo::at_least>("isOperatingSystemAtLeastVersion:")
-                                .on<&ProcessInfo::processors>("processorCount")
-                                .on<&ProcessInfo::processors>("activeProcessorCount")
-                                .on<&ProcessInfo::memory>("physicalMemory");
+const auto process_class = Define<ProcessInfo>()
+                               .on_class<&process_info>("processInfo")
+                               .on<&ProcessInfo::version>("operatingSystemVersion")
+                               .on<&ProcessInfo::version_text>("operatingSystemVersionString")
+                               .on<&ProcessInfo::at_least>("isOperatingSystemAtLeastVersion:")
+                               .on<&ProcessInfo::processors>("processorCount")
+                               .on<&ProcessInfo::processors>("activeProcessorCount")
+                               .on<&ProcessInfo::memory>("physicalMemory");
 
 }  // namespace
 }  // namespace sim

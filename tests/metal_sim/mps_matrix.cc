@@ -59,7 +59,7 @@ void encode_work(CommandBuffer* commands, std::vector<Region> regions,
     commands->keep(r.buffer);
   }
   commands->actions.push_back([commands, regions, work](Queue& queue) {
-    queue.hazards.begin_encoder(std::abs(commands->number), false);
+    queue.hazards.begin_encoder(commands->number, false);
     std::vector<Access> accesses;
     std::vector<char*> memory;
     for (auto& r : regions) {

@@ -135,24 +135,24 @@ struct RootObject : Object {
   }
 };
 
-const auto& object_class = Define<RootObject>()
-                               .on<&Object::retain>("retain")
-                               .on<&Object::release>("release")
-                               .on<&Object::autorelease>("autorelease")
-                               .on<&Object::retain_count>("retainCount")
-                               .on<&Object::self>("self")
-                               .on<&Object::is_equal>("isEqual:")
-                               .on<&Object::hash>("hash")
-                               .on<&RootObject::get_class>("class")
-                               .on<&RootObject::init>("init")
-                               .on<&RootObject::responds_to>("respondsToSelector:")
-                               .on<&RootObject::signature>("methodSignatureForSelector:")
-                               .on_class<&RootObject::alloc>("alloc")
-                               .on_class<&RootObject::alloc>("new")
-                               .on_class<&RootObject::responds_to>("respondsToSelector:")
-                               .on_class<&Object::retain>("retain")
-                               .on_class<&Object::release>("release");
-const auto& pool_class = Define<Pool>().creatable().on<&Pool::drain>("drain");
+const auto object_class = Define<RootObject>()
+                              .on<&Object::retain>("retain")
+                              .on<&Object::release>("release")
+                              .on<&Object::autorelease>("autorelease")
+                              .on<&Object::retain_count>("retainCount")
+                              .on<&Object::self>("self")
+                              .on<&Object::is_equal>("isEqual:")
+                              .on<&Object::hash>("hash")
+                              .on<&RootObject::get_class>("class")
+                              .on<&RootObject::init>("init")
+                              .on<&RootObject::responds_to>("respondsToSelector:")
+                              .on<&RootObject::signature>("methodSignatureForSelector:")
+                              .on_class<&RootObject::alloc>("alloc")
+                              .on_class<&RootObject::alloc>("new")
+                              .on_class<&RootObject::responds_to>("respondsToSelector:")
+                              .on_class<&Object::retain>("retain")
+                              .on_class<&Object::release>("release");
+const auto pool_class = Define<Pool>().creatable().on<&Pool::drain>("drain");
 
 }  // namespace
 }  // namespace sim
