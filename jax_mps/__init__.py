@@ -29,6 +29,7 @@ from jax_mps.ops.neuron import (
 )
 from jax_mps.ops.norm import batch_norm, batch_norm_inference, update_running_statistics
 from jax_mps.ops.pool import avg_pool, l2_pool, max_pool
+from jax_mps.ops.recurrent import gru, lstm, mgu, rnn
 from jax_mps.ops.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"
