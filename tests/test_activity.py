@@ -28,9 +28,8 @@ def activity(monkeypatch):
 
 
 def test_parameters(activity):
-    params, shape = jax.eval_shape(lambda key: activity.network(6).init(key, (2, 2000, 6)), jax.random.key(0))
-    assert activity.size(params) == 277_222
-    assert tuple(shape) == (2, 20, 6) or [int(n) for n in shape] == [2, 20, 6]
+    params, shape = activity.network(6).init(jax.random.key(0), (2, 2000, 6))
+    assert activity.size(params) == 277_222 and shape == (2, 20, 6)
 
 
 def test_people_are_apart(activity):
@@ -54,13 +53,13 @@ def test_at_rest_gravity_is_what_is_measured(activity):
 def test_csv(activity, tmp_path):
     data = activity.data
     rows = ["person,activity,ax,ay,az,gx,gy,gz"]
-    rows += [f"ann,{'rest' if i < 260 else 'walk'},{i},0,1,0,0,0" for i in range(2450)]
+    rows += [f"ann,{'rest' if i < 240 else 'walk'},{i},0,1,0,0,0" for i in range(2450)]
     (tmp_path / "a.csv").write_text("\n".join(rows))
     (tmp_path / "b.csv").write_text("\n".join([rows[0]] + [r.replace("ann", "bob") for r in rows[1:150]]))
     people, names = data.read(str(tmp_path))
     assert names == ("rest", "walk") and [len(p.labels) for p in people] == [2, 1]
     ann, bob = people
-    assert ann.labels[0, :4].tolist() == [0, 0, 1, 1]  # 260 of rest: the third window's majority walks
+    assert ann.labels[0, :4].tolist() == [0, 0, 1, 1]  # 240 of rest: the third window's majority walks
     assert ann.weights.sum() == 24 and bob.weights.sum() == 1 and ann.signals[0, 7, 0] == 7
     (tmp_path / "c.csv").write_text("person,activity,ax\nx,y,1")
     with pytest.raises(ValueError, match=r"c\.csv: columns ay, az, gx, gy, gz are missing\. Write them"):
@@ -125,7 +124,8 @@ def test_loss_curve_is_that_of_plain_jax(activity, native):
     for _ in range(50):
         batch = [jnp.asarray(a[rows]) for rows in [rng.choice(len(train.labels), 16, False)] for a in train]
         state, value = step(state, *batch)
-        other, other_state, other_key, other_value = plain_step(other, other_state, other_key, *batch)
+        with jax.numpy_dtype_promotion("standard"):  # optax's Adam needs it
+            other, other_state, other_key, other_value = plain_step(other, other_state, other_key, *batch)
         ours.append(float(value))
         theirs.append(float(other_value))
     np.testing.assert_allclose(ours, theirs, rtol=2e-3)
