@@ -19,6 +19,7 @@ from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, r
 from jax_mps.graph.fuse import fuse as fuse_pass
 from jax_mps.graph.hoist import hoist
 from jax_mps.graph.loops import convert_loop
+from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
@@ -159,6 +160,8 @@ def _fused(program: Program, fuse: bool) -> Program:
     for node in program.nodes:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
+    if fuse:
+        program = take_neurons(program)
     return fuse_pass(program, ELEMENTWISE, separate=not fuse)
 
 

@@ -23,6 +23,7 @@ from jax_mps.program import Node, Program, Type, Value
 MAX_CODE, MAX_OPERANDS = 96, 24  # of one root
 MAX_GROUP_CODE = 384  # of one chain
 RECOMPUTED_CODE, RECOMPUTED_READS = 24, 2  # what is computed again rather than kept
+SMALL_SHARE = 8  # an operand of fewer elements than this share of the result costs nothing to read again
 _NOT_ELEMENTWISE = {"reduce", "dot", "pad", "concatenate", "pick", "pick_gradient", *VIEWS}
 _CODE = {"convert", "bitcast", "constant", "iota", "integer_pow", "select", "clamp"}
 
@@ -70,6 +71,7 @@ class _Fusion:
         uses = Counter(id(o) for n in self.program.nodes for o in n.operands)
         uses.update(id(o) for o in self.program.outputs)
         reads: dict[int, frozenset[int]] = {}
+        elements: dict[int, int] = {}  # of each value that is read
         code = self.code
         outputs = {id(o) for o in self.program.outputs}
         wanted: set[int] = set(outputs)
@@ -108,19 +110,27 @@ class _Fusion:
                             leaves |= reads[id(operand)]
                             size += code[id(operand)]
                         else:
-                            leaves |= {id(operand)}
+                            leaves |= self._leaf(operand, elements)
                     if len(leaves) > MAX_OPERANDS - 4 or size > MAX_CODE - 8:
                         for operand in node.operands:  # the chain ends before this node
                             if self.is_elementwise(operand) and self.constant(operand) is None:
                                 self.kept.add(id(operand))
-                        leaves = frozenset(id(o) for o in node.operands if self.constant(o) is None)
+                        leaves = frozenset(
+                            i for o in node.operands if self.constant(o) is None for i in self._leaf(o, elements)
+                        )
                         size = 1
                     reads[id(result)], code[id(result)] = leaves, size
+                    large = sum(elements[i] * SMALL_SHARE >= result.type.elements for i in leaves)
                     costly = self.separate or (
-                        uses[id(result)] > 1 and (len(leaves) > RECOMPUTED_READS or size > RECOMPUTED_CODE)
+                        uses[id(result)] > 1 and (large > RECOMPUTED_READS or size > RECOMPUTED_CODE)
                     )
                     if id(result) in wanted or costly:
                         self.kept.add(id(result))
+
+    def _leaf(self, value: Value, elements: dict[int, int]) -> frozenset[int]:
+        base = self.base(value)
+        elements[id(base)] = base.type.elements
+        return frozenset([id(base)])
 
     def is_elementwise_node(self, node: Node) -> bool:
         return node.op in self.elementwise or node.op in _CODE

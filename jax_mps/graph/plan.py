@@ -94,17 +94,19 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     return tuple(pairs.items())
 
 
+def _pairs(node: Node) -> Sequence[tuple[int, int]]:
+    """The (operand, result) pairs that may share memory, of a node that is no chain: a loop's carry, an op's own."""
+    if node.op == "loop":
+        return [(node.attributes["consts"] + k, k) for k in range(node.attributes["carry"])]
+    op = OPS.get(f"mps_{node.op}")
+    return op.aliases(len(node.operands), node.attributes) if op else ()
+
+
 def _in_place(node: Node, result: int, operand: Value) -> bool:
-    """Whether a node reads an operand only element by element as it stores this result."""
+    """Whether a node reads an operand only element by element as it stores this result, or may update it."""
     if node.op != "chain":
-        if node.op == "loop":
-            first, carry = node.attributes["consts"], node.attributes["carry"]
-            pairs: Sequence[tuple[int, int]] = [(first + i, i) for i in range(carry)]
-        else:
-            op = OPS.get(f"mps_{node.op}")
-            pairs = op.aliases(len(node.operands), dict(node.attributes)) if op else ()
-        same = operand.type == node.results[result].type
-        return same and any(o == result and node.operands[i] is operand for i, o in pairs)
+        pair = any(node.operands[i] is operand for i, k in _pairs(node) if k == result)
+        return pair and operand.type == node.results[result].type
     shape = node.attributes["shape"]
     if node.attributes["outputs"][result][0] != "store" or operand.type.dtype != node.results[result].type.dtype:
         return False
