@@ -67,6 +67,11 @@ CHECKS = (
     _check(_step(mps.optim.rmsprop(0.1)), (300,), (300,)),
     _check(_step(mps.optim.adam(0.1)), (300,), (300,)),
     _check(mps.prelu, (3, 5, 40), (40,)),
+    _check(lambda x, w, r, b: mps.lstm(x, 0.2 * w, 0.2 * r, b), (3, 6, 5), (5, 64), (16, 64), (64,)),
+    _check(lambda x, w, r, b: mps.gru(x, 0.2 * w, 0.2 * r, b), (3, 6, 5), (5, 48), (16, 48), (48,)),
+    _check(lambda x, w, r: mps.gru(x, 0.2 * w, 0.2 * r, reset="after"), (3, 6, 5), (5, 48), (16, 48)),
+    _check(lambda x, w, r, b: mps.mgu(x, 0.2 * w, 0.2 * r, b), (3, 6, 5), (5, 32), (16, 32), (32,)),
+    _check(lambda x, w, r, b: mps.rnn(x, 0.2 * w, 0.2 * r, b, neuron="relu"), (3, 6, 5), (5, 16), (16, 16), (16,)),
     *(
         _check(lambda x, name=name: mps.neuron(x, name), (3, 5, 41))
         for name in ("relu", "sigmoid", "tanh", "softplus", "elu", "gelu")

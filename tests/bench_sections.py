@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from bench_common import Bench, blocking, nchw, normal
 from bench_graph import graph
+from bench_rnn import rnn
 from jax import lax
 
 import jax_mps as mps
@@ -329,5 +330,6 @@ SECTIONS: dict[str, Callable[[], Iterator[Bench]]] = {
     "optim": optim,
     "digits": digits,
     "graph": graph,
+    "rnn": rnn,
     "overhead": overhead,
 }

@@ -279,4 +279,80 @@ LOSS = [
     _loss("dense labels, weights", (5, 40), (5, 40), positive(5)),
 ]
 
-CASES = [*CONV, *FILTERING, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT, *NORM, *SOFTMAX, *LOSS]
+
+def _recurrent(
+    name: str,
+    cell: str,
+    x: tuple[int, int, int],
+    units: int,
+    *,
+    states: bool = False,
+    lengths: bool = False,
+    extra: str = "",
+    native: bool = True,
+    **options: Any,
+) -> Case:
+    batch, steps, features = x
+    width = {"lstm": 4, "gru": 3, "mgu": 2, "rnn": 1}[cell] * units
+    operands: dict[str, Any] = {"x": x}
+    if states:
+        operands |= {f"{n}0": (batch, units) for n in ("hc" if cell == "lstm" else "h")}
+    if lengths:
+        operands["lengths"] = lambda rng: rng.integers(0, steps + 1, batch).astype(np.int32)
+    batched = tuple(range(len(operands)))
+    operands |= {"w": scaled(0.7, features, width), "r": scaled(1 / units**0.5, units, width), "b": (width,)}
+    if extra:
+        operands[extra] = (3, units) if extra == "peephole" else (units,)
+
+    def function(*values: Any) -> Any:
+        y, last = getattr(mps, cell)(**dict(zip(operands, values, strict=True)), **options)
+        return (y, *last) if cell == "lstm" else (y, last)
+
+    kernels = (f"{cell}_training", f"{cell}_gradient") if native else ()
+    order = 2 if name == "plain" else int(batch < 50)
+    name = ", ".join([name, *(f"{k} {v}" for k, v in options.items())])
+    return Case(f"{cell}: {name}", function, list(operands.values()), batched, kernels, order=order)
+
+
+def scaled(factor: float, *shape: int) -> Callable[..., Any]:
+    return lambda rng: factor * rng.standard_normal(shape)
+
+
+_FLIP: dict[str, Any] = {"flip_output_gates": True}
+_AGAIN: dict[str, Any] = {"reset": "after", "recompute": True}
+RECURRENT = [
+    _recurrent("plain", "lstm", (3, 5, 4), 6),
+    _recurrent("states", "lstm", (2, 4, 3), 20, states=True),
+    _recurrent("peepholes, lengths", "lstm", (4, 5, 3), 7, states=True, lengths=True, extra="peephole"),
+    _recurrent("states, lengths", "lstm", (4, 5, 3), 17, states=True, lengths=True, reverse=True),
+    _recurrent("peepholes, lengths", "lstm", (3, 4, 3), 5, lengths=True, extra="peephole", recompute=True),
+    _recurrent("states", "lstm", (2, 5, 3), 16, states=True, recompute=True, reverse=True),
+    _recurrent("one row, one step, one unit", "lstm", (1, 1, 1), 1),
+    _recurrent("several chunks", "lstm", (90, 40, 2), 3, states=True, lengths=True),
+    _recurrent("several chunks", "lstm", (90, 20, 2), 3, recompute=True, reverse=True),
+    _recurrent("plain", "lstm", (2, 3, 2), 3, native=False, gate_neuron="hard_sigmoid", cell_neuron="softsign"),
+    *(
+        case
+        for reset in ("before", "after")
+        for case in (
+            _recurrent("plain", "gru", (3, 5, 4), 6, reset=reset),
+            _recurrent("states, lengths", "gru", (4, 5, 3), 17, states=True, lengths=True, reset=reset),
+            _recurrent("short", "gru", (3, 4, 2), 5, reset=reset, **_FLIP, recompute=True),
+            _recurrent("lengths", "gru", (4, 5, 3), 16, lengths=True, reset=reset, reverse=True),
+            _recurrent("states", "gru", (3, 4, 3), 5, reset=reset, gate_p_norm=2.0),
+            _recurrent("several chunks", "gru", (90, 20, 2), 3, states=True, reset=reset),
+        )
+    ),
+    _recurrent("recurrent bias", "gru", (3, 4, 3), 5, states=True, extra="recurrent_bias", reset="after"),
+    _recurrent("recurrent bias, several chunks", "gru", (90, 20, 2), 3, extra="recurrent_bias", **_AGAIN),
+    _recurrent("plain", "mgu", (3, 5, 4), 6, states=True),
+    _recurrent("lengths", "mgu", (4, 5, 3), 17, lengths=True, **_FLIP, reverse=True),
+    _recurrent("states", "mgu", (3, 4, 3), 5, states=True, recompute=True, gate_p_norm=0.5),
+    _recurrent("several chunks", "mgu", (90, 20, 2), 3, gate_p_norm=2.0, **_FLIP),
+    _recurrent("states", "rnn", (3, 5, 4), 6, states=True),
+    _recurrent("lengths", "rnn", (4, 5, 3), 17, lengths=True, neuron="relu"),
+    _recurrent("states", "rnn", (3, 5, 3), 5, neuron="softplus", recompute=True, reverse=True),
+    _recurrent("several chunks", "rnn", (90, 20, 2), 3, neuron="none"),
+]
+
+CASES = [*CONV, *FILTERING, *TRANSPOSE, *DENSE, *NEURON, *POOL, *DROPOUT, *NORM, *SOFTMAX, *LOSS, *RECURRENT]

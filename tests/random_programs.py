@@ -133,6 +133,31 @@ class _Draw:
             return self.one(CASTS)(self.x)
         return self.x.astype(self.one([F, jnp.int32, bool]))
 
+    def conv(self):
+        if self.x.dtype != F or self.x.ndim < 2:
+            return None
+        image = self.x.reshape(1, self.x.shape[0], -1, 1)
+        vector = self.one([v for v in self.values if v.dtype == F and v.shape == (4,)])
+        w = jnp.sin(jnp.arange(36.0, dtype=F)).reshape(3, 3, 1, 4) + vector[None, None, None]
+        y = lax.conv_general_dilated(image, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = y + vector[None, None, None] if self.rng.random() < 0.7 else y
+        return jax.nn.relu(y) if self.rng.random() < 0.7 else y
+
+    def softmax(self):
+        if self.x.dtype != F or not self.x.ndim:
+            return None
+        axis = int(self.rng.integers(self.x.ndim))
+        return self.one([jax.nn.softmax, jax.nn.log_softmax, jax.nn.logsumexp])(self.x, axis=axis)
+
+    def update(self):
+        """As an optimizer would write it."""
+        if self.x.dtype != F:
+            return None
+        g, p = self.x, self.like(F)
+        mu, nu = 0.1 * g + 0.9 * p, 0.001 * g**2 + 0.999 * jnp.square(p)
+        self.values.extend([mu, nu])
+        return p + -0.01 * (mu / 0.19) / (jnp.sqrt(nu / 0.002 + 1e-6) + 1e-4)
+
     def iota(self):
         return (
             lax.broadcasted_iota(jnp.int32, self.x.shape, int(self.rng.integers(self.x.ndim))) if self.x.ndim else None
@@ -152,20 +177,17 @@ class _Draw:
 
 
 _STEPS = ["unary"] * 3 + ["binary"] * 3 + ["broadcast", "reshape", "transpose", "slice", "reduce", "dot"]
-_STEPS += ["concatenate", "pad", "select", "cast", "iota", "scan"]
+_STEPS += ["concatenate", "pad", "select", "cast", "iota", "scan", "conv", "softmax", "update"]
 
 
-def arrays(seed):
-    """The arguments of a program."""
+def arrays(seed, special=False):
+    """The arguments of a program; `special` puts NaN, infinities and zeros of both signs among the numbers."""
     rng = np.random.default_rng(seed)
-    return [jnp.asarray(rng.standard_normal(s), F) for s in SHAPES]
-
-
-def odd_arrays(seed):
-    """The same with NaN, infinities and both zeros among them."""
-    rng = np.random.default_rng(seed)
-    odd = [np.nan, np.inf, -np.inf, 0.0, -0.0]
-    return [jnp.where(rng.random(x.shape) < 0.2, jnp.asarray(rng.choice(odd, x.shape), F), x) for x in arrays(seed)]
+    found = [rng.standard_normal(s) for s in SHAPES]
+    for x in found if special else ():
+        place = rng.random(x.shape) < 0.15
+        x[place] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], place.sum())
+    return [jnp.asarray(x, F) for x in found]
 
 
 def program(seed, steps):
@@ -189,7 +211,8 @@ def gradients(seed, steps):
 
     def loss(*args):
         results = program(seed, steps)(*args)
-        return sum((jnp.sum(jnp.sin(y)) for y in results if y.dtype == F), start=F(0.0)), results
+        # The sine of large numbers would show the last bit of each.
+        return sum((jnp.sum(jnp.sin(4 * jnp.tanh(y / 4))) for y in results if y.dtype == F), start=F(0.0)), results
 
     return jax.value_and_grad(loss, range(len(SHAPES)), has_aux=True)
 

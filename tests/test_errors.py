@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errors_norm
 import errors_optim
+import errors_recurrent
 import jax
 import jax.numpy as jnp
 import pytest
@@ -194,6 +195,7 @@ POOL = [
 FAMILIES = {"device": DEVICE, "conv": CONV, "dense": DENSE, "neuron": NEURON, "pool": POOL}
 FAMILIES.update(errors_optim.FAMILIES)
 FAMILIES.update(errors_norm.FAMILIES)
+FAMILIES.update(errors_recurrent.FAMILIES)
 ROWS = [pytest.param(*row[1:], id=f"{family}: {row[0]}") for family, rows in FAMILIES.items() for row in rows]
 
 

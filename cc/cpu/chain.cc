@@ -376,6 +376,7 @@ Offer chain(const Node& node) {
   // Few registers stay in the first-level cache in long blocks, many in short ones.
   for (bool machine_code : {true, false})
     for (auto [block, bytes] : {std::pair<int64_t, int64_t>{1024, 28 * 1024},
+                                {512, 28 * 1024},
                                 {kShortBlock, kChainLocalBytes},
                                 {64, kChainLocalBytes}})
       if (auto plan = Plan::make(code, block, bytes, machine_code))

@@ -83,6 +83,9 @@ bool ChainParts::place(int64_t bytes) {
     }
   }
   int64_t moving = top + static_cast<int64_t>(in_place_.size()) * slot;
+  // Machine code passes over all at once, so what stays from block to block counts as well.
+  for (size_t r = 0; r < registers_.size() && !segments_.empty(); r++)
+    if (registers_[r].home == Home::shared && register_traits_[r].wide) moving += slot;
   return top <= kChainLocalBytes && registers_.size() <= kChainRegisters &&
          (space_.block() <= kShortBlock || moving <= bytes);
 }

@@ -105,8 +105,9 @@ def _pairs(node: Node) -> Sequence[tuple[int, int]]:
 def _in_place(node: Node, result: int, operand: Value) -> bool:
     """Whether a node reads an operand only element by element as it stores this result, or may update it."""
     if node.op != "chain":
+        once = sum(o is operand for o in node.operands) == 1
         pair = any(node.operands[i] is operand for i, k in _pairs(node) if k == result)
-        return pair and operand.type == node.results[result].type
+        return once and pair and operand.type == node.results[result].type
     shape = node.attributes["shape"]
     if node.attributes["outputs"][result][0] != "store" or operand.type.dtype != node.results[result].type.dtype:
         return False

@@ -22,7 +22,7 @@ def random_bits(equation: Equation, producers: Producers) -> Rewrite:
     if key.aval.shape or equation.params["bit_width"] != 32 or math.prod(shape) < _SMALL:
         raise NotConvertible("a draw of few numbers, of several keys, or of another width")
     with equation.context.manager:
-        partitionable = bool(jax.config.jax_threefry_partitionable)
+        partitionable = bool(jax.config.jax_threefry_partitionable)  # type: ignore[attr-defined]
 
     def run(key: Any) -> Any:
         generator = str(jax.random.key_impl(key))

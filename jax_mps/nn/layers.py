@@ -1,23 +1,4 @@
-"""Small functional layers: `init` makes a layer's parameters, `apply` uses them; nothing is kept in between.
-
-::
-
-    net = nn.Sequential(nn.Conv(32, 5, neuron="relu"), nn.MaxPool(2), nn.Flatten(), nn.Dense(10))
-    params, output_shape = net.init(key, (64, 28, 28, 1))
-    logits = net.apply(params, images)
-
-Parameters are dicts of arrays (tuples of them for `Sequential`), so jax.grad, optax and checkpoints take them as they
-are. Only `BatchNorm` knows more than its gradient moves, the running statistics of evaluation: `apply_training`
-returns, beside y, the parameters with those statistics moved, and is the same as `apply` for every other layer::
-
-    def loss(params, key):
-        logits, moved = net.apply_training(params, images, key=key)
-        return mps.losses.softmax_cross_entropy(logits, labels), moved
-
-    (value, params), gradients = jax.value_and_grad(loss, has_aux=True)(params, key)
-
-The gradient of a running statistic is zero, so that an optimizer without weight decay leaves it alone.
-"""
+"""Layers without recurrence, and `Sequential`; see `jax_mps.nn`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+#include "recurrent.h"
+
+#ifdef JAX_MPS_ONEDNN
+
+#include <algorithm>
+
+#include "device.h"
+#include "require.h"
+
+namespace jax_mps::cpu::recurrent {
+namespace {
+
+constexpr int64_t kRows =
+    768;  // of a chunk: enough for products at full speed, few enough for caches
+
+bool is_plain(const Attribute& attribute, NeuronKind kind) {
+  const List* list = std::get_if<List>(&attribute);
+  require(list, "attribute 'neurons' must be a list of [name, a, b, c]");
+  Neuron neuron(*list);
+  return neuron.is(kind) && (kind != NeuronKind::tanh || (neuron.a == 1 && neuron.b == 1));
+}
+
+}  // namespace
+
+PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
+  auto no = [](std::string reason) { return PlanOrReason{std::nullopt, std::move(reason)}; };
+  const Types& in = node.in;
+  Plan plan{};
+  plan.cell = cell;
+  plan.states = cell == CellKind::lstm ? 2 : 1;
+  const TensorType& x = in[skip];
+  const TensorType& w = in[skip + 2 + plan.states];
+  const TensorType& r = in[skip + 3 + plan.states];
+  require(x.rank() == 3 && w.rank() == 2 && r.rank() == 2,
+          "takes x [batch, time, inputs] and matrices w and r");
+  plan.batch = x.dim(0), plan.time = x.dim(1), plan.inputs = x.dim(2);
+  plan.hidden = r.dim(0), plan.columns = r.dim(1);
+  int64_t gates = cell == CellKind::lstm  ? 4
+                  : cell == CellKind::rnn ? 1
+                  : cell == CellKind::mgu ? 2
+                                          : 3;
+  require(plan.columns == gates * plan.hidden,
+          "r must be [hidden, " + std::to_string(gates) + " hidden]");
+  require_shape(w, {plan.inputs, plan.columns});
+  require_shape(in[skip + 1], {plan.batch});
+  require(in[skip + 1].dtype == DType::s32, "lengths must be s32");
+  for (int i = 0; i < plan.states; i++) require_shape(in[skip + 2 + i], {plan.batch, plan.hidden});
+  require_shape(in[skip + 4 + plan.states], {plan.columns});
+  plan.reverse = node.attributes.boolean("reverse");
+  plan.recompute = node.attributes.boolean("recompute");
+  if (x.elements() == 0 || plan.columns == 0) return no("there is nothing to compute");
+
+  const int64_t h = plan.hidden;
+  plan.width = plan.first = plan.columns;
+  plan.segments = {{0, 0, plan.columns}};
+  const List& neurons = node.attributes.list("neurons");
+  if (cell == CellKind::rnn) {
+    const List* list = neurons.size() == 1 ? std::get_if<List>(&neurons[0]) : nullptr;
+    require(list, "attribute 'neurons' must be [[name, a, b, c]]");
+    plan.neuron.emplace(*list);
+  } else {
+    require(
+        neurons.size() == (cell == CellKind::lstm ? 3 : 2),
+        "attribute 'neurons' must name the gates', the candidate's and the LSTM's output neuron");
+    for (size_t i = 0; i < neurons.size(); i++)
+      if (!is_plain(neurons[i], i == 0 ? NeuronKind::sigmoid : NeuronKind::tanh))
+        return no("the kernel has sigmoid gates and tanh");
+  }
+  if (cell == CellKind::gru || cell == CellKind::gru_after || cell == CellKind::mgu) {
+    plan.p = static_cast<float>(node.attributes.number("p"));
+    plan.flip = node.attributes.boolean("flip");
+  }
+  if (cell == CellKind::gru || cell == CellKind::mgu) plan.first = plan.columns - h;
+  if (cell == CellKind::gru_after) {
+    plan.width = 4 * h;
+    plan.segments = {{0, 0, 2 * h}, {2 * h, 3 * h, h}};
+  }
+  size_t operands = skip + 5 + plan.states;
+  plan.extra =
+      in.size() > operands &&
+      (cell == CellKind::gru_after || (cell == CellKind::lstm && in[operands].shape == Dims{3, h}));
+  if (cell == CellKind::gru_after) require_shape(in[operands], {h});
+  for (const Types* types : {&node.in, &node.out})
+    for (const TensorType& type : *types)
+      if (type.dtype != DType::f32 && type.dtype != DType::s32)
+        return no("the recurrent kernels take float32");
+  return {plan, ""};
+}
+
+Operands operands_of(const Plan& plan, const Buffers& buffers, size_t skip) {
+  int at = static_cast<int>(skip);
+  Operands o{};
+  o.x = buffers.input<float>(at++);
+  const int32_t* lengths = buffers.input<int32_t>(at++);
+  o.h0 = buffers.input<float>(at++);
+  if (plan.is_lstm()) o.c0 = buffers.input<float>(at++);
+  o.w = buffers.input<float>(at++);
+  o.r = buffers.input<float>(at++);
+  o.b = buffers.input<float>(at++);
+  if (plan.extra) o.extra = buffers.input<float>(at++);
+  bool all = std::all_of(lengths, lengths + plan.batch, [&](int32_t n) { return n >= plan.time; });
+  o.lengths = all ? nullptr : lengths;
+  return o;
+}
+
+Chunks::Chunks(const Plan& plan) {
+  int64_t most = std::max<int64_t>(1, kRows / plan.batch);
+  count_ = (plan.time + most - 1) / most;
+  size_ = (plan.time + count_ - 1) / count_;
+  count_ = (plan.time + size_ - 1) / size_;
+  first_ = plan.time - (count_ - 1) * size_;
+}
+
+}  // namespace jax_mps::cpu::recurrent
+
+#endif

@@ -1,0 +1,273 @@
+// The gradients of lstm, gru, mgu, rnn: back through the steps, then the weights' gradients of each
+// chunk of steps as one product.
+#include <cstring>
+
+#include "device.h"
+#include "recurrent.h"
+#include "require.h"
+
+#ifdef JAX_MPS_ONEDNN
+
+namespace jax_mps::cpu::recurrent {
+namespace {
+
+class Gradient : public Kernel {
+ public:
+  explicit Gradient(const Plan& plan) : plan_(plan), chunks_(plan) {
+    const Plan& p = plan_;
+    using Matrix = Matmul::Matrix;
+    const Matrix whole{p.columns}, across{p.columns, true}, gates{p.width};
+    for (int kind = 0; kind < chunks_.kinds(); kind++) {
+      const int64_t rows = chunks_.steps(kind == 0) * p.batch;
+      const bool add = kind == 1;
+      OfChunk& c = products_[kind];
+      for (size_t i = 0; i < p.segments.size(); i++) {
+        const int64_t width = p.segments[i].width;
+        c.dw.emplace_back(p.inputs, rows, width, Matrix{p.inputs, true}, gates, p.columns,
+                          Matmul::Options{.accumulate = add});
+        c.dx.emplace_back(rows, width, p.inputs, gates, across, p.inputs,
+                          Matmul::Options{.accumulate = i > 0});
+        if (p.recompute)
+          c.sums.emplace_back(rows, p.inputs, width, Matrix{p.inputs}, whole, p.width,
+                              Matmul::Options{.bias = true});
+      }
+      for (int64_t columns : {p.first, p.second()}) {
+        if (columns == 0) continue;
+        c.dr.emplace_back(p.hidden, rows, columns, Matrix{p.hidden, true}, gates, p.columns,
+                          Matmul::Options{.accumulate = add});
+        if (p.recompute)
+          c.memory.emplace_back(rows, p.hidden, columns, Matrix{p.hidden}, whole, p.width,
+                                Matmul::Options{.accumulate = true});
+      }
+    }
+    steps_.emplace_back(p.batch, p.first, p.hidden, gates, across, p.hidden,
+                        Matmul::Options{.accumulate = true, .packed = true});
+    if (p.second())
+      steps_.emplace_back(p.batch, p.second(), p.hidden, gates, across, p.hidden,
+                          Matmul::Options{.packed = true});
+
+    Layout layout;
+    const int64_t rows = chunks_.largest() * p.batch;
+    for (size_t i = 0; i < steps_.size(); i++) packed_[i] = layout.bytes(steps_[i].packed_bytes());
+    x_ = layout.floats(rows * p.inputs);
+    dx_ = layout.floats(rows * p.inputs);
+    h_ = layout.floats(rows * p.hidden);
+    reset_ = layout.floats(rows * p.hidden);
+    dreset_ = layout.floats(p.batch * p.hidden);
+    dgates_ = layout.floats(rows * p.width);
+    if (p.recompute) gates_ = layout.floats(rows * p.width);
+    totals_ = layout.floats(p.width);
+    size_t most = 0;
+    each_product([&](const Matmul& m) { most = std::max(most, m.scratch_bytes()); });
+    product_ = layout.bytes(most);
+    scratch_bytes_ = layout.end();
+  }
+
+  bool supported() const {
+    bool all = true;
+    each_product([&](const Matmul& m) { all = all && m.supported(); });
+    return all;
+  }
+  std::string implementation() const override {
+    return "steps on oneDNN " + steps_[0].name() + " and " + isa_name();
+  }
+  size_t scratch_bytes() const override { return scratch_bytes_; }
+
+  void run(const Buffers& b) const override {
+    const Plan& p = plan_;
+    const RecurrentLoops& loops = recurrent_loops();
+    const int before = 1 + p.states;
+    const Operands o = operands_of(p, b, before);
+    const int64_t state = p.batch * p.hidden;
+    int at_input = before + 5 + p.states + (p.extra ? 1 : 0);
+    const float* y = b.input<float>(at_input++);
+    const float* cells = p.is_lstm() ? b.input<float>(at_input++) : nullptr;
+    const float* kept = p.recompute ? nullptr : b.input<float>(at_input);
+    float *dx = b.output<float>(0), *dw = b.output<float>(1 + p.states),
+          *dr = b.output<float>(2 + p.states), *db = b.output<float>(3 + p.states),
+          *dextra = p.extra ? b.output<float>(4 + p.states) : nullptr;
+    auto at = [&](size_t offset) { return reinterpret_cast<float*>(b.scratch + offset); };
+    std::byte* scratch = b.scratch + product_;
+    for (size_t i = 0; i < steps_.size(); i++)
+      steps_[i].pack(o.r + (i == 0 ? 0 : p.first), b.scratch + packed_[i]);
+
+    RecurrentStep s{};
+    s.rows = p.batch, s.hidden = p.hidden, s.width = p.width;
+    s.y_stride = p.time * p.hidden;
+    s.extra = o.extra, s.lengths = o.lengths, s.p = p.p, s.flip = p.flip;
+    s.dh = b.output<float>(1), s.dreset = at(dreset_);
+    std::memcpy(s.dh, b.in[1], state * sizeof(float));
+    if (p.is_lstm()) {
+      s.dc = b.output<float>(2);
+      std::memcpy(s.dc, b.in[2], state * sizeof(float));
+      if (dextra) std::memset(dextra, 0, 3 * p.hidden * sizeof(float));
+    }
+    for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
+      const OfChunk& products = products_[chunk != 0];
+      const int64_t steps = chunks_.steps(chunk == 0), begin = chunks_.begin(chunk);
+      const int64_t low = p.reverse ? begin : p.time - begin - steps;
+      const int64_t rows = steps * p.batch;
+      loops.gather(o.x, at(x_), p.batch, p.time, p.inputs, low, steps);
+      states_before(o.h0, y, at(h_), low, steps);
+      auto cells_at = [&](int64_t t) { return t < 0 || t >= p.time ? o.c0 : cells + t * state; };
+      float* gates = p.recompute ? at(gates_) : const_cast<float*>(kept) + low * p.batch * p.width;
+      if (p.recompute) gates_again(products, o, cells_at, gates, low, steps, b.scratch);
+      for (int64_t i = 0; i < steps; i++) {
+        s.t = low + (p.reverse ? i : steps - 1 - i);
+        const int64_t row = (s.t - low) * p.batch;
+        s.gates = gates + row * p.width, s.dgates = at(dgates_) + row * p.width;
+        s.h_before = at(h_) + row * p.hidden, s.reset = at(reset_) + row * p.hidden;
+        s.dy = b.input<float>(0) + s.t * p.hidden;
+        if (p.is_lstm()) {
+          s.c_before = cells_at(s.t + (p.reverse ? 1 : -1));
+          s.c = const_cast<float*>(cells_at(s.t));
+        }
+        step(s, b.scratch + packed_[1], scratch);
+        if (p.is_lstm() && dextra) loops.peephole_gradient(s, dextra);
+        steps_[0].run(s.dgates, b.scratch + packed_[0], s.dh, scratch);
+      }
+      const float* dgates = at(dgates_);
+      for (size_t i = 0; i < p.segments.size(); i++) {
+        const Segment& part = p.segments[i];
+        products.dw[i].run(at(x_), dgates + part.gates, dw + part.w, scratch);
+        products.dx[i].run(dgates + part.gates, o.w + part.w, at(dx_), scratch);
+      }
+      products.dr[0].run(at(h_), dgates, dr, scratch);
+      if (p.second()) products.dr[1].run(at(reset_), dgates + p.first, dr + p.first, scratch);
+      loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
+      loops.column_sums(dgates, at(totals_), rows, p.width, chunk > 0);
+    }
+    for (const Segment& part : p.segments)
+      std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
+    if (p.cell == CellKind::gru_after)
+      std::memcpy(dextra, at(totals_) + 2 * p.hidden, p.hidden * sizeof(float));
+  }
+
+ private:
+  // Products over all rows of a chunk, by segment (dw, dx, sums) or by part of r (dr, memory).
+  struct OfChunk {
+    std::vector<Matmul> dw, dx, sums, dr, memory;
+  };
+
+  template <class F>
+  void each_product(const F& f) const {
+    for (const OfChunk& c : products_)
+      for (const auto* list : {&c.dw, &c.dx, &c.sums, &c.dr, &c.memory})
+        for (const Matmul& m : *list) f(m);
+    for (const Matmul& m : steps_) f(m);
+  }
+
+  // [steps, batch, hidden]: the state that each step began with.
+  void states_before(const float* h0, const float* y, float* h, int64_t low, int64_t steps) const {
+    const Plan& p = plan_;
+    const int64_t state = p.batch * p.hidden;
+    const bool from_start = p.reverse ? low + steps == p.time : low == 0;
+    const int64_t count = from_start ? steps - 1 : steps;
+    float* first = h + (from_start && !p.reverse ? state : 0);
+    const int64_t from = p.reverse ? low + 1 : (from_start ? 0 : low - 1);
+    recurrent_loops().gather(y, first, p.batch, p.time, p.hidden, from, count);
+    if (from_start) std::memcpy(p.reverse ? h + count * state : h, h0, state * sizeof(float));
+  }
+
+  // The gates of a chunk from its inputs and the states before, all steps at once.
+  template <class Cells>
+  void gates_again(const OfChunk& products, const Operands& o, const Cells& cells_at, float* gates,
+                   int64_t low, int64_t steps, std::byte* memory) const {
+    const Plan& p = plan_;
+    const RecurrentLoops& loops = recurrent_loops();
+    auto at = [&](size_t offset) { return reinterpret_cast<float*>(memory + offset); };
+    std::byte* scratch = memory + product_;
+    for (size_t i = 0; i < p.segments.size(); i++) {
+      const Segment& part = p.segments[i];
+      products.sums[i].run(at(x_), o.w + part.w, gates + part.gates, scratch, o.b + part.w);
+    }
+    RecurrentStep s{};
+    s.rows = steps * p.batch, s.hidden = p.hidden, s.width = p.width;
+    s.gates = gates, s.h_before = at(h_), s.reset = at(reset_);
+    s.extra = o.extra, s.p = p.p, s.flip = p.flip;
+    if (p.cell == CellKind::gru_after)
+      loops.fill(o.extra, gates + 2 * p.hidden, s.rows, p.hidden, p.width);
+    products.memory[0].run(at(h_), o.r, gates, scratch);
+    switch (p.cell) {
+      case CellKind::lstm:
+        s.rows = p.batch;
+        for (int64_t t = low; t < low + steps; t++, s.gates += p.batch * p.width) {
+          s.c_before = cells_at(t + (p.reverse ? 1 : -1));
+          loops.lstm(s);
+        }
+        return;
+      case CellKind::gru_after:
+        return loops.gru_after(s);
+      case CellKind::gru:
+      case CellKind::mgu:
+        loops.gru_gates(s);
+        products.memory[1].run(s.reset, o.r + p.first, gates + p.first, scratch);
+        return loops.gru(s);
+      case CellKind::rnn:
+        return;
+    }
+  }
+
+  void step(const RecurrentStep& s, const void* second, std::byte* scratch) const {
+    const RecurrentLoops& loops = recurrent_loops();
+    switch (plan_.cell) {
+      case CellKind::lstm:
+        return loops.lstm_backward(s);
+      case CellKind::gru_after:
+        return loops.gru_after_backward(s);
+      case CellKind::gru:
+      case CellKind::mgu:
+        loops.gru_backward(s);
+        steps_[1].run(s.dgates + plan_.first, second, s.dreset, scratch);
+        return loops.gru_gates_backward(s);
+      case CellKind::rnn:
+        loops.rnn_backward(s);
+        return plan_.neuron->gradient(s.reset, s.gates, s.dgates, s.rows * s.hidden);
+    }
+  }
+
+  Plan plan_;
+  Chunks chunks_;
+  OfChunk products_[2];
+  std::vector<Matmul> steps_;
+  size_t packed_[2] = {}, x_, dx_, h_, reset_, dreset_, dgates_, gates_ = 0, totals_, product_,
+         scratch_bytes_;
+};
+
+Offer gradient(const Node& node, CellKind cell) {
+  const size_t states = cell == CellKind::lstm ? 2 : 1, before = 1 + states;
+  PlanOrReason found = plan_of(node, cell, before);
+  if (!found.plan) return Offer::none(found.reason);
+  const Plan& p = *found.plan;
+  const size_t extra = p.extra ? 1 : 0, operands = before + 5 + states + extra;
+  require_counts(node, operands + states + (p.recompute ? 0 : 1), 4 + states + extra);
+  require_shape(node.in[0], {p.batch, p.time, p.hidden});
+  require_shape(node.in[operands], node.in[0].shape);
+  for (size_t i = 0; i < states; i++) require_shape(node.in[1 + i], {p.batch, p.hidden});
+  if (p.is_lstm()) require_shape(node.in[operands + 1], {p.time, p.batch, p.hidden});
+  if (!p.recompute) require_shape(node.in[operands + states], {p.time, p.batch, p.width});
+  require_shape(node.out[0], node.in[before].shape);
+  for (size_t i = 1; i < node.out.size(); i++)
+    require_shape(node.out[i], node.in[before + 1 + i].shape);
+  auto kernel = std::make_unique<Gradient>(p);
+  if (!kernel->supported()) return Offer::none("oneDNN has no product of these shapes");
+  return Offer(std::move(kernel));
+}
+
+Offer lstm(const Node& node) { return gradient(node, CellKind::lstm); }
+Offer gru(const Node& node) {
+  bool after = node.attributes.string("reset") == "after";
+  return gradient(node, after ? CellKind::gru_after : CellKind::gru);
+}
+Offer mgu(const Node& node) { return gradient(node, CellKind::mgu); }
+Offer rnn(const Node& node) { return gradient(node, CellKind::rnn); }
+
+const Register kLstmGradient("lstm_gradient", {lstm});
+const Register kGruGradient("gru_gradient", {gru});
+const Register kMguGradient("mgu_gradient", {mgu});
+const Register kRnnGradient("rnn_gradient", {rnn});
+
+}  // namespace
+}  // namespace jax_mps::cpu::recurrent
+
+#endif

@@ -1,0 +1,212 @@
+"""Recurrent weights of PyTorch, Flax and Keras as those of jax_mps.nn, and back.
+
+`from_*` give what `jax_mps.nn`'s LSTM, GRU and RNN keep for one direction of one layer, {"w", "r", "b"} and with a GRU
+that resets after the product (PyTorch's, Flax's, and Keras's by default: `nn.GRU(units, reset="after")`) also
+"recurrent_bias"; `to_*` give the peer's names. PyTorch's functions take whole stacks. Of two biases that are only ever
+summed, `from_*` gives the sum, and `to_*` gives it as the first and zeros as the second.
+
+==========  =======================================  ===========================================
+peer        gates side by side                       biases
+==========  =======================================  ===========================================
+PyTorch     LSTM i, f, g, o; GRU r, z, n; rows       two for each gate
+Flax        by name, or (nnx) as PyTorch, columns    one; GRU: one more for n, by h (linen)
+Keras       LSTM i, f, c, o; GRU z, r, h; columns    one; GRU with reset_after: two
+jax_mps     LSTM i, f, g, o; GRU z, r, n; columns    one; GRU with reset "after": one more for n
+==========  =======================================  ===========================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_mps.ops import _check
+
+Weights = dict[str, jax.Array]
+_GATES = {"lstm": "ifgo", "gru": "zrn", "rnn": "h"}
+
+
+def _cell(op: str, cell: str) -> str:
+    return str(_check.choice(op, "cell", cell, tuple(_GATES)))
+
+
+def _array(value: Any) -> jax.Array:
+    value = value.detach().cpu().numpy() if hasattr(value, "detach") else value  # PyTorch's
+    return jnp.asarray(np.asarray(value))
+
+
+def _swap(array: jax.Array) -> jax.Array:
+    """The first two of three gates in the last axis change places: r, z, n and z, r, n."""
+    r, z, n = jnp.split(array, 3, axis=-1)
+    return jnp.concatenate([z, r, n], -1)
+
+
+def from_torch(cell: str, weights: Mapping[str, Any]) -> tuple[dict[str, Weights], ...]:
+    """The params of an nn.LSTM, nn.GRU or nn.RNN of this package from a PyTorch module's `state_dict()`.
+
+    Every layer and direction is taken; a bidirectional module is `direction="concatenate"` here.
+
+    Args:
+        cell: "lstm", "gru" (for `reset="after"`) or "rnn".
+        weights: PyTorch's names to tensors or arrays.
+
+    Raises:
+        ValueError: for another cell or where a name is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> from jax_mps import interop
+        >>> params = interop.from_torch("rnn", {"weight_ih_l0": np.ones((4, 3)), "weight_hh_l0": np.ones((4, 4))})
+        >>> {name: value.shape for name, value in params[0]["forward"].items()}
+        {'w': (3, 4), 'r': (4, 4)}
+    """
+    _cell("from_torch", cell)
+    layers: list[dict[str, Weights]] = []
+    while f"weight_ih_l{len(layers)}" in weights:
+        suffixes = {"forward": f"l{len(layers)}", "backward": f"l{len(layers)}_reverse"}
+        layers.append(
+            {d: _one_from_torch(cell, weights, s) for d, s in suffixes.items() if f"weight_ih_{s}" in weights}
+        )
+    if not layers:
+        _check.fail("from_torch", "weights must have weight_ih_l0", list(weights), "Pass a state_dict().")
+    return tuple(layers)
+
+
+def _one_from_torch(cell: str, weights: Mapping[str, Any], suffix: str) -> Weights:
+    w, r = _array(weights[f"weight_ih_{suffix}"]).T, _array(weights[f"weight_hh_{suffix}"]).T
+    biases = []
+    if f"bias_ih_{suffix}" in weights:
+        biases = [_array(weights[f"bias_{kind}_{suffix}"]) for kind in ("ih", "hh")]
+    return _joined(cell, w, r, biases)
+
+
+def _joined(cell: str, w: jax.Array, r: jax.Array, biases: Sequence[jax.Array], ordered: bool = False) -> Weights:
+    """Of PyTorch's order unless `ordered` is ours; `biases` none, one (of the inputs) or two."""
+    if cell == "gru" and not ordered:
+        w, r, biases = _swap(w), _swap(r), [_swap(b) for b in biases]
+    if not biases:
+        return {"w": w, "r": r}
+    first, second = biases if len(biases) == 2 else (biases[0], jnp.zeros_like(biases[0]))
+    if cell != "gru":
+        return {"w": w, "r": r, "b": first + second}
+    units = r.shape[0]
+    summed = first + second.at[2 * units :].set(0)
+    return {"w": w, "r": r, "b": summed, "recurrent_bias": second[2 * units :]}
+
+
+def _parted(weights: Weights) -> tuple[jax.Array, jax.Array]:
+    """The two biases, in our order."""
+    first = weights["b"]
+    second = jnp.zeros_like(first)
+    if "recurrent_bias" in weights:
+        second = second.at[-weights["recurrent_bias"].size :].set(weights["recurrent_bias"])
+    return first, second
+
+
+def to_torch(cell: str, params: Sequence[Mapping[str, Weights]]) -> dict[str, np.ndarray]:
+    """PyTorch's names and arrays of the params of an nn.LSTM, nn.GRU (reset "after") or nn.RNN of this package.
+
+    `module.load_state_dict({name: torch.from_numpy(array) ...})` takes them.
+    """
+    _cell("to_torch", cell)
+    result = {}
+    for i, layer in enumerate(params):
+        for direction, weights in layer.items():
+            _no_peephole("to_torch", weights)
+            suffix = f"l{i}" + ("_reverse" if direction == "backward" else "")
+            arrays = {"weight_ih": weights["w"].T, "weight_hh": weights["r"].T}
+            if "b" in weights:
+                arrays["bias_ih"], arrays["bias_hh"] = _parted(weights)
+            for name, array in arrays.items():
+                if cell == "gru":
+                    array = _swap(array.T).T
+                result[f"{name}_{suffix}"] = np.array(array)
+    return result
+
+
+def from_keras(cell: str, weights: Sequence[Any]) -> Weights:
+    """One direction of one layer from the `get_weights()` of a Keras LSTM, GRU or SimpleRNN.
+
+    A GRU's bias of two rows is that of reset_after=True (`reset="after"` here), of one row that of False.
+    """
+    _cell("from_keras", cell)
+    if len(weights) not in (2, 3):
+        _check.fail(
+            "from_keras", "weights must be [kernel, recurrent_kernel] or with bias", len(weights), "Check them."
+        )
+    w, r, *bias = map(_array, weights)
+    if cell == "gru" and bias and bias[0].ndim == 1:
+        return {"w": w, "r": r, "b": bias[0]}
+    biases = list(bias[0]) if bias and bias[0].ndim == 2 else bias
+    return _joined(cell, w, r, biases, ordered=True)
+
+
+def to_keras(cell: str, weights: Weights) -> list[np.ndarray]:
+    """What `set_weights` of a Keras LSTM, GRU or SimpleRNN takes; a "recurrent_bias" makes two rows of biases."""
+    _cell("to_keras", cell)
+    _no_peephole("to_keras", weights)
+    result = [weights["w"], weights["r"]]
+    if "b" in weights:
+        result.append(jnp.stack(_parted(weights)) if "recurrent_bias" in weights else weights["b"])
+    return [np.array(a) for a in result]
+
+
+# Flax's names: linen's (LSTM, GRU, RNN), where "i" is of the inputs and "h" of the state.
+_LINEN = {"lstm": ("i", "f", "g", "o"), "gru": ("z", "r", "n"), "rnn": ("",)}
+
+
+def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
+    """One direction of one layer from the params of a Flax cell.
+
+    Args:
+        cell: "lstm" (LSTMCell, OptimizedLSTMCell), "gru" (GRUCell; for `reset="after"`) or "rnn" (SimpleCell).
+        params: linen's `variables["params"]`, or `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
+
+    Flax's MGUCell adds its recurrent product after the gate and so is no `mps.mgu`.
+    """
+    _cell("from_flax", cell)
+    if "dense_h" in params:  # nnx, gates side by side
+        inputs, state = params["dense_i"], params["dense_h"]
+        none = jnp.zeros(_array(state["kernel"]).shape[1])
+        biases = [_array(part["bias"]) if "bias" in part else none for part in (inputs, state)]
+        return _joined(cell, _array(inputs["kernel"]), _array(state["kernel"]), biases)
+    names = [[f"{side}{gate}" for gate in _LINEN[cell]] for side in "ih"]
+    names[0] = [f"{name}_" if f"{name}_" in params else name for name in names[0]]  # nnx writes if_
+    missing = [name for side in names for name in side if name not in params]
+    if missing:
+        _check.fail(
+            "from_flax", f"params must have {', '.join(missing)}", list(params), f"Pass those of a {cell} cell."
+        )
+    w, r = (jnp.concatenate([_array(params[n]["kernel"]) for n in side], 1) for side in names)
+    units = r.shape[0]
+    biases = [
+        jnp.concatenate([_array(params[n]["bias"]) if "bias" in params[n] else jnp.zeros(units) for n in side])
+        for side in names
+    ]
+    return _joined(cell, w, r, biases, ordered=True)
+
+
+def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
+    """The params of linen's LSTMCell or OptimizedLSTMCell, GRUCell or SimpleCell."""
+    _cell("to_flax", cell)
+    _no_peephole("to_flax", weights)
+    gates = _LINEN[cell]
+    split = {name: jnp.split(weights[name], len(gates), axis=1) for name in "wr"}
+    first, second = _parted(weights if "b" in weights else {**weights, "b": jnp.zeros(weights["w"].shape[1])})
+    biases = [jnp.split(b, len(gates)) for b in (first, second)]
+    result = {}
+    for i, gate in enumerate(gates):
+        result[f"i{gate}"], result[f"h{gate}"] = {"kernel": split["w"][i]}, {"kernel": split["r"][i]}
+        result[f"h{gate}" if cell == "lstm" else f"i{gate}"]["bias"] = biases[0][i]
+        if cell == "gru" and gate == "n":
+            result["hn"]["bias"] = biases[1][i]
+    return result
+
+
+def _no_peephole(op: str, weights: Weights) -> None:
+    if "peephole" in weights:
+        _check.fail(op, "weights must have no peephole", "one", "The other library's LSTM has none.")

@@ -1,0 +1,191 @@
+"""Stacks of recurrent layers in one or both directions, with dropout between them and states that can be carried on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jax_mps as mps
+from jax_mps.nn.layers import Initializer, Layer, Params, Shape, xavier_uniform
+from jax_mps.ops import _check
+
+_DIRECTIONS = {
+    "forward": ("forward",),
+    "backward": ("backward",),
+    "concatenate": ("forward", "backward"),
+    "add": ("forward", "backward"),
+}
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """What LSTM, GRU, MGU and RNN share: [batch, time, features] to [batch, time, units].
+
+    Args:
+        units: the size of the state.
+        layers: how many lie on top of each other.
+        direction: "forward", "backward", or both ways with the results beside each other ("concatenate": 2 units
+            features) or summed ("add").
+        keep_probability: of the dropout on what every layer but the last gives, in training.
+        bias: whether there are biases; they begin at 0.
+        recompute: for the gradient, compute the gates again instead of keeping them.
+        initializer: of the weights; each gate's matrix counts by itself.
+    """
+
+    units: int
+    layers: int = 1
+    direction: str = "forward"
+    keep_probability: float = 1.0
+    bias: bool = True
+    recompute: bool = False
+    initializer: Initializer = xavier_uniform
+    dtype: Any = jnp.float32
+
+    _gates = 0  # of the cell
+
+    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
+        """Params: for each layer {"forward": {"w", "r", "b"}, "backward": ...} with the directions that it has."""
+        directions = self._directions()
+        features, params = input_shape[-1], []
+        for i in range(self.layers):
+            keys = jax.random.split(jax.random.fold_in(key, i), len(directions))
+            params.append({d: self._init_cell(k, features) for d, k in zip(directions, keys, strict=True)})
+            features = self.units * (2 if self.direction == "concatenate" else 1)
+        return tuple(params), (*input_shape[:-1], features)
+
+    def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
+        """The last layer's states of every step."""
+        return self.run(params, x, key=key, training=training)[0]
+
+    def run(
+        self,
+        params: Params,
+        x: jax.Array,
+        states: Any = None,
+        *,
+        lengths: Any = None,
+        key: jax.Array | None = None,
+        training: bool = False,
+    ) -> tuple[jax.Array, Any]:
+        """The last layer's states of every step, and the last states of every layer.
+
+        Those, given as `states` with the next chunk of the sequences, carry them on (forward; the backward direction
+        of a chunk cannot know the next one, and is best given none). `lengths`: [batch] steps of each row.
+        """
+        name, directions = self._name(), self._directions()
+        drop = training and self.keep_probability < 1 and self.layers > 1
+        if drop and key is None:
+            _check.fail(name, "training with dropout needs a key", "None", "Pass key=jax.random.key(step).")
+        last: list[dict[str, Any]] = []
+        for i, layer in enumerate(params):
+            if i > 0 and drop and key is not None:
+                x = mps.dropout(x, jax.random.fold_in(key, i), keep_probability=self.keep_probability)
+            runs = {
+                d: self._cell(
+                    layer[d],
+                    x,
+                    None if states is None else states[i][d],
+                    lengths=lengths,
+                    reverse=d == "backward",
+                    recompute=self.recompute,
+                )
+                for d in directions
+            }
+            outputs = [runs[d][0] for d in directions]
+            if self.direction == "concatenate":
+                x = jnp.concatenate(outputs, -1)
+            else:
+                x = outputs[0] + outputs[1] if self.direction == "add" else outputs[0]
+            last.append({d: state for d, (_, state) in runs.items()})
+        return x, tuple(last)
+
+    def _name(self) -> str:
+        return f"nn.{type(self).__name__}"
+
+    def _directions(self) -> tuple[str, ...]:
+        return _DIRECTIONS[_check.choice(self._name(), "direction", self.direction, tuple(_DIRECTIONS))]
+
+    def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
+        units, columns = self.units, self._gates * self.units
+        key_w, key_r = jax.random.split(key)
+        params = {
+            "w": self.initializer(key_w, (features, columns), features, units, self.dtype),
+            "r": self.initializer(key_r, (units, columns), units, units, self.dtype),
+        }
+        return {**params, "b": jnp.zeros(columns, self.dtype)} if self.bias else params
+
+    def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """`mps.lstm`; its state is (h, c). With `peephole`, params have "peephole" [3, units] too, at first 0."""
+
+    peephole: bool = False
+    _gates = 4
+
+    def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
+        params = super()._init_cell(key, features)
+        return {**params, "peephole": jnp.zeros((3, self.units), self.dtype)} if self.peephole else params
+
+    def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
+        h, c = (None, None) if state is None else state
+        peephole = params.get("peephole")
+        return mps.lstm(x, params["w"], params["r"], params.get("b"), h, c, peephole=peephole, **options)
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """`mps.gru`; with reset "after" and a bias, params have "recurrent_bias" [units] too, at first 0."""
+
+    reset: str = "before"
+    gate_p_norm: float = 1.0
+    flip_output_gates: bool = False
+    _gates = 3
+
+    def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
+        params = super()._init_cell(key, features)
+        extra = {"recurrent_bias": jnp.zeros(self.units, self.dtype)}
+        return {**params, **extra} if self.bias and self.reset == "after" else params
+
+    def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
+        return mps.gru(
+            x,
+            params["w"],
+            params["r"],
+            params.get("b"),
+            state,
+            reset=self.reset,
+            recurrent_bias=params.get("recurrent_bias"),
+            gate_p_norm=self.gate_p_norm,
+            flip_output_gates=self.flip_output_gates,
+            **options,
+        )
+
+
+@dataclass(frozen=True)
+class MGU(Recurrent):
+    """`mps.mgu`."""
+
+    gate_p_norm: float = 1.0
+    flip_output_gates: bool = False
+    _gates = 2
+
+    def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
+        gates: Any = {"gate_p_norm": self.gate_p_norm, "flip_output_gates": self.flip_output_gates}
+        return mps.mgu(x, params["w"], params["r"], params.get("b"), state, **gates, **options)
+
+
+@dataclass(frozen=True)
+class RNN(Recurrent):
+    """`mps.rnn`, of a single gate with any neuron."""
+
+    neuron: Any = "tanh"
+    _gates = 1
+
+    def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
+        return mps.rnn(x, params["w"], params["r"], params.get("b"), state, neuron=self.neuron, **options)

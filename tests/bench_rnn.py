@@ -1,0 +1,86 @@
+"""The section rnn of bench.py: recurrent layers forward and backward, and the memory that a gradient takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from bench_common import Bench, blocking, normal
+from jax import lax
+
+import jax_mps as mps
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+SHAPES = [(32, 20, 64, 200), (32, 20, 64, 512), (32, 200, 64, 200), (32, 2000, 64, 200)]  # batch, time, inputs, units
+
+
+def _lstm_step(h: Any, c: Any, z: Any, r: Any) -> Any:
+    i, f, g, o = jnp.split(z + h @ r, 4, -1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+def _gru_step(h: Any, c: Any, z: Any, r: Any) -> Any:
+    n, q = h.shape[1], h @ r
+    update, reset = jnp.split(jax.nn.sigmoid(z[:, : 2 * n] + q[:, : 2 * n]), 2, -1)
+    return (1 - update) * jnp.tanh(z[:, 2 * n :] + reset * q[:, 2 * n :]) + update * h, c
+
+
+def _scan(step: Callable[..., Any]) -> Callable[..., Any]:
+    def run(x: Any, w: Any, r: Any, b: Any) -> Any:
+        zero = jnp.zeros((x.shape[0], r.shape[0]), x.dtype)
+
+        def body(state: Any, z: Any) -> Any:
+            h, c = step(*state, z, r)
+            return (h, c), h
+
+        _, y = lax.scan(body, (zero, zero), jnp.moveaxis(x @ w + b, 1, 0))
+        return jnp.moveaxis(y, 0, 1)
+
+    return run
+
+
+CELLS = {
+    "lstm": (4, lambda *a: mps.lstm(*a)[0], _scan(_lstm_step)),
+    "gru": (3, lambda *a: mps.gru(*a, reset="after")[0], _scan(_gru_step)),
+}
+
+
+def rnn() -> Iterator[Bench]:
+    """LSTM and GRU against lax.scan under jit and PyTorch's own layers."""
+    for cell, (gates, own, plain) in CELLS.items():
+        for batch, time, inputs, units in SHAPES if cell == "lstm" else SHAPES[:2]:
+            x, dy = normal(batch, time, inputs), normal(batch, time, units, seed=1)
+            shapes = ((inputs, gates * units), (units, gates * units), (gates * units,))
+            args = [jnp.asarray(v) for v in (x, *(normal(*s) / units**0.5 for s in shapes))]
+            forward, both = {}, {}
+            for name, f in (("jax_mps", own), ("xla", plain)):
+                forward[name] = blocking(f, *args)
+                both[name] = blocking(lambda dy, *a, f=f: jax.vjp(f, *a)[1](dy), jnp.asarray(dy), *args)
+            if cell == "lstm" and time >= 200:
+                again = lambda *a: mps.lstm(*a, recompute=True)[0]  # noqa: E731
+                both["recompute"] = blocking(lambda dy, *a, f=again: jax.vjp(f, *a)[1](dy), jnp.asarray(dy), *args)
+            if torch:
+                layer = getattr(torch.nn, cell.upper())(inputs, units, batch_first=True)
+                xt, dyt = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+
+                def run(layer: Any = layer, x: Any = xt) -> None:
+                    with torch.no_grad():
+                        layer(x)
+
+                def train(layer: Any = layer, x: Any = xt, dy: Any = dyt) -> None:
+                    layer.zero_grad()
+                    x.grad = None
+                    layer(x)[0].backward(dy)
+
+                forward["torch"], both["torch"] = run, train
+            flops = 2.0 * batch * time * gates * units * (inputs + units)
+            name = f"{cell} {batch}x{time}x{inputs} to {units}"
+            yield Bench(f"{name}, forward", forward, "forward", flops=flops)
+            yield Bench(f"{name}, forward and backward", both, "forward and backward", flops=3 * flops)
