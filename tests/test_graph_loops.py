@@ -186,6 +186,25 @@ class TestForms:
         found, regions, scans = loops(f, *args)
         assert (len(found), regions, scans) == (0, 0, 1)
 
+    def test_a_device_without_loops_runs_their_bodies(self, native, monkeypatch):
+        def refuse(text):
+            if " = loop(" in text:
+                raise ValueError("no loops")
+            return implementations(text)
+
+        implementations = ffi.implementations
+        monkeypatch.setattr(ffi, "implementations", refuse)
+        f = lambda c, xs: mps.relu(lax.scan(nested, c, xs)[0])  # noqa: E731
+        args = X0, normal(3, 3, 4)
+        assert_same(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args))
+        text = str(jax.make_jaxpr(mps.graph(f))(*args))
+        assert text.count("scan[") == 2 and text.count("mps_program") >= 2
+
+    def test_explained(self, native):
+        rows = mps.explain(mps.graph(lambda c, xs: lax.scan(cell, c, xs)), X0, normal(3, 3, 4))
+        assert ("loop", "loop") in [(row.op, row.implementation) for row in rows]
+        assert {"dot", "neuron", "chain"} & {row.op for row in rows}
+
     def test_concurrent_calls(self, native):
         f = lambda c, xs: lax.scan(cell, c, xs)  # noqa: E731
         step, args = jax.jit(mps.graph(f)), [(X0 * i, normal(9, 3, 4)) for i in range(8)]

@@ -28,7 +28,7 @@ _CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-_LOOPS = {"scan", "while", "cond"}
+LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy", "copy_p"}
 
 
@@ -111,7 +111,7 @@ def _inline(
         else:
             made = [Variable(v.aval) for v in eqn.outvars]
             equation = Equation(eqn.primitive, eqn.params, atoms, made, eqn.ctx, frozenset(eqn.effects))
-            equations.append(control(equation) if name in _LOOPS else equation)
+            equations.append(control(equation) if name in LOOPS else equation)
             results = [*made]
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
@@ -154,7 +154,7 @@ def _pure(equation: Equation) -> bool:
     results = [r.aval for r in equation.results]
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
-    if equation.effects or equation.name in _LOOPS or across_devices(equation.params, results):
+    if equation.effects or equation.name in LOOPS or across_devices(equation.params, results):
         return False
     types = [a.dtype for a in (*results, *(o.aval for o in equation.operands))]
     keys = any(jax.dtypes.issubdtype(t, jax.dtypes.prng_key) for t in types)

@@ -74,9 +74,9 @@ class Graphed:
         return [with_weak_type(capture.read(o, env), o.aval) for o in self.flat.outputs]
 
 
-def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
-    """The whole compile."""
-    flat = capture.flatten(closed, lambda equation: _control(equation, fuse))
+def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
+    """The whole compile; without native loops if the device refuses a region that has some."""
+    flat = capture.flatten(closed, lambda equation: _control(equation, fuse, loops))
     reasons: dict[str, str] = {}
     if device() == "reference":
         return Graphed(flat, [flat.equations], {"all": "the device is 'reference'"})
@@ -105,6 +105,8 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
             try:
                 compiled = _compile_region(part, readers, fuse)
             except ValueError as reason:  # a chain beyond the device's limits
+                if any(equation.name == "scan" for equation in part.equations):
+                    return compile_jaxpr(closed, fuse, loops=False)
                 reasons["region"] = str(reason)
         parts.append(compiled if compiled is not None else part.equations)
     return Graphed(flat, parts, reasons)
@@ -187,21 +189,21 @@ def _products(program: Program) -> int:
     return count
 
 
-def _control(equation: Equation, fuse: bool) -> Equation:
+def _control(equation: Equation, fuse: bool, loops: bool) -> Equation:
     """A scan as a native loop, or any loop with its bodies graphed."""
     reason = None
-    if equation.name == "scan" and device() == "cpu":
+    if equation.name == "scan" and loops and device() != "reference":
         try:
-            return convert_loop(equation, lambda inner: _control(inner, fuse))
+            return convert_loop(equation, lambda inner: _control(inner, fuse, loops))
         except NotConvertible as refused:
             reason = str(refused)
-    graphed = capture.with_bodies(equation, lambda body: _graph_body(body, fuse))
+    graphed = capture.with_bodies(equation, lambda body: _graph_body(body, fuse, loops))
     graphed.loop = reason
     return graphed
 
 
-def _graph_body(closed: ClosedJaxpr, fuse: bool) -> ClosedJaxpr:
-    graphed = compile_jaxpr(closed, fuse)
-    if not any(isinstance(p, NativeRegion) for p in graphed.parts):
-        return closed
+def _graph_body(closed: ClosedJaxpr, fuse: bool, loops: bool) -> ClosedJaxpr:
+    graphed = compile_jaxpr(closed, fuse, loops)
+    if not any(isinstance(p, NativeRegion) or any(e.name in capture.LOOPS for e in p) for p in graphed.parts):
+        return closed  # nothing in it, nor in a loop in it, is native
     return jax.make_jaxpr(graphed)(*closed.in_avals)
