@@ -52,10 +52,10 @@ inline float erf(float x) {
   return a < 0.9f || x != x ? x * p : large;
 }
 
-// A Newton step in logarithms from an estimate; the tails have no cancellation in w.
+// A polynomial in w = -log(1 - x^2), which is taken so that nothing cancels near 1.
 inline float erf_inv(float x) {
   if (!(x > -1.0f && x < 1.0f)) return x == 1.0f || x == -1.0f ? x * INFINITY : NAN;
-  float w = -log1p(-x * x);
+  float w = fabs(x) < 0.5f ? -log1p(-x * x) : -log((1.0f - x) * (1.0f + x));
   float p;
   if (w < 5.0f) {
     w = w - 2.5f;
