@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr
 from jax_mps import ffi
 from jax_mps._compat import with_weak_type
 from jax_mps.device import device
-from jax_mps.graph import capture, region
+from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Constant, Equation, Flat, Region, Variable
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
@@ -38,11 +38,12 @@ class NativeRegion:
     results: list[Variable]
     equations: list[Equation]
     aliases: tuple[tuple[int, int], ...]  # inputs and outputs that may share memory
+    origins: Callable[[], dict[int, str]]  # of each node, by its first result's name, the primitives that it is made of
 
     def run(self, operands: Sequence[Any]) -> list[Any]:
         """Runs it natively."""
         types = tuple((r.aval.shape, r.aval.dtype) for r in self.results)
-        return list(region.run(self.text, types, self.aliases, region.Original(self.original), operands))
+        return list(region.run(self.text, types, self.aliases, region.Original(self.original, self.origins), operands))
 
     def original(self, *operands: Any) -> list[Any]:
         """Runs its equations by JAX."""
@@ -57,7 +58,7 @@ class Graphed:
 
     flat: Flat
     parts: list[NativeRegion | list[Equation]]
-    reasons: dict[str, str]  # of each primitive that stays on XLA
+    reasons: dict[int, str]  # of each equation that stays in JAX, by its id
 
     def __call__(self, *operands: Any) -> list[Any]:
         """Runs it on flat operands."""
@@ -67,7 +68,9 @@ class Graphed:
             if isinstance(part, NativeRegion):
                 env.update(zip(map(id, part.results), part.run([env[id(v)] for v in part.operands]), strict=True))
             else:
-                _evaluate(part, env)
+                for equation in part:
+                    with report.scope(self.reasons[id(equation)]):
+                        _evaluate([equation], env)
         return [with_weak_type(_read(o, env), o.aval) for o in self.flat.outputs]
 
 
@@ -84,9 +87,9 @@ def _evaluate(equations: Sequence[Equation], env: dict[int, Any]) -> None:
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     """The whole compile."""
     flat = capture.flatten(closed, lambda body: _graph_body(body, fuse))
-    reasons: dict[str, str] = {}
+    reasons: dict[int, str] = {}
     if device() == "reference":
-        return Graphed(flat, [flat.equations], {"all": "the device is 'reference'"})
+        return Graphed(flat, [flat.equations], {id(e): "the device is 'reference'" for e in flat.equations})
     unrecognised = recognise(flat)
     capture.drop_dead(flat)
     capture.capture_arrays(flat)
@@ -96,8 +99,8 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
             if id(equation) in unrecognised:
                 raise NotConvertible(unrecognised[id(equation)])
             _alone(equation)
-        except NotConvertible as reason:
-            reasons[equation.name] = str(reason)
+        except NotConvertible as refused:
+            reasons[id(equation)] = report.reason(equation, str(refused))
             return False
         return True
 
@@ -106,12 +109,14 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     regions = capture.partition(flat, lambda e: id(e) in native)
     parts: list[NativeRegion | list[Equation]] = []
     for part in regions:
-        compiled = None
+        compiled, why = None, report.FOR_ISLAND
         if part.native:
             try:
-                compiled = _compile_region(part, regions, flat, fuse)
-            except ValueError as reason:  # a chain beyond the device's limits
-                reasons["region"] = str(reason)
+                compiled, why = _compile_region(part, regions, flat, fuse), report.NO_GAIN
+            except ValueError as refused:  # a chain beyond the device's limits
+                why = str(refused)
+        if compiled is None:
+            reasons.update((id(e), why) for e in part.equations if id(e) not in reasons)
         parts.append(compiled if compiled is not None else part.equations)
     return Graphed(flat, parts, reasons)
 
@@ -170,7 +175,16 @@ def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: b
     memory = plan(program)
     text = program.text()
     ffi.implementations(text)
-    return NativeRegion(program, memory, text, operands, results, part.equations, aliases(program))
+    return NativeRegion(
+        program,
+        memory,
+        text,
+        operands,
+        results,
+        part.equations,
+        aliases(program),
+        lambda: report.origins(builder.made, builder.program, program),
+    )
 
 
 def _gains(program: Program) -> bool:

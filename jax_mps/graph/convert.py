@@ -41,6 +41,7 @@ class Builder:
     def __init__(self) -> None:
         self.program = Program()
         self.known: dict[int, Value] = {}  # by id of the atom
+        self.made: dict[int, str] = {}  # by id of the value, the primitive that it is a result of
         self._count = 0
 
     def value(self, type_: Type) -> Value:
@@ -69,6 +70,7 @@ class Builder:
         """Adds the nodes of one equation."""
         results = rule(self, equation, [self.read(o) for o in equation.operands])
         self.known.update((id(r), v) for r, v in zip(equation.results, results, strict=True))
+        self.made.update((id(v), equation.origin or equation.name) for v in results)
 
     def node(self, op: str, operands: list[Value], types: list[Type], **attributes: Any) -> list[Value]:
         """Adds a node and gives its results."""
