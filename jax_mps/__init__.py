@@ -1,6 +1,6 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
-from jax_mps import losses, nn, optim
+from jax_mps import config, losses, nn, optim
 from jax_mps.device import device, set_device
 from jax_mps.explain import Explanation, explain
 from jax_mps.ffi import CacheInfo, cache_info, clear_cache, set_cache_limit
@@ -32,3 +32,5 @@ from jax_mps.ops.pool import avg_pool, l2_pool, max_pool
 from jax_mps.ops.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"
+
+config.from_environment()
