@@ -50,7 +50,8 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
     Args:
         function: any JAX function, compiled with jax.jit or not, a gradient or a whole training step.
-        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype.
+        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype; what is neither these nor
+            a number stays as it is.
 
     Returns:
         A table of rows (op, types, count, device, implementation, made_of). jax_mps's ops and the nodes of graphed
@@ -63,7 +64,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         >>> mps.explain(mps.relu, jnp.ones(8))[0].op
         'neuron'
     """
-    closed = jax.make_jaxpr(function)(*args, **kwargs)
+    closed = _trace(function, args, kwargs)
     own: Counter[tuple[str, str, str, str, str]] = Counter()
     other: Counter[tuple[str, str]] = Counter()
     for equation in _equations(closed.jaxpr):
@@ -81,6 +82,19 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     rows = [Row(name, types, n, where, words, made_of) for (name, types, where, words, made_of), n in own.items()]
     rows += [Row(name, "", n, "xla", words or "an op of JAX") for (name, words), n in other.most_common()]
     return Explanation(rows)
+
+
+def _trace(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The jaxpr of a call; leaves that cannot be traced, and booleans, are handed on as they are."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    traced = [hasattr(x, "dtype") or (isinstance(x, int | float | complex) and not isinstance(x, bool)) for x in leaves]
+
+    def arrays(*some: Any) -> list[Any]:
+        rest = iter(some)
+        args, kwargs = jax.tree.unflatten(tree, [next(rest) if t else x for t, x in zip(traced, leaves, strict=True)])
+        return [x for x in jax.tree.leaves(function(*args, **kwargs)) if hasattr(x, "dtype")]
+
+    return jax.make_jaxpr(arrays)(*(x for x, t in zip(leaves, traced, strict=True) if t))
 
 
 def _steps(text: str, origins: dict[int, str]) -> Iterator[tuple[str, str, str, str, str]]:

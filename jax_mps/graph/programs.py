@@ -95,7 +95,7 @@ def argument_names(function: Callable[..., Any], args: Any, kwargs: Any) -> list
     return found
 
 
-def leaf_names(tree: Any, prefix: str) -> list[str]:
-    """A name for every leaf of a tree."""
-    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+def leaf_names(tree: Any, prefix: str, named: Callable[[Any], bool] = lambda leaf: True) -> list[str]:
+    """A name for every leaf of a tree that is to be `named`."""
+    paths = [path for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if named(leaf)]
     return [".".join([prefix, *(jax.tree_util.keystr((k,), simple=True) for k in path)]) for path in paths]
