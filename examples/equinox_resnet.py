@@ -4,7 +4,7 @@
 
 The model is plain Equinox: `eqx.nn.Conv2d` over single images, `eqx.nn.BatchNorm` with its state, vmap over the batch,
 `eqx.filter_jit`. It knows nothing of jax_mps. The data are scikit-learn's 1,797 real digits. Both runs start from the
-same weights and see the same batches, so their losses agree but for rounding.
+same weights and see the same batches, so at first their losses agree but for rounding.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Block(eqx.Module):
         keys = jax.random.split(key, 3)
         stride = 1 if channels == out else 2
         self.conv1 = eqx.nn.Conv2d(channels, out, 3, stride, padding=1, use_bias=False, key=keys[0])
-        self.norm1 = eqx.nn.BatchNorm(out, "batch", mode="batch")
+        self.norm1 = eqx.nn.BatchNorm(out, "batch", momentum=0.9, mode="batch")
         self.conv2 = eqx.nn.Conv2d(out, out, 3, padding=1, use_bias=False, key=keys[1])
-        self.norm2 = eqx.nn.BatchNorm(out, "batch", mode="batch")
+        self.norm2 = eqx.nn.BatchNorm(out, "batch", momentum=0.9, mode="batch")
         self.shortcut = None if stride == 1 else eqx.nn.Conv2d(channels, out, 1, 2, use_bias=False, key=keys[2])
 
     def __call__(self, x: jax.Array, state: eqx.nn.State) -> tuple[jax.Array, eqx.nn.State]:
@@ -76,7 +76,7 @@ def main() -> int:
     options = parser.parse_args()
 
     model, norms = eqx.nn.make_with_state(ResNet)(options.width, jax.random.key(0))
-    optimizer = optax.sgd(0.02, momentum=0.9)
+    optimizer = optax.sgd(0.01, momentum=0.9)
     start = model, norms, optimizer.init(eqx.filter(model, eqx.is_inexact_array))
 
     def step(state: tuple, images: jax.Array, labels: jax.Array) -> tuple[tuple, jax.Array]:

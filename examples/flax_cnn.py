@@ -3,8 +3,8 @@
     python examples/flax_cnn.py
 
 The model, the optimizer and the step know nothing of jax_mps. The data are scikit-learn's 1,797 real digits, enlarged
-to 28x28. Both runs start from the same weights and see the same batches and random numbers, so their losses agree but
-for rounding.
+to 28x28. Both runs start from the same weights and see the same batches and random numbers, so at first their losses
+agree but for rounding.
 """
 
 from __future__ import annotations
