@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: b
     for equation in part.equations:
         builder.define(equation, rule_of(equation))
     builder.program.outputs = [builder.read(r) for r in results]
-    program = simplify(builder.program)
+    program = simplify(builder.program, ELEMENTWISE, itertools.count(builder.count))
     if not _gains(program):
         return None
     program = fuse_pass(program, ELEMENTWISE, separate=not fuse)

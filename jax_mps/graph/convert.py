@@ -43,12 +43,12 @@ class Builder:
         self.program = Program()
         self.known: dict[int, Value] = {}  # by id of the atom
         self.made: dict[int, str] = {}  # by id of the value, the primitive that it is a result of
-        self._count = 0
+        self.count = 0
 
     def value(self, type_: Type) -> Value:
         """A new value."""
-        self._count += 1
-        return Value(self._count - 1, type_)
+        self.count += 1
+        return Value(self.count - 1, type_)
 
     def input(self, atom: Atom) -> Value:
         """The value of a variable from outside."""
