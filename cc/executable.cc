@@ -1,105 +1,30 @@
-// Compiles a program for the device and runs it step by step.
+// Compiles a program for the device and runs it in an arena of the pool.
 #include "executable.h"
 
-#include <algorithm>
-#include <cstring>
-
 #include "arena.h"
-#include "cpu/device.h"
 
 namespace jax_mps {
 namespace {
 
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-Offer offer_of(const Step& step) {
-  try {
-    return cpu::offer(step.node);
-  } catch (const std::exception& error) {
-    throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
-                       error.what());
-  }
+size_t step_count(const Program& program) {
+  size_t count = program.steps.size();
+  for (const Step& step : program.steps)
+    if (step.node.body) count += step_count(*step.node.body);
+  return count;
 }
 
 }  // namespace
 
-Executable::Executable(std::string_view text) : program_(parse_program(text)) {
-  std::vector<bool> written(program_.values.size());
-  size_t scratch = 0;
-  bytes_ = sizeof(*this) + text.size() * 4;  // the text is kept, parsed and named by the cache
-  for (const Step& step : program_.steps) {
-    for (int value : step.results) written[value] = true;
-    if (step.is_alias()) {
-      kernels_.push_back(nullptr);
-      continue;
-    }
-    Offer offer = offer_of(step);
-    if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
-    scratch = std::max(scratch, offer.kernel->scratch_bytes());
-    bytes_ += sizeof(Step) + 1024;  // a primitive's descriptor and code are of this order
-    kernels_.push_back(std::move(offer.kernel));
-  }
-  std::vector<bool> bound(program_.values.size());
-  for (size_t i = 0; i < program_.outputs.size(); i++) {
-    int value = program_.outputs[i];
-    if (!written[value] || bound[value]) copies_.emplace_back(value, static_cast<int>(i));
-    bound[value] = true;
-  }
-  scratch_offset_ = align_up(program_.arena_bytes);
-  work_bytes_ = scratch_offset_ + scratch;
-}
+// The text is kept, parsed and named by the cache; a primitive's descriptor and code are of the
+// order of a kilobyte.
+Executable::Executable(std::string_view text)
+    : program_(parse_program(text)),
+      steps_(program_),
+      bytes_(sizeof(*this) + text.size() * 4 + step_count(program_) * (sizeof(Step) + 1024)) {}
 
 void Executable::run(const void* const* inputs, void* const* outputs) const {
-  Arena arena(work_bytes_);
-  constexpr size_t kInline = 64;  // enough for a single op without a heap allocation
-  void* inline_address[kInline];
-  std::vector<void*> heap_address;
-  void** address = inline_address;
-  if (program_.values.size() > kInline) {
-    heap_address.resize(program_.values.size());
-    address = heap_address.data();
-  }
-  for (size_t i = 0; i < program_.values.size(); i++)
-    address[i] = program_.values[i].offset < 0 ? nullptr : arena.data() + program_.values[i].offset;
-  for (size_t i = program_.outputs.size(); i-- > 0;) address[program_.outputs[i]] = outputs[i];
-  for (size_t i = 0; i < program_.inputs.size(); i++)
-    address[program_.inputs[i]] = const_cast<void*>(inputs[i]);
-
-  const void* in_inline[kInline];
-  void* out_inline[kInline];
-  std::vector<const void*> in_heap;
-  std::vector<void*> out_heap;
-  for (size_t i = 0; i < kernels_.size(); i++) {
-    const Step& step = program_.steps[i];
-    if (!kernels_[i]) {  // a result that the caller holds is no alias
-      void*& result = address[step.results[0]];
-      void* operand = address[step.operands[0]];
-      if (result) std::memcpy(result, operand, step.node.out[0].bytes());
-      result = result ? result : operand;
-      continue;
-    }
-    const void** in = in_inline;
-    void** out = out_inline;
-    if (step.operands.size() > kInline) in = (in_heap.resize(step.operands.size()), in_heap.data());
-    if (step.results.size() > kInline)
-      out = (out_heap.resize(step.results.size()), out_heap.data());
-    for (size_t k = 0; k < step.operands.size(); k++) in[k] = address[step.operands[k]];
-    for (size_t k = 0; k < step.results.size(); k++) out[k] = address[step.results[k]];
-    try {
-      kernels_[i]->run({in, out, arena.data() + scratch_offset_});
-    } catch (const std::exception& error) {
-      throw std::runtime_error(step.node.op + ": " + error.what());
-    }
-  }
-  for (auto [value, output] : copies_)
-    if (outputs[output] != address[value])
-      std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
-}
-
-std::vector<std::string> Executable::implementations() const {
-  std::vector<std::string> names;
-  for (const auto& kernel : kernels_) names.push_back(kernel ? kernel->implementation() : "alias");
-  return names;
+  Arena arena(steps_.memory_bytes());
+  steps_.run(inputs, outputs, arena.data());
 }
 
 }  // namespace jax_mps

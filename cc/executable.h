@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "kernel.h"
+#include "cpu/steps.h"
 #include "program.h"
 
 namespace jax_mps {
@@ -20,14 +20,14 @@ class Executable {
   void run(const void* const* inputs, void* const* outputs) const;
 
   const Program& program() const { return program_; }
-  std::vector<std::string> implementations() const;  // one name a step
-  size_t bytes() const { return bytes_; }            // an estimate of what it keeps
+  // One name a step, a loop's own before its body's.
+  std::vector<std::string> implementations() const { return steps_.implementations(); }
+  size_t bytes() const { return bytes_; }  // an estimate of what it keeps
 
  private:
   Program program_;
-  std::vector<std::unique_ptr<Kernel>> kernels_;
-  std::vector<std::pair<int, int>> copies_;  // outputs that no step writes: (value, output)
-  size_t scratch_offset_ = 0, work_bytes_ = 0, bytes_ = 0;
+  cpu::Steps steps_;
+  size_t bytes_ = 0;
 };
 
 // Compiled programs by text, least recently used out first. All functions are thread-safe.

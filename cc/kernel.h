@@ -32,7 +32,8 @@ struct Buffers {
 class Kernel {
  public:
   virtual ~Kernel() = default;
-  virtual std::string implementation() const = 0;  // the name that `explain` shows
+  virtual std::string implementation() const = 0;               // the name that `explain` shows
+  virtual std::vector<std::string> body() const { return {}; }  // the same of each step of a loop
   virtual size_t scratch_bytes() const { return 0; }
   virtual void run(const Buffers& buffers) const = 0;
 };

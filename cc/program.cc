@@ -21,7 +21,7 @@ constexpr DTypeRow kDTypes[] = {{DType::f32, "f32", 4},  {DType::bf16, "bf16", 2
 
 constexpr int64_t kMaxElements = int64_t{1} << 48;  // far above memory, far below overflow
 constexpr int64_t kMaxArena = int64_t{1} << 38;     // bytes
-constexpr size_t kMaxDepth = 16;                    // of nested attribute lists
+constexpr size_t kMaxDepth = 16;                    // of nested attribute lists, and of loops
 
 // Reads one line from left to right; every failure names what was expected and what stands there.
 class Cursor {
@@ -141,9 +141,11 @@ class Cursor {
 
 class Parser {
  public:
-  void line(std::string_view text, int number) {
+  // Whether a body follows: the lines up to its `end`.
+  bool line(std::string_view text, int number) {
     Cursor cursor(text);
-    if (cursor.done()) return;
+    bool body = false;
+    if (cursor.done()) return body;
     if (returned_) cursor.fail("statement after 'return'");
     if (cursor.accept("input ")) {
       do program_.inputs.push_back(define(cursor, /*may_have_offset=*/false));
@@ -153,9 +155,14 @@ class Parser {
       while (cursor.accept(","));
       returned_ = true;
     } else {
-      step(cursor, number);
+      body = step(cursor, number);
     }
     if (!cursor.done()) cursor.fail("unexpected text");
+    return body;
+  }
+
+  void set_body(Program body) {
+    program_.steps.back().node.body = std::make_shared<const Program>(std::move(body));
   }
 
   Program finish() {
@@ -203,7 +210,7 @@ class Parser {
     return found->second;
   }
 
-  void step(Cursor& cursor, int line) {
+  bool step(Cursor& cursor, int line) {
     Step step;
     step.line = line;
     std::vector<int> results;
@@ -236,13 +243,21 @@ class Parser {
     if (step.is_alias() && (step.node.in.size() != 1 || step.node.out.size() != 1 ||
                             step.node.in[0].bytes() != step.node.out[0].bytes()))
       cursor.fail("a reshape keeps one operand's bytes");
+    bool is_loop = step.node.op == "loop";
+    if (is_loop) cursor.expect("do");
     program_.steps.push_back(std::move(step));
+    return is_loop;
   }
 
   Program program_;
   std::unordered_map<int, int> index_of_;
   bool returned_ = false;
 };
+
+bool is_end(std::string_view line) {
+  Cursor cursor(line);
+  return cursor.accept("end") && cursor.done();
+}
 
 }  // namespace
 
@@ -314,19 +329,29 @@ std::vector<int64_t> Attributes::integers(const std::string& name) const {
 }
 
 Program parse_program(std::string_view text) {
-  Parser parser;
+  std::vector<Parser> parsers(1);  // of the program, of the loop that the line is in, ...
   int number = 0;
   while (!text.empty()) {
     number++;
     size_t end = std::min(text.find('\n'), text.size());
+    std::string_view line = text.substr(0, end);
     try {
-      parser.line(text.substr(0, end), number);
+      if (is_end(line)) {
+        if (parsers.size() == 1) throw ProgramError("'end' outside of a loop");
+        Program body = parsers.back().finish();
+        parsers.pop_back();
+        parsers.back().set_body(std::move(body));
+      } else if (parsers.back().line(line, number)) {
+        if (parsers.size() > kMaxDepth) throw ProgramError("loops nested too deeply");
+        parsers.emplace_back();
+      }
     } catch (const ProgramError& error) {
       throw ProgramError("line " + std::to_string(number) + ": " + error.what());
     }
     text.remove_prefix(std::min(end + 1, text.size()));
   }
-  return parser.finish();
+  if (parsers.size() > 1) throw ProgramError("a loop has no 'end' line");
+  return parsers.back().finish();
 }
 
 }  // namespace jax_mps

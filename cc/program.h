@@ -4,12 +4,14 @@
 //   %2: f32[64,28,28,32] @0 = conv(%0, %1) {strides=[1,1], groups=1, neuron="relu"}
 //   return %2
 //
-// One statement a line. `@0` is the byte offset of an intermediate in the program's arena.
+// One statement a line. `@0` is the byte offset of an intermediate in the program's arena. A loop's
+// body is a program of its own between `do`, at the end of the loop's line, and a line `end`.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -73,11 +75,14 @@ class Types : public std::vector<TensorType> {
   }
 };
 
+struct Program;
+
 // One node with the types of its operands and results: all that a kernel needs to know.
 struct Node {
   std::string op;
   Types in, out;
   Attributes attributes;
+  std::shared_ptr<const Program> body;  // of a loop
 };
 
 struct Step {

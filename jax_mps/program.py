@@ -7,10 +7,25 @@
     return %2
 
 One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``.
+
+A loop runs its body, a program of its own, over constants, a carry and slices of arrays along their first axis, and
+gives the last carry and the slices stacked::
+
+    input %0: f32[4,4], %1: f32[2,4], %2: f32[9,2,4]
+    %3: f32[2,4], %4: f32[9,2,4] = loop(%0, %1, %2) {carry=1, consts=1, in_place=[], length=9, reverse=false} do
+      input %5: f32[4,4], %6: f32[2,4], %7: f32[2,4]
+      ...
+      return %9, %9
+    end
+    return %3, %4
+
+A body reads nothing but its inputs, and its offsets are in an arena of its own. A carry of ``in_place`` is written
+where it is read.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +43,11 @@ _DTYPES = {
 _SIZES = {"f32": 4, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "u8": 1, "pred": 1}
 
 
+@functools.cache
+def _name(dtype: Any) -> str:
+    return getattr(dtype, "name", str(dtype))  # PRNG keys have no NumPy dtype
+
+
 @dataclass(frozen=True)
 class Type:
     """A dtype in the program's words ("f32") and a shape."""
@@ -38,7 +58,7 @@ class Type:
     @classmethod
     def of(cls, x: Any) -> Type:
         """The type of anything with a shape and a dtype; TypeError for a dtype that programs do not have."""
-        name = getattr(x.dtype, "name", str(x.dtype))  # PRNG keys have no NumPy dtype
+        name = _name(x.dtype)
         if name not in _DTYPES:
             raise TypeError(f"programs have no dtype {name}")
         if not all(isinstance(dim, int) for dim in x.shape):
@@ -83,11 +103,15 @@ class Node:
     operands: list[Value]
     results: list[Value]
     attributes: Mapping[str, Any]
+    body: Program | None = None  # of a loop
 
     def __str__(self) -> str:
         attributes = ", ".join(f"{k}={_attribute(v)}" for k, v in sorted(self.attributes.items()) if v is not None)
         line = f"{', '.join(r.definition() for r in self.results)} = {self.op}({', '.join(map(str, self.operands))})"
-        return line + (f" {{{attributes}}}" if attributes else "")
+        line += f" {{{attributes}}}" if attributes else ""
+        if self.body is None:
+            return line
+        return "\n".join([f"{line} do", *(f"  {inner}" for inner in self.body.text().splitlines()), "end"])
 
 
 @dataclass

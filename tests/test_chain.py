@@ -75,8 +75,11 @@ SHIFT = {
 
 
 def one(code, *operands, dtype=None):
-    """One instruction over whole arrays."""
-    (y,) = chain(operands[0].shape, operands, [code], [["store", len(operands)]], [dtype or operands[0].dtype])
+    """One instruction over whole arrays: by itself, and as two steps in a row, which may become machine code."""
+    n, dtype = len(operands), dtype or operands[0].dtype
+    (y,) = chain(operands[0].shape, operands, [code], [["store", n]], [dtype])
+    for again in chain(operands[0].shape, operands, [code] * 2, [["store", n], ["store", n + 1]], [dtype] * 2):
+        np.testing.assert_array_equal(again, y)
     return y
 
 
@@ -249,6 +252,22 @@ def chains(draw):
         outputs.append(["store", r] if kind == "store" else [kind, r, axes])
         expected.append(value if kind == "store" else REDUCE[kind](value, axis=tuple(axes)))
     return shape, operands, strides, offsets, code, outputs, expected
+
+
+@pytest.mark.parametrize("operands", [8, 24])  # 24 values, computed and alive at once, are too many for machine code
+@pytest.mark.parametrize("n", [15, 16, 4099])
+def test_more_values_than_vector_registers(operands, n):
+    x = np.random.default_rng(0).integers(-9, 9, (operands, n)).astype(np.float32)
+    code = [f"{op} {i}" for op in ("neg", "square") for i in range(operands)]
+    code.append(f"add {operands} {2 * operands}")
+    for i in range(operands - 1, 0, -1):
+        code += [f"multiply {operands + i} {2 * operands + i}".replace("multiply", "mul")]
+        code.append(f"add {operands + len(code) - 2} {operands + len(code) - 1}")
+    outputs = [["store", operands + len(code) - 1], ["sum", operands + len(code) - 1, [0]]]
+    y, total = chain((n,), list(x), code, outputs, [np.float32] * 2)
+    expected = -x[0] + x[0] ** 2 + (-(x[1:] ** 3)).sum(0)
+    np.testing.assert_array_equal(y, expected)
+    assert total == expected.sum(dtype=np.float64)
 
 
 @settings(max_examples=300, deadline=None)

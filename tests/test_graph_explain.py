@@ -30,7 +30,7 @@ def test_nodes_tell_what_they_are_made_of(native):
 
 
 CASES = {
-    "random_bits": (lambda x: jax.random.uniform(jax.random.key(0), x.shape), "random bits and keys are made by JAX"),
+    "random_bits": (lambda x: jax.random.uniform(jax.random.key(0), x.shape), "a draw of few numbers"),
     "sort": (lambda x: jnp.sort(x), "an order of elements"),
     "while": (lambda x: lax.while_loop(lambda c: jnp.sum(c) < 9.0, lambda c: c + 1.0, x), "control flow is JAX's"),
     "dynamic_slice": (lambda x: lax.dynamic_slice(x, (jnp.argmax(x[0]), 0), (1, 2)), "known only at run time"),

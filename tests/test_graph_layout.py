@@ -44,7 +44,7 @@ def test_convolutions_of_single_images_under_vmap(native):
 
     f = lambda x, w, v: jax.vmap(lambda x: one(one(x, w), v))(x)  # noqa: E731
     assert_same(jax.jit(mps.graph(f))(*ARGS[:3]), jax.jit(f)(*ARGS[:3]))
-    assert len([c for c in chains(f, *ARGS[:3]) if c["shape"] == (2, 7, 9, 4)]) == 1
+    assert not [c for c in chains(f, *ARGS[:3]) if c["shape"] == (2, 4, 7, 9)]
 
 
 @pytest.mark.parametrize("axes", [(0,), (1, 2), (0, 3), (0, 1, 2, 3), (2,)])

@@ -8,9 +8,11 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 from random_programs import arrays, gradients
 from test_graph import assert_same, normal
 
@@ -139,3 +141,58 @@ input %0: f32[3]
 %2: f32[3] = chain(%1, %0) {code=["mul 0 1"], offsets=[0,0], outputs=[["store",2]], shape=[3], strides=[[1],[1]]}
 return %2"""
         )
+
+
+class TestNeurons:
+    """conv and dense with the bias and the relu that follow."""
+
+    def test_of_a_convolution(self, native):
+        def f(x, w, b):
+            y = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            return jax.nn.relu(y + b[None, None, None])
+
+        conv = 'accumulator="float", dilation=[1,1], groups=1, neuron=["relu",0.0,0.0,0.0], padding=[[1,1],[1,1]]'
+        assert (
+            text(f, normal(2, 8, 6, 2), normal(3, 3, 2, 5), normal(5))
+            == f"""\
+input %0: f32[2,8,6,2], %1: f32[3,3,2,5], %2: f32[5]
+%9: f32[2,8,6,5] = conv(%0, %1, %2) {{{conv}, strides=[1,1]}}
+return %9"""
+        )
+
+    def test_the_derivative_reads_the_result(self, native):
+        def f(x, w, b):
+            return jnp.sum(jnp.square(jax.nn.relu(x @ w + b[None])))
+
+        args = normal(40, 30), normal(30, 40), normal(40)
+        nodes = mps.graph(jax.grad(f, (0, 1, 2))).program(*args)[0].program.nodes
+        assert [n.op for n in nodes if n.op != "chain"] == ["dense", "dot", "dot"]
+        assert not any(line.startswith(("max", "add")) for n in nodes for line in n.attributes.get("code", ()))
+        assert_same(jax.jit(mps.graph(jax.grad(f, (0, 1, 2))))(*args), jax.jit(jax.grad(f, (0, 1, 2)))(*args))
+
+    @pytest.mark.parametrize(
+        "after, ops",
+        [
+            (lambda y, b: (y + b[None], y), ["dot", "chain"]),  # something else reads the product
+            (lambda y, b: (jax.nn.relu(y + b[None]), y + b[None]), ["dense", "chain"]),  # or the value before the relu
+            (lambda y, b: jnp.maximum(y + b[None], 1.0), ["dense", "chain"]),
+            (lambda y, b: y + b[:, None], ["dot", "chain"]),
+            (lambda y, b: jax.nn.relu(y), ["dense"]),
+        ],
+    )
+    def test_only_where_nothing_is_lost(self, native, after, ops):
+        def f(x, w, b):
+            return after(x @ w, b)
+
+        args = normal(40, 40), normal(40, 40), normal(40)
+        assert [n.op for n in mps.graph(f).program(*args)[0].program.nodes] == ops
+        assert_same(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args))
+
+    def test_nan_and_infinity_pass(self, native):
+        def f(x, w, b):
+            return jax.value_and_grad(lambda w: jnp.sum(jax.nn.relu(x @ w + b[None])))(w)
+
+        x = normal(40, 40).at[3, 4].set(jnp.nan).at[5, 6].set(jnp.inf)
+        args = x, normal(40, 40), normal(40)
+        for got, wanted in zip(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)

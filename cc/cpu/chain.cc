@@ -20,10 +20,13 @@ constexpr size_t kPartialBytes = size_t{64} << 20;  // of the reductions' parts,
 class Plan : private ChainParts {
  public:
   // Nothing if what one block touches is more than `bytes`.
-  static std::unique_ptr<Plan> make(const ChainCode& code, int64_t block, int64_t bytes) {
+  static std::unique_ptr<Plan> make(const ChainCode& code, int64_t block, int64_t bytes,
+                                    bool machine_code) {
     auto plan = std::unique_ptr<Plan>(new Plan(code, block));
-    return plan->emit(bytes) ? std::move(plan) : nullptr;
+    return plan->emit(bytes, machine_code) ? std::move(plan) : nullptr;
   }
+
+  bool compiled() const { return machine_code_ != nullptr; }
 
   using ChainParts::chain_;
   using ChainParts::scratch_;
@@ -31,7 +34,7 @@ class Plan : private ChainParts {
  private:
   Plan(const ChainCode& code, int64_t block) : ChainParts(code, block) {}
 
-  bool emit(int64_t bytes) {
+  bool emit(int64_t bytes, bool machine_code) {
     mark_used();
     classify();
     fuse();
@@ -51,7 +54,9 @@ class Plan : private ChainParts {
     }
     for (size_t i = 0; i < code_.outputs.size(); i++)
       if (code_.outputs[i].stores) store(static_cast<int>(i));
+    if (machine_code && MachineCode::available()) segment();
     if (!place(bytes)) return false;
+    if (!compile()) return false;
     finish();
     return true;
   }
@@ -139,10 +144,21 @@ class Plan : private ChainParts {
 
   std::vector<ChainStep>& steps(Trait trait) { return trait.once ? once_ : steps_; }
 
-  void step(ChainFn fn, int a, int b, int c, int y, Trait trait) {
-    auto word = [](int r) { return static_cast<int16_t>(r); };
-    steps(trait).push_back(
-        {fn, word(a), word(b), word(c), word(y), /*load=*/-1, /*reduction=*/-1, !trait.wide});
+  // y = op(from...), where the operands in the mask `scalars` are one element.
+  void step(ChainOp op, ChainType on, unsigned scalars, std::initializer_list<int> from, int y,
+            Trait trait) {
+    auto from_or_first = [&](size_t i) {
+      return static_cast<int16_t>(i < from.size() ? from.begin()[i] : *from.begin());
+    };
+    ChainStep step;
+    step.fn = chain_loops().find(op, on, op == ChainOp::splat ? 0 : scalars);
+    require(step.fn, "an instruction has no function");
+    step.a = from_or_first(0), step.b = from_or_first(1), step.c = from_or_first(2);
+    step.y = static_cast<int16_t>(y);
+    step.scalar = !trait.wide;
+    step.op = op, step.on = on;
+    step.count = static_cast<uint8_t>(from.size()), step.scalars = static_cast<uint8_t>(scalars);
+    steps(trait).push_back(step);
   }
 
   int register_of(int v) {
@@ -185,8 +201,10 @@ class Plan : private ChainParts {
       }
     }
     int y = computed(trait);
-    steps(trait).push_back({nullptr, 0, 0, 0, static_cast<int16_t>(y),
-                            static_cast<int16_t>(loads_.size()), -1, !trait.wide});
+    ChainStep load_step;
+    load_step.y = static_cast<int16_t>(y), load_step.load = static_cast<int16_t>(loads_.size());
+    load_step.scalar = !trait.wide;
+    steps(trait).push_back(load_step);
     loads_.push_back(load);
     return y;
   }
@@ -213,7 +231,7 @@ class Plan : private ChainParts {
     if (pattern < 0 || first < 0) return pattern < 0 ? first : pattern;
     Trait trait{.wide = true, .once = false};
     int y = computed(trait);
-    step(chain_loops().find(ChainOp::add, ChainType::s32, 2), pattern, first, first, y, trait);
+    step(ChainOp::add, ChainType::s32, 2, {pattern, first}, y, trait);
     return y;
   }
 
@@ -225,7 +243,7 @@ class Plan : private ChainParts {
     if (splat_of_[v] < 0) {
       trait.wide = true;
       splat_of_[v] = computed(trait);
-      step(chain_loops().find(ChainOp::splat, ChainType::f32, 0), r, r, r, splat_of_[v], trait);
+      step(ChainOp::splat, ChainType::f32, 1, {r}, splat_of_[v], trait);
     }
     return splat_of_[v];
   }
@@ -236,21 +254,23 @@ class Plan : private ChainParts {
     unsigned scalars = 0;
     for (int i = 0; i < value.count && trait.wide; i++)
       scalars |= traits_[value.from[i]].wide ? 0u : 1u << i;
-    ChainFn fn = nullptr;
+    bool found = false;
     for (unsigned mask : {scalars, scalars & ~1u, 0u}) {
-      fn = chain_loops().find(value.op, value.on, mask);
+      found = chain_loops().find(value.op, value.on, mask) != nullptr;
       scalars = mask;
-      if (fn) break;
+      if (found) break;
     }
-    require(fn, "an instruction has no function");
+    require(found, "an instruction has no function");
     int from[3] = {};
     for (int i = 0; i < value.count; i++) {
       bool scalar = !trait.wide || scalars >> i & 1;
       from[i] = scalar ? register_of(value.from[i]) : wide_register(value.from[i]);
     }
-    for (int i = value.count; i < 3; i++) from[i] = from[0];
     register_of_[v] = computed(trait);
-    step(fn, from[0], from[1], from[2], register_of_[v], trait);
+    int y = register_of_[v];
+    if (value.count == 1) step(value.op, value.on, scalars, {from[0]}, y, trait);
+    if (value.count == 2) step(value.op, value.on, scalars, {from[0], from[1]}, y, trait);
+    if (value.count == 3) step(value.op, value.on, scalars, {from[0], from[1], from[2]}, y, trait);
   }
 
   void plan_reductions() {
@@ -281,6 +301,7 @@ class Plan : private ChainParts {
       r.parts = overlaps(i) ? parts_ : 1;
       r.in_result = output.storage == Storage::word && r.parts == 1;
       r.elements = output.elements;
+      if (r.over_blocks) r.tile_register = add_register(Home::local, {.wide = true, .once = false});
       pattern(r, space_.reduced[i]);
       reduction_of_[i] = static_cast<int>(reductions_.size());
       r.stream = static_cast<int>(code_.operands.size() + 1 + reductions_.size());
@@ -310,9 +331,10 @@ class Plan : private ChainParts {
       if (r.x >= 0) continue;
       int x = wide_register(v);
       r.x = x;
-      steps_.push_back({nullptr, static_cast<int16_t>(x), static_cast<int16_t>(x),
-                        static_cast<int16_t>(x), static_cast<int16_t>(x), -1,
-                        static_cast<int16_t>(reduction_of_[i]), false});
+      ChainStep fold;
+      fold.a = fold.b = fold.c = static_cast<int16_t>(x);
+      fold.reduction = static_cast<int16_t>(reduction_of_[i]);
+      steps_.push_back(fold);
     }
   }
 
@@ -323,7 +345,7 @@ class Plan : private ChainParts {
     if (registers_[x].home == Home::operand) {
       Trait trait{.wide = true, .once = false};
       int y = computed(trait);
-      step(chain_loops().find(ChainOp::copy, ChainType::f32, 0), x, x, x, y, trait);
+      step(ChainOp::copy, ChainType::f32, 0, {x}, y, trait);
       x = y;
     }
     stores_.push_back({output, x, code_.outputs[output].storage, -1});
@@ -333,7 +355,9 @@ class Plan : private ChainParts {
 class ChainKernel : public Kernel {
  public:
   explicit ChainKernel(std::unique_ptr<Plan> plan) : plan_(std::move(plan)) {}
-  std::string implementation() const override { return std::string("blocks ") + isa_name(); }
+  std::string implementation() const override {
+    return std::string(plan_->compiled() ? "machine code " : "blocks ") + isa_name();
+  }
   size_t scratch_bytes() const override { return plan_->scratch_; }
   void run(const Buffers& b) const override {
     chain_loops().run(plan_->chain_, b.in, b.out, b.scratch);
@@ -350,11 +374,12 @@ Offer chain(const Node& node) {
   if (code.shape.size() > kChainRank)
     return Offer::none("a chain takes up to " + std::to_string(kChainRank) + " axes");
   // Few registers stay in the first-level cache in long blocks, many in short ones.
-  for (auto [block, bytes] : {std::pair<int64_t, int64_t>{1024, 28 * 1024},
-                              {kShortBlock, kChainLocalBytes},
-                              {64, kChainLocalBytes}})
-    if (auto plan = Plan::make(code, block, bytes))
-      return Offer(std::make_unique<ChainKernel>(std::move(plan)));
+  for (bool machine_code : {true, false})
+    for (auto [block, bytes] : {std::pair<int64_t, int64_t>{1024, 28 * 1024},
+                                {kShortBlock, kChainLocalBytes},
+                                {64, kChainLocalBytes}})
+      if (auto plan = Plan::make(code, block, bytes, machine_code))
+        return Offer(std::make_unique<ChainKernel>(std::move(plan)));
   return Offer::none("the code needs too many registers");
 }
 

@@ -15,13 +15,37 @@ int ChainParts::position(int axis) const {
   return found == space_.order.end() ? -1 : static_cast<int>(found - space_.order.begin());
 }
 
+std::vector<int16_t> ChainParts::reads(const ChainStep& step) const {
+  std::vector<int16_t> found;
+  auto add = [&](const ChainStep& s) {
+    if (s.load < 0) found.insert(found.end(), {s.a, s.b, s.c});
+  };
+  if (step.segment < 0) {
+    add(step);
+  } else {
+    const ChainSegment& segment = segments_[step.segment];
+    std::ranges::for_each(segment.body, add);
+    for (const ChainSegment::Fold& fold : segment.folds) found.push_back(fold.x);
+    std::erase_if(found, [&](int16_t r) {
+      return std::ranges::any_of(segment.body, [&](const ChainStep& s) { return s.y == r; });
+    });
+  }
+  std::ranges::sort(found);
+  found.erase(std::ranges::unique(found).begin(), found.end());
+  return found;
+}
+
+std::vector<int16_t> ChainParts::writes(const ChainStep& step) const {
+  if (step.segment >= 0) return segments_[step.segment].writes;
+  if (step.fn || step.load >= 0) return {step.y};
+  return {};
+}
+
 bool ChainParts::place(int64_t bytes) {
   std::vector<int> last(registers_.size(), -1), written(registers_.size(), -1);
   for (int s = 0; s < static_cast<int>(steps_.size()); s++) {
-    const ChainStep& step = steps_[s];
-    if (step.load < 0)
-      for (int r : {step.a, step.b, step.c}) last[r] = s;
-    if (step.fn || step.load >= 0) written[step.y] = s;
+    for (int r : reads(steps_[s])) last[r] = s;
+    for (int r : writes(steps_[s])) written[r] = s;
   }
   std::vector<bool> straight(registers_.size());
   for (ChainStore& store : stores_) {
@@ -42,23 +66,21 @@ bool ChainParts::place(int64_t bytes) {
     return offset;
   };
   for (ChainReduction& r : reductions_)
-    if (r.over_blocks) r.tile = take();
+    if (r.over_blocks) registers_[r.tile_register].offset = r.tile = take();
   for (size_t r = 0; r < registers_.size(); r++)
     if (registers_[r].home == Home::local && !register_traits_[r].wide)
       registers_[r].offset = std::exchange(top, top + align_up(kWord));
   for (int s = 0; s < static_cast<int>(steps_.size()); s++) {
-    const ChainStep& step = steps_[s];
-    std::vector<int16_t> read{step.a, step.b, step.c};
-    std::ranges::sort(read);
-    read.erase(std::ranges::unique(read).begin(), read.end());
-    bool local_result = (step.fn || step.load >= 0) && registers_[step.y].home == Home::local &&
-                        register_traits_[step.y].wide;
-    for (int r : read)
-      if (step.load < 0 && last[r] == s && registers_[r].home == Home::local &&
-          register_traits_[r].wide)
-        unused.push_back(registers_[r].offset);
-    if (local_result) registers_[step.y].offset = take();
-    if (local_result && last[step.y] < s) unused.push_back(registers_[step.y].offset);
+    auto has_slot = [&](int r) {
+      return registers_[r].home == Home::local && register_traits_[r].wide;
+    };
+    for (int r : reads(steps_[s]))
+      if (last[r] == s && has_slot(r)) unused.push_back(registers_[r].offset);
+    for (int r : writes(steps_[s])) {
+      if (!has_slot(r)) continue;
+      registers_[r].offset = take();
+      if (last[r] < s) unused.push_back(registers_[r].offset);
+    }
   }
   int64_t moving = top + static_cast<int64_t>(in_place_.size()) * slot;
   return top <= kChainLocalBytes && registers_.size() <= kChainRegisters &&
@@ -111,6 +133,9 @@ void ChainParts::finish() {
   c.stores = stores_.data(), c.store_count = static_cast<int>(stores_.size());
   c.reductions = reductions_.data();
   c.reduction_count = static_cast<int>(reductions_.size());
+  for (ChainStep& step : steps_)
+    if (step.segment >= 0)
+      step.compiled = reinterpret_cast<ChainCompiled>(machine_code_->at(code_start_[step.segment]));
 }
 
 }  // namespace jax_mps::cpu

@@ -1,7 +1,9 @@
 // What the run of a chain consists of, collected by chain.cc; then its registers get their memory.
 #pragma once
 
+#include "chain_machine.h"
 #include "chain_space.h"
+#include "machine_code.h"
 
 namespace jax_mps::cpu {
 
@@ -22,10 +24,18 @@ struct ChainParts {
 
   // The place of a merged axis among the enumerated ones; -1 for one inside of blocks.
   int position(int axis) const;
+  // Puts runs of steps that may be one loop of machine code into segments.
+  void segment();
+  // Writes their code; false if they do not fit the machine's registers.
+  bool compile();
   // Gives each local register its memory, reused once its value is not read any more. False if
   // that is more than a thread has, or what one block touches is more than `bytes`.
   bool place(int64_t bytes);
   void finish();
+
+  // The registers that a step reads and writes.
+  std::vector<int16_t> reads(const ChainStep& step) const;
+  std::vector<int16_t> writes(const ChainStep& step) const;
 
   ChainCode code_;
   ChainSpace space_;
@@ -42,6 +52,9 @@ struct ChainParts {
   std::vector<ChainRamp> ramps_;
   std::vector<ChainCoordinate> coordinates_;
   std::vector<ChainStep> once_, steps_;
+  std::vector<ChainSegment> segments_;
+  std::unique_ptr<MachineCode> machine_code_;
+  std::vector<size_t> code_start_;  // of each segment
   std::vector<int> in_place_, last_read_;
   std::vector<ChainStore> stores_;
   std::vector<ChainReduction> reductions_;

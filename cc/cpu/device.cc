@@ -39,11 +39,12 @@ Register::Register(const char* op, std::initializer_list<Implementation> impleme
 Offer offer(const Node& node) {
   auto row = table().find(node.op);
   if (row == table().end()) return Offer::none("the CPU device has no kernel for this op");
-  for (const auto* types : {&node.in, &node.out})
-    for (const TensorType& type : *types)
-      if (type.elements() == 0) return Offer::none("an empty array needs no kernel");
+  if (!node.body)
+    for (const auto* types : {&node.in, &node.out})
+      for (const TensorType& type : *types)
+        if (type.elements() == 0) return Offer::none("an empty array needs no kernel");
   Offer native = first_offer(node, row->second);
-  if (native.kernel || !has_half(node)) return native;
+  if (native.kernel || !has_half(node) || node.body) return native;
   Offer wide = first_offer(widened(node), row->second);
   return wide.kernel ? Offer(widen(node, std::move(wide.kernel))) : std::move(native);
 }

@@ -1,10 +1,12 @@
 // dropout(x, key_data): x / keep_probability where the mask of the key is set, else 0.
+// random_bits(key_data): the bits that the mask is made of.
 #include "loops/dropout.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "device.h"
+#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -57,12 +59,38 @@ class Dropout : public Kernel {
   std::vector<uint8_t> masked_;
 };
 
-Offer threefry(const Node& node) {
-  if (node.in.size() != 2 || node.in[1].dtype != DType::u32 || node.in[1].elements() != 2 ||
+// Why the key's draws cannot be had here; empty if they can.
+std::string refusal(const Node& node, const TensorType& key) {
+  if (key.dtype != DType::u32 || key.elements() != 2 ||
       node.attributes.string("generator") != "threefry2x32")
-    return Offer::none("kernels draw threefry2x32 only");
+    return "kernels draw threefry2x32 only";
   if (!node.attributes.boolean("partitionable"))
-    return Offer::none("kernels draw with jax_threefry_partitionable on only");
+    return "kernels draw with jax_threefry_partitionable on only";
+  return "";
+}
+
+class RandomBits : public Kernel {
+ public:
+  explicit RandomBits(int64_t elements) : elements_(elements) {}
+  std::string implementation() const override { return std::string("threefry ") + isa_name(); }
+  void run(const Buffers& b) const override {
+    dropout_loops().bits(b.output<uint32_t>(0), elements_, b.input<uint32_t>(0));
+  }
+
+ private:
+  int64_t elements_;
+};
+
+Offer threefry_bits(const Node& node) {
+  require_counts(node, 1, 1);
+  if (std::string reason = refusal(node, node.in[0]); !reason.empty()) return Offer::none(reason);
+  require(node.out[0].dtype == DType::u32, "random bits are u32");
+  return Offer(std::make_unique<RandomBits>(node.out[0].elements()));
+}
+
+Offer threefry(const Node& node) {
+  require_counts(node, 2, 1);
+  if (std::string reason = refusal(node, node.in[1]); !reason.empty()) return Offer::none(reason);
   if (node.in[0].dtype != DType::f32) return Offer::none("the vector loops take float32");
   auto keep = static_cast<float>(node.attributes.number("keep_probability"));
   auto mask_shape = node.attributes.integers("mask_shape");
@@ -77,6 +105,7 @@ Offer threefry(const Node& node) {
 }
 
 const Register kDropout("dropout", {threefry});
+const Register kRandomBits("random_bits", {threefry_bits});
 
 }  // namespace
 }  // namespace jax_mps::cpu

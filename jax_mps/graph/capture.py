@@ -1,20 +1,20 @@
 """From a function to its flat list of equations, and from that to regions that one native call can run each.
 
-Calls (jit, custom_jvp, custom_vjp, remat) are inlined. The bodies of scan, while and cond are graphed by themselves and
-stay loops of JAX around native calls.
+Calls (jit, custom_jvp, custom_vjp, remat) are inlined. A scan whose body converts wholly is a native loop; the bodies
+of other scans, of while and cond are graphed by themselves and stay loops of JAX around native calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jax_mps._compat import across_devices
+from jax_mps._compat import across_devices, with_weak_type
 
 # A call and the parameter that holds its body.
 _CALLS = {
@@ -61,6 +61,7 @@ class Equation:
     context: Any  # of JAX's configuration at the trace
     effects: frozenset[Any] = frozenset()
     origin: str = ""  # the primitive that it was recognised in
+    loop: Any = None  # of a scan: its `loops.Loop`, or the reason why it is no native loop
 
     @property
     def name(self) -> str:
@@ -78,10 +79,10 @@ class Flat:
     outputs: list[Atom] = field(default_factory=list)
 
 
-def flatten(closed: ClosedJaxpr, graph_body: Callable[[ClosedJaxpr], ClosedJaxpr]) -> Flat:
-    """Inlines every call; `graph_body` converts the bodies of loops."""
+def flatten(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
+    """Inlines every call; `control` converts scan, while and cond."""
     flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])
-    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, graph_body)
+    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, control)
     fold_constants(flat)
     drop_dead(flat)
     return flat
@@ -92,7 +93,7 @@ def _inline(
     constants: Sequence[Any],
     operands: Sequence[Atom],
     equations: list[Equation],
-    graph_body: Callable[[ClosedJaxpr], ClosedJaxpr],
+    control: Callable[[Equation], Equation],
 ) -> list[Atom]:
     env: dict[Any, Atom] = dict(zip(jaxpr.invars, operands, strict=True))
     env.update((v, Constant(c, v.aval)) for v, c in zip(jaxpr.constvars, constants, strict=True))
@@ -105,27 +106,29 @@ def _inline(
         if name in _CALLS and not eqn.effects:
             body = eqn.params[_CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
-            results = _inline(inner, constants, atoms, equations, graph_body)
+            results = _inline(inner, constants, atoms, equations, control)
         elif name in _IDENTITIES and not eqn.effects:
             results = atoms
         else:
-            params = _graph_bodies(eqn, graph_body) if name in _LOOPS else eqn.params
             made = [Variable(v.aval) for v in eqn.outvars]
-            equations.append(Equation(eqn.primitive, params, atoms, made, eqn.ctx, frozenset(eqn.effects)))
+            equation = Equation(eqn.primitive, eqn.params, atoms, made, eqn.ctx, frozenset(eqn.effects))
+            equations.append(control(equation) if name in _LOOPS else equation)
             results = [*made]
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _graph_bodies(eqn: Any, graph_body: Callable[[ClosedJaxpr], ClosedJaxpr]) -> dict[str, Any]:
-    def convert(value: Any) -> Any:
+def with_bodies(equation: Equation, convert: Callable[[ClosedJaxpr], ClosedJaxpr]) -> Equation:
+    """The scan, while or cond with every body converted."""
+
+    def converted(value: Any) -> Any:
         if isinstance(value, ClosedJaxpr):
-            return graph_body(value)
+            return convert(value)
         if isinstance(value, tuple) and value and all(isinstance(v, ClosedJaxpr) for v in value):
-            return tuple(map(graph_body, value))
+            return tuple(map(convert, value))
         return value
 
-    return {key: convert(value) for key, value in eqn.params.items()}
+    return replace(equation, params={key: converted(value) for key, value in equation.params.items()})
 
 
 def fold_constants(flat: Flat) -> None:
@@ -229,21 +232,25 @@ def partition(flat: Flat, convertible: Callable[[Equation], bool]) -> list[Regio
     return ordered
 
 
-def boundary(region: Region, regions: Sequence[Region], flat: Flat) -> tuple[list[Variable], list[Variable]]:
+def readers(regions: Sequence[Region], flat: Flat) -> dict[int, set[int]]:
+    """By a variable's id, the ids of the regions that read it; of an output, the function's too."""
+    found: dict[int, set[int]] = {id(v): {id(flat)} for v in flat.outputs}
+    for region in regions:
+        for equation in region.equations:
+            for operand in equation.operands:
+                found.setdefault(id(operand), set()).add(id(region))
+    return found
+
+
+def boundary(region: Region, readers: dict[int, set[int]]) -> tuple[list[Variable], list[Variable]]:
     """The variables that a region reads from outside and those of its results that are read outside."""
-    inside = {id(e) for e in region.equations}
     made = {id(r) for e in region.equations for r in e.results}
     reads: dict[int, Variable] = {}
     for equation in region.equations:
         for operand in equation.operands:
             if isinstance(operand, Variable) and id(operand) not in made:
                 reads[id(operand)] = operand
-    used = {id(v) for v in flat.outputs}
-    for other in regions:
-        for equation in other.equations:
-            if id(equation) not in inside:
-                used.update(id(o) for o in equation.operands)
-    results = [r for e in region.equations for r in e.results if id(r) in used]
+    results = [r for e in region.equations for r in e.results if readers.get(id(r), set()) - {id(region)}]
     return list(reads.values()), results
 
 
@@ -253,6 +260,25 @@ def evaluate(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     with equation.context.manager:
         results = equation.primitive.bind(*operands, **params)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+def read(atom: Atom, env: dict[int, Any]) -> Any:
+    """The value of an atom."""
+    return atom.value if isinstance(atom, Constant) else env[id(atom)]
+
+
+def evaluate_all(equations: Sequence[Equation], env: dict[int, Any]) -> None:
+    """Runs equations by JAX; `env` is the values by the variables' ids."""
+    for equation in equations:
+        values = evaluate(equation, [read(o, env) for o in equation.operands])
+        env.update(zip(map(id, equation.results), values, strict=True))
+
+
+def call(flat: Flat, operands: Sequence[Any]) -> list[Any]:
+    """Runs a flat function by JAX."""
+    env: dict[int, Any] = dict(zip(map(id, flat.inputs), operands, strict=True))
+    evaluate_all(flat.equations, env)
+    return [with_weak_type(read(o, env), o.aval) for o in flat.outputs]
 
 
 def trace(function: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +14,16 @@ from jax_mps import ffi
 from jax_mps._compat import with_weak_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
-from jax_mps.graph.capture import Constant, Equation, Flat, Region, Variable
-from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, rule_of
+from jax_mps.graph.capture import Equation, Flat, Region, Variable
+from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
+from jax_mps.graph.loops import convert_loop
+from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
 from jax_mps.primitive import OPS
-from jax_mps.program import Program
+from jax_mps.program import Node, Program
 
 # Below so many multiply-adds a region of nothing but products stays on XLA, whose own are as fast there.
 _SMALL_PRODUCTS = 1 << 19
@@ -49,7 +50,7 @@ class NativeRegion:
     def original(self, *operands: Any) -> list[Any]:
         """Runs its equations by JAX."""
         env = dict(zip(map(id, self.operands), operands, strict=True))
-        _evaluate(self.equations, env)
+        capture.evaluate_all(self.equations, env)
         return [env[id(r)] for r in self.results]
 
 
@@ -71,23 +72,13 @@ class Graphed:
             else:
                 for equation in part:
                     with report.scope(self.reasons[id(equation)]):
-                        _evaluate([equation], env)
-        return [with_weak_type(_read(o, env), o.aval) for o in self.flat.outputs]
-
-
-def _read(atom: Any, env: dict[int, Any]) -> Any:
-    return atom.value if isinstance(atom, Constant) else env[id(atom)]
-
-
-def _evaluate(equations: Sequence[Equation], env: dict[int, Any]) -> None:
-    for equation in equations:
-        values = capture.evaluate(equation, [_read(o, env) for o in equation.operands])
-        env.update(zip(map(id, equation.results), values, strict=True))
+                        capture.evaluate_all([equation], env)
+        return [with_weak_type(capture.read(o, env), o.aval) for o in self.flat.outputs]
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     """The whole compile."""
-    flat = capture.flatten(closed, lambda body: _graph_body(body, fuse))
+    flat = capture.flatten(closed, lambda equation: _control(equation, fuse))
     reasons: dict[int, str] = {}
     if device() == "reference":
         return Graphed(flat, [flat.equations], {id(e): "the device is 'reference'" for e in flat.equations})
@@ -99,7 +90,7 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
         try:
             if id(equation) in unrecognised:
                 raise NotConvertible(unrecognised[id(equation)])
-            _alone(equation)
+            check(equation)
         except NotConvertible as refused:
             reasons[id(equation)] = report.reason(equation, str(refused))
             return False
@@ -108,12 +99,13 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True) -> Graphed:
     native = {id(e) for e in flat.equations if convertible(e)}
     native -= _before_islands(flat, native)
     regions = capture.partition(flat, lambda e: id(e) in native)
+    readers = capture.readers(regions, flat)
     parts: list[NativeRegion | list[Equation]] = []
     for part in regions:
         compiled, why = None, report.FOR_ISLAND
         if part.native:
             try:
-                compiled, why = _compile_region(part, regions, flat, fuse), report.NO_GAIN
+                compiled, why = _compile_region(part, readers, fuse), report.NO_GAIN
             except ValueError as refused:  # a chain beyond the device's limits
                 why = str(refused)
         if compiled is None:
@@ -131,7 +123,9 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
     early: list[Equation] = []
     for equation in flat.equations:
         heavy = (
-            equation.name in OPS or equation.name == "dot_general" or any(r.aval.size > 4096 for r in equation.results)
+            equation.name in OPS
+            or equation.name in ("dot_general", "scan")
+            or any(r.aval.size > 4096 for r in equation.results)
         )
         if (id(equation) in native and heavy) or any(id(o) in late for o in equation.operands):
             late.update(id(r) for r in equation.results)
@@ -146,33 +140,18 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
     return joined & native
 
 
-def _alone(equation: Equation) -> None:
-    """NotConvertible if an equation by itself is none that the device runs."""
-    rule, builder = rule_of(equation), Builder()
-    own = OPS.get(equation.name)
-    if own is not None:
-        results = [r.aval for r in equation.results]
-        text, words = own.placement([o.aval for o in equation.operands], results, equation.params)
-        if not text:
-            raise NotConvertible(words)
-    for operand in equation.operands:
-        if isinstance(operand, Variable) and id(operand) not in builder.known:
-            builder.input(operand)
-    builder.define(equation, rule)
-
-
-def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: bool) -> NativeRegion | None:
-    operands, results = capture.boundary(part, regions, flat)
+def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> NativeRegion | None:
+    operands, results = capture.boundary(part, readers)
     builder = Builder()
     for operand in operands:
         builder.input(operand)
     for equation in part.equations:
         builder.define(equation, rule_of(equation))
     builder.program.outputs = [builder.read(r) for r in results]
-    program = simplify(builder.program, ELEMENTWISE, itertools.count(builder.count))
+    program = simplify(builder.program, ELEMENTWISE, builder.names)
     if not _gains(program):
         return None
-    program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
+    program = _fused(program, fuse)
     memory = plan(program)
     text = program.text()
     ffi.implementations(text)
@@ -188,16 +167,50 @@ def _compile_region(part: Region, regions: Sequence[Region], flat: Flat, fuse: b
     )
 
 
+def _fused(program: Program, fuse: bool) -> Program:
+    for node in program.nodes:
+        if node.body is not None:
+            node.body = _fused(node.body, fuse)
+    if fuse:
+        program = take_neurons(program)
+    return fuse_pass(program, ELEMENTWISE, separate=not fuse)
+
+
 def _gains(program: Program) -> bool:
     own = {op.name for op in OPS.values()}
-    products = 0
+    return any(node.op in own for node in _nodes(program)) or _products(program) >= _SMALL_PRODUCTS
+
+
+def _nodes(program: Program) -> Iterator[Node]:
     for node in program.nodes:
-        if node.op in own:
-            return True
+        yield node
+        if node.body is not None:
+            yield from _nodes(node.body)
+
+
+def _products(program: Program) -> int:
+    """Multiply-adds of all products."""
+    count = 0
+    for node in program.nodes:
         if node.op == "dot":
             contracted = [node.operands[0].type.shape[i] for i in node.attributes["contract"][0]]
-            products += node.results[0].type.elements * math.prod(contracted)
-    return products >= _SMALL_PRODUCTS
+            count += node.results[0].type.elements * math.prod(contracted)
+        elif node.body is not None:
+            count += node.attributes["length"] * _products(node.body)
+    return count
+
+
+def _control(equation: Equation, fuse: bool) -> Equation:
+    """A scan as a native loop, or any loop with its bodies graphed."""
+    reason = None
+    if equation.name == "scan" and device() != "reference":
+        try:
+            return convert_loop(equation, lambda inner: _control(inner, fuse))
+        except NotConvertible as refused:
+            reason = str(refused)
+    graphed = capture.with_bodies(equation, lambda body: _graph_body(body, fuse))
+    graphed.loop = reason
+    return graphed
 
 
 def _graph_body(closed: ClosedJaxpr, fuse: bool) -> ClosedJaxpr:

@@ -6,12 +6,13 @@ nodes are still lax's own ops ("add", "reduce_sum", "broadcast_in_dim"); the pas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from jax_mps.graph.capture import Atom, Constant, Equation
+from jax_mps.graph.capture import Atom, Constant, Equation, Variable
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Type, Value
 
@@ -39,16 +40,15 @@ _NAMES = {"add_any": "add"}
 class Builder:
     """Collects the nodes of one region."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Iterator[int] | None = None) -> None:
         self.program = Program()
         self.known: dict[int, Value] = {}  # by id of the atom
         self.made: dict[int, str] = {}  # by id of the value, the primitive that it is a result of
-        self.count = 0
+        self.names = itertools.count() if names is None else names
 
     def value(self, type_: Type) -> Value:
         """A new value."""
-        self.count += 1
-        return Value(self.count - 1, type_)
+        return Value(next(self.names), type_)
 
     def input(self, atom: Atom) -> Value:
         """The value of a variable from outside."""
@@ -111,11 +111,28 @@ def rule_of(equation: Equation) -> Rule:
         if 0 in type_.shape:
             raise NotConvertible("an empty array needs no kernel")
     rule = _RULES.get(equation.name)
+    if equation.name == "scan" and not hasattr(equation.loop, "body"):
+        raise NotConvertible(equation.loop or "a loop of JAX")
     if equation.primitive.name in OPS:
         return _own_op
     if rule is None:
         raise NotConvertible("no kernel for this op")
     return rule
+
+
+def check(equation: Equation) -> None:
+    """NotConvertible if an equation by itself is none that the device runs."""
+    rule, builder = rule_of(equation), Builder()
+    own = OPS.get(equation.name)
+    if own is not None:
+        results = [r.aval for r in equation.results]
+        text, words = own.placement([o.aval for o in equation.operands], results, equation.params)
+        if not text:
+            raise NotConvertible(words)
+    for operand in equation.operands:
+        if isinstance(operand, Variable) and id(operand) not in builder.known:
+            builder.input(operand)
+    builder.define(equation, rule)
 
 
 def _types(equation: Equation) -> list[Type]:
@@ -264,6 +281,20 @@ def _dot(builder: Builder, equation: Equation, operands: list[Value]) -> list[Va
     return builder.node("dot", operands, types, **{k: tuple(tuple(map(int, a)) for a in v) for k, v in lists.items()})
 
 
+def _loop(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
+    loop = equation.loop
+    inner = Builder(builder.names)
+    for variable in loop.body.inputs:
+        inner.input(variable)
+    for equation_inside in loop.body.equations:
+        inner.define(equation_inside, rule_of(equation_inside))
+    inner.program.outputs = [inner.read(o) for o in loop.body.outputs]
+    results = [builder.value(t) for t in _types(equation)]
+    attributes = {"consts": loop.consts, "carry": loop.carry, "length": loop.length, "reverse": loop.reverse}
+    builder.program.nodes.append(Node("loop", operands, results, attributes | {"in_place": ()}, inner.program))
+    return results
+
+
 _RULES: dict[str, Rule] = {
     **dict.fromkeys([*ELEMENTWISE, *_NAMES], _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduce),
@@ -279,6 +310,7 @@ _RULES: dict[str, Rule] = {
     "iota": _iota,
     "pad": _pad,
     "reshape": _reshape,
+    "scan": _loop,
     "select_n": _select,
     "slice": _slice,
     "split": _split,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jax_mps.graph.views import VIEWS, View
@@ -23,6 +23,7 @@ from jax_mps.program import Node, Program, Type, Value
 MAX_CODE, MAX_OPERANDS = 96, 24  # of one root
 MAX_GROUP_CODE = 384  # of one chain
 RECOMPUTED_CODE, RECOMPUTED_READS = 24, 2  # what is computed again rather than kept
+SMALL_SHARE = 8  # an operand of fewer elements than this share of the result costs nothing to read again
 _NOT_ELEMENTWISE = {"reduce", "dot", "pad", "concatenate", "pick", "pick_gradient", *VIEWS}
 _CODE = {"convert", "bitcast", "constant", "iota", "integer_pow", "select", "clamp"}
 
@@ -70,6 +71,7 @@ class _Fusion:
         uses = Counter(id(o) for n in self.program.nodes for o in n.operands)
         uses.update(id(o) for o in self.program.outputs)
         reads: dict[int, frozenset[int]] = {}
+        elements: dict[int, int] = {}  # of each value that is read
         code = self.code
         outputs = {id(o) for o in self.program.outputs}
         wanted: set[int] = set(outputs)
@@ -108,19 +110,27 @@ class _Fusion:
                             leaves |= reads[id(operand)]
                             size += code[id(operand)]
                         else:
-                            leaves |= {id(operand)}
+                            leaves |= self._leaf(operand, elements)
                     if len(leaves) > MAX_OPERANDS - 4 or size > MAX_CODE - 8:
                         for operand in node.operands:  # the chain ends before this node
                             if self.is_elementwise(operand) and self.constant(operand) is None:
                                 self.kept.add(id(operand))
-                        leaves = frozenset(id(o) for o in node.operands if self.constant(o) is None)
+                        leaves = frozenset(
+                            i for o in node.operands if self.constant(o) is None for i in self._leaf(o, elements)
+                        )
                         size = 1
                     reads[id(result)], code[id(result)] = leaves, size
+                    large = sum(elements[i] * SMALL_SHARE >= result.type.elements for i in leaves)
                     costly = self.separate or (
-                        uses[id(result)] > 1 and (len(leaves) > RECOMPUTED_READS or size > RECOMPUTED_CODE)
+                        uses[id(result)] > 1 and (large > RECOMPUTED_READS or size > RECOMPUTED_CODE)
                     )
                     if id(result) in wanted or costly:
                         self.kept.add(id(result))
+
+    def _leaf(self, value: Value, elements: dict[int, int]) -> frozenset[int]:
+        base = self.base(value)
+        elements[id(base)] = base.type.elements
+        return frozenset([id(base)])
 
     def is_elementwise_node(self, node: Node) -> bool:
         return node.op in self.elementwise or node.op in _CODE
@@ -128,8 +138,9 @@ class _Fusion:
     def groups(self) -> list[_Group | Node]:
         """Chains to be and other nodes, in an order that runs."""
         order: list[_Group | Node] = []
-        behind: dict[int, set[int]] = {}  # of each item of the order, the ids of items that it waits for
-        maker: dict[int, _Group | Node] = {}  # of each kept value
+        behind: list[int] = []  # of each item of the order, the items that it waits for, as bits
+        maker: dict[int, int] = {}  # of each kept value, the item that makes it
+        readers: dict[tuple[tuple[int, ...], int], list[int]] = {}  # by shape and value, the groups that read it
         for node in self.program.nodes:
             root = node.op == "reduce" or (
                 any(id(r) in self.kept for r in node.results) and (self.is_elementwise_node(node) or node.op in VIEWS)
@@ -137,54 +148,61 @@ class _Fusion:
             if not root and (self.is_elementwise_node(node) or node.op in VIEWS):
                 continue
             reads, registers = self._reads(node) if root else ({id(self.base(o)) for o in node.operands}, set[int]())
-            waits: set[int] = set()
+            waits = 0
             for read in reads:
                 if read in maker:
-                    waits |= {id(maker[read])} | behind[id(maker[read])]
+                    waits |= 1 << maker[read] | behind[maker[read]]
             if not root:
+                maker.update((id(r), len(order)) for r in node.results)
                 order.append(node)
-                behind[id(node)] = waits
-                maker.update((id(r), node) for r in node.results)
+                behind.append(waits)
                 continue
             shape = node.operands[0].type.shape if node.op == "reduce" else node.results[0].type.shape
-            group = self._joinable(order, node, shape, reads, registers, behind, maker)
-            if group is None:
-                group = _Group(shape)
-                order.append(group)
-                behind[id(group)] = set()
+            near = {maker[r] for r in registers if r in maker}.union(*(readers.get((shape, r), ()) for r in reads))
+            index = self._joinable(order, sorted(near, reverse=True), node, shape, reads, registers, behind, maker)
+            if index is None:
+                index = len(order)
+                order.append(_Group(shape))
+                behind.append(0)
+            group = order[index]
+            assert isinstance(group, _Group)
             group.roots.append(node)
+            for read in reads - group.reads:
+                readers.setdefault((shape, read), []).append(index)
             group.reads |= reads
             group.code += self._code(node)
-            behind[id(group)] |= waits - {id(group)}
-            # Whoever waits for the group now waits for what the group waits for.
-            for other in behind.values():
-                if id(group) in other:
-                    other |= waits - {id(group)}
-            maker.update((id(r), group) for r in node.results)
+            bit = 1 << index
+            more = waits & ~bit & ~behind[index]
+            behind[index] |= more
+            if more:  # whoever waits for the group now waits for what the group waits for
+                behind = [b | more if b & bit else b for b in behind]
+            maker.update((id(r), index) for r in node.results)
         return _sorted(order, behind)
 
     def _joinable(
         self,
         order: list[_Group | Node],
+        near: list[int],
         node: Node,
         shape: tuple[int, ...],
         reads: set[int],
         registers: set[int],
-        behind: dict[int, set[int]],
-        maker: dict[int, _Group | Node],
-    ) -> _Group | None:
-        for group in reversed(order if not self.separate else []):
+        behind: list[int],
+        maker: dict[int, int],
+    ) -> int | None:
+        for index in near if not self.separate else []:
+            group = order[index]
             if not isinstance(group, _Group) or group.shape != shape or len(group.roots) >= 12:
                 continue
-            direct = {r for r in registers if maker.get(r) is group and self.is_elementwise_node(self.producer[r])}
+            direct = {r for r in registers if maker.get(r) == index and self.is_elementwise_node(self.producer[r])}
             if not (direct or reads & group.reads) or len(group.reads | reads) > MAX_OPERANDS:
                 continue
             if group.code + self._code(node) > MAX_GROUP_CODE:
                 continue
             # A wait for the group other than by a register of it would be a circle.
             outside = [maker[read] for read in reads - direct if read in maker]
-            if not any(item is group or id(group) in behind[id(item)] for item in outside):
-                return group
+            if not any(item == index or behind[item] >> index & 1 for item in outside):
+                return index
         return None
 
     def _code(self, root: Node) -> int:
@@ -223,22 +241,22 @@ class _Fusion:
         return view.base
 
 
-def _sorted(order: list[Any], behind: dict[int, set[int]]) -> list[Any]:
+def _sorted(order: list[Any], behind: list[int]) -> list[Any]:
     """The items so that each comes after those it waits for, otherwise as they were."""
-    position = {id(item): i for i, item in enumerate(order)}
-    done: set[int] = set()
+    done = 0
     result: list[Any] = []
-
-    def visit(item: Any) -> None:
-        if id(item) in done:
-            return
-        done.add(id(item))
-        for i in sorted(position[other] for other in behind[id(item)] - done):
-            visit(order[i])
-        result.append(item)
-
-    for item in order:
-        visit(item)
+    for last in range(len(order)):
+        todo = [last]
+        while todo:
+            index = todo[-1]
+            waits = behind[index] & ~done
+            if done >> index & 1 or not waits:
+                todo.pop()
+                if not done >> index & 1:
+                    done |= 1 << index
+                    result.append(order[index])
+            else:
+                todo.append((waits & -waits).bit_length() - 1)  # the first of them
     return result
 
 
@@ -252,7 +270,7 @@ def fuse(program: Program, elementwise: Collection[str], separate: bool = False)
             fused.nodes.append(_chain(item, fusion))
         else:
             operands = [_in_memory(o, fusion, fused, shaped) for o in item.operands]
-            fused.nodes.append(Node(item.op, operands, item.results, item.attributes))
+            fused.nodes.append(replace(item, operands=operands))
     fused.outputs = [fusion.base(o) for o in program.outputs]
     return fused
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jax_mps.graph.views import row_major
@@ -86,13 +88,20 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
     return tuple(pairs.items())
 
 
+def _pairs(node: Node) -> Sequence[tuple[int, int]]:
+    """The (operand, result) pairs that may share memory, of a node that is no chain: a loop's carry, an op's own."""
+    if node.op == "loop":
+        return [(node.attributes["consts"] + k, k) for k in range(node.attributes["carry"])]
+    op = OPS.get(f"mps_{node.op}")
+    return op.aliases(len(node.operands), node.attributes) if op else ()
+
+
 def _in_place(node: Node, result: int, operand: Value) -> bool:
-    """Whether a node reads an operand only element by element as it stores this result."""
+    """Whether a node reads an operand only element by element as it stores this result, or may update it."""
     if node.op != "chain":
-        op = OPS.get(f"mps_{node.op}")
-        pairs = op.aliases(len(node.operands), node.attributes) if op else ()
         once = sum(o is operand for o in node.operands) == 1
-        return once and any(o == result and node.operands[i] is operand for i, o in pairs)
+        pair = any(node.operands[i] is operand for i, k in _pairs(node) if k == result)
+        return once and pair and operand.type == node.results[result].type
     shape = node.attributes["shape"]
     if node.attributes["outputs"][result][0] != "store" or operand.type.dtype != node.results[result].type.dtype:
         return False
@@ -114,19 +123,32 @@ def _in_place(node: Node, result: int, operand: Value) -> bool:
 
 def plan(program: Program) -> Memory:
     """Sets every intermediate's offset: the largest first, each as low as the others of its lifetime let it."""
-    placed: list[tuple[int, Slot]] = []
+    inner = [_plan_loop(node) for node in program.nodes if node.body is not None]
+    placed: list[tuple[int, Slot]] = []  # by offset
     everything = slots(program)
     for slot in sorted(everything, key=lambda s: (-s.bytes, s.first)):
         offset = 0
-        for start, other in sorted(placed, key=lambda p: p[0]):
-            alive_together = slot.first <= other.last and other.first <= slot.last
-            if alive_together and offset + slot.bytes > start and start + other.bytes > offset:
+        first, last = slot.first, slot.last
+        for start, other in [p for p in placed if first <= p[1].last and p[1].first <= last]:
+            if offset + slot.bytes > start and start + other.bytes > offset:
                 offset = start + other.bytes
-        placed.append((offset, slot))
+        insort(placed, (offset, slot), key=lambda p: p[0])
         for value in slot.values:
             value.offset = offset
     separate = sum(_aligned(v.type.bytes) for s in everything for v in s.values)
-    return Memory(max((offset + s.bytes for offset, s in placed), default=0), separate)
+    arena = max((offset + s.bytes for offset, s in placed), default=0)
+    return Memory(arena + max((m.arena for m in inner), default=0), separate + sum(m.without_aliasing for m in inner))
+
+
+def _plan_loop(node: Node) -> Memory:
+    """Plans a loop's body: which carries it writes where it reads them; the others lie in two places by turns."""
+    assert node.body is not None
+    first, carry = node.attributes["consts"], node.attributes["carry"]
+    in_place = tuple(o for i, o in aliases(node.body) if i == first + o and o < carry)
+    node.attributes = {**node.attributes, "in_place": in_place}
+    memory = plan(node.body)
+    second = sum(_aligned(r.type.bytes) for i, r in enumerate(node.results[:carry]) if i not in in_place)
+    return Memory(memory.arena + second, memory.without_aliasing + second)
 
 
 def _aligned(count: int) -> int:

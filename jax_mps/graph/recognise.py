@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jax_mps.graph import recognise_window
+from jax_mps.graph import recognise_random, recognise_window
 from jax_mps.graph.capture import Atom, Equation, Flat, flatten
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.graph.recognise_conv import Producers, Rewrite, convolution
@@ -25,6 +25,7 @@ from jax_mps.primitive import OPS
 _RULES: dict[str, Callable[[Equation, Producers], Rewrite]] = {
     "conv_general_dilated": convolution,
     **recognise_window.RULES,
+    **recognise_random.RULES,
 }
 
 
@@ -49,7 +50,7 @@ def recognise(flat: Flat) -> dict[int, str]:
 
 def _rewritten(equation: Equation, function: Callable[..., Any], operands: list[Atom]) -> list[Equation]:
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(o.aval.shape, o.aval.dtype) for o in operands))
-    inner = flatten(closed, lambda body: body)
+    inner = flatten(closed, lambda loop: loop)
     renamed = dict(zip(map(id, inner.inputs), operands, strict=True))
     for new in inner.equations:
         new.origin = equation.name

@@ -10,7 +10,10 @@ from jax_mps.program import Node, Program, Value
 
 
 def simplify(program: Program, elementwise: Collection[str], names: Iterator[int]) -> Program:
-    """Common subexpressions, transposes, then dead code; new values get the next of `names`."""
+    """Common subexpressions, transposes, then dead code, in loops too; new values get the next of `names`."""
+    for node in program.nodes:
+        if node.body is not None:
+            node.body = simplify(node.body, elementwise, names)
     program = transpose_products(merge_reshapes(common_subexpressions(program)))
     return drop_dead(common_subexpressions(sink_transposes(program, elementwise, names)))
 
@@ -67,6 +70,10 @@ def common_subexpressions(program: Program) -> Program:
     nodes: list[Node] = []
     for node in program.nodes:
         operands = [same.get(id(o), o) for o in node.operands]
+        if node.body is not None:
+            node.operands = operands
+            nodes.append(node)
+            continue
         types = tuple(r.type for r in node.results)
         attributes = tuple(sorted((k, repr(v)) for k, v in node.attributes.items()))
         key = (node.op, tuple(map(id, operands)), types, attributes)

@@ -273,7 +273,9 @@ struct Run {
     }
     for (int i = 0; i < chain.step_count; i++) {
       const ChainStep& step = chain.steps[i];
-      if (step.fn) {
+      if (step.compiled) {
+        step.compiled(reg, n);
+      } else if (step.fn) {
         step.fn(reg[step.a], reg[step.b], reg[step.c], reg[step.y], step.scalar ? 1 : n);
       } else if (step.load >= 0) {
         const ChainLoad& load = chain.loads[step.load];

@@ -34,6 +34,10 @@ constexpr int kChainLocalBytes = 64 * 1024;  // of registers of one thread
 // y[i] = f(a[i], b[i], c[i]). Operands may be y itself.
 using ChainFn = void (*)(const void* a, const void* b, const void* c, void* y, int64_t n);
 
+// Machine code for several steps at once: the addresses of all registers, and the length of the
+// block.
+using ChainCompiled = void (*)(char* const* registers, int64_t n);
+
 struct ReduceFns {
   void (*fill)(void* y, int64_t n);                                     // with the identity
   void (*columns)(const void* x, void* y, int64_t rows, int64_t cols);  // y[c] = f(y[c], x[:, c])
@@ -57,10 +61,15 @@ struct ChainLoad {
 };
 
 struct ChainStep {
-  ChainFn fn;  // or a load or a reduction
-  int16_t a, b, c, y;
-  int16_t load, reduction;  // -1 for none
-  bool scalar;              // one element in place of the block
+  ChainFn fn = nullptr;  // or a load, a reduction or a segment
+  int16_t a = 0, b = 0, c = 0, y = 0;
+  int16_t load = -1, reduction = -1, segment = -1;
+  bool scalar = false;               // one element in place of the block
+  ChainCompiled compiled = nullptr;  // of a segment
+  // What fn does.
+  ChainOp op = ChainOp::copy;
+  ChainType on = ChainType::f32;
+  uint8_t count = 0, scalars = 0;  // operands, and the mask of those that are one element
 };
 
 // y[i] = (i / inner) % size: the index along an axis, within a tile.
@@ -85,14 +94,15 @@ struct ChainReduction {
   ReduceFns fns;
   int result, x, stream;
   Storage storage;
-  bool over_blocks;  // accumulates blocks elementwise in a local tile, folded at the unit's end
-  bool assigns;      // each element of the result is folded once in a part
-  bool in_result;    // folds into the result itself
-  int64_t parts;     // copies of the result in scratch, one a part
-  int64_t partial;   // their offset
-  int64_t elements;  // of the result
-  int64_t tile;      // offset of the local tile
-  int rank;          // of the tile's pattern, alternating kept and reduced
+  bool over_blocks;   // accumulates blocks elementwise in a local tile, folded at the unit's end
+  bool assigns;       // each element of the result is folded once in a part
+  bool in_result;     // folds into the result itself
+  int64_t parts;      // copies of the result in scratch, one a part
+  int64_t partial;    // their offset
+  int64_t elements;   // of the result
+  int64_t tile;       // offset of the local tile
+  int tile_register;  // that lies there
+  int rank;           // of the tile's pattern, alternating kept and reduced
   bool first_kept, last_kept;
   int64_t per_step, size[kChainRank];
 };

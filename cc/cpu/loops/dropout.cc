@@ -56,6 +56,14 @@ void apply(const float* x, float* y, int64_t n, const uint32_t* key, uint32_t th
   });
 }
 
+void bits(uint32_t* y, int64_t n, const uint32_t* key) {
+  parallel_draws(n, key, [=](auto draw, int64_t begin, int64_t end) {
+    uint32_t* to = y + begin;
+#pragma omp simd
+    for (int64_t i = 0; i < end - begin; i++) to[i] = draw(i);
+  });
+}
+
 void mask(uint8_t* mask, int64_t n, const uint32_t* key, uint32_t threshold) {
   parallel_draws(n, key, [=](auto draw, int64_t begin, int64_t end) {
     uint8_t* to = mask + begin;
@@ -96,6 +104,6 @@ void broadcast(const float* x, const uint8_t* mask, float* y, const int64_t* siz
 
 }  // namespace
 
-extern const DropoutLoops dropout_loops_table = {apply, mask, broadcast};
+extern const DropoutLoops dropout_loops_table = {apply, bits, mask, broadcast};
 
 }  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -1,0 +1,28 @@
+// Machine code for runs of a chain's steps: one loop that keeps every value in between in vector
+// registers.
+#pragma once
+
+#include <vector>
+
+#include "assembler.h"
+#include "loops/chain.h"
+
+namespace jax_mps::cpu {
+
+// Steps that become one: fn steps in order, and reductions that fold blocks elementwise into a
+// tile.
+struct ChainSegment {
+  struct Fold {
+    int16_t x, tile;
+    Reduce reduce;
+  };
+  std::vector<ChainStep> body;
+  std::vector<Fold> folds;
+  std::vector<int16_t> writes;  // registers of the body that must be in memory afterwards
+};
+
+// Appends a function of the type ChainCompiled. False if the segment needs more registers than
+// there are.
+bool write_machine_code(const ChainSegment& segment, Assembler& out);
+
+}  // namespace jax_mps::cpu

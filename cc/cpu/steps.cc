@@ -1,0 +1,105 @@
+// Picks a kernel for every step, and runs step by step.
+#include "steps.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "device.h"
+
+namespace jax_mps::cpu {
+namespace {
+
+size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+Offer offer_of(const Step& step) {
+  try {
+    return offer(step.node);
+  } catch (const std::exception& error) {
+    throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
+                       error.what());
+  }
+}
+
+}  // namespace
+
+Steps::Steps(const Program& program) : program_(program) {
+  std::vector<bool> written(program.values.size());
+  size_t scratch = 0;
+  for (const Step& step : program.steps) {
+    for (int value : step.results) written[value] = true;
+    if (step.is_alias()) {
+      kernels_.push_back(nullptr);
+      continue;
+    }
+    Offer offer = offer_of(step);
+    if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
+    scratch = std::max(scratch, offer.kernel->scratch_bytes());
+    kernels_.push_back(std::move(offer.kernel));
+  }
+  std::vector<bool> bound(program.values.size());
+  for (size_t i = 0; i < program.outputs.size(); i++) {
+    int value = program.outputs[i];
+    if (!written[value] || bound[value]) copies_.emplace_back(value, static_cast<int>(i));
+    bound[value] = true;
+  }
+  scratch_offset_ = align_up(program.arena_bytes);
+  memory_bytes_ = scratch_offset_ + scratch;
+}
+
+void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memory) const {
+  constexpr size_t kInline = 64;  // enough for a single op without a heap allocation
+  void* inline_address[kInline];
+  std::vector<void*> heap_address;
+  void** address = inline_address;
+  if (program_.values.size() > kInline) {
+    heap_address.resize(program_.values.size());
+    address = heap_address.data();
+  }
+  for (size_t i = 0; i < program_.values.size(); i++)
+    address[i] = program_.values[i].offset < 0 ? nullptr : memory + program_.values[i].offset;
+  for (size_t i = program_.outputs.size(); i-- > 0;) address[program_.outputs[i]] = outputs[i];
+  for (size_t i = 0; i < program_.inputs.size(); i++)
+    address[program_.inputs[i]] = const_cast<void*>(inputs[i]);
+
+  const void* in_inline[kInline];
+  void* out_inline[kInline];
+  std::vector<const void*> in_heap;
+  std::vector<void*> out_heap;
+  for (size_t i = 0; i < kernels_.size(); i++) {
+    const Step& step = program_.steps[i];
+    if (!kernels_[i]) {  // a result that the caller holds is no alias
+      void*& result = address[step.results[0]];
+      void* operand = address[step.operands[0]];
+      if (result) std::memcpy(result, operand, step.node.out[0].bytes());
+      result = result ? result : operand;
+      continue;
+    }
+    const void** in = in_inline;
+    void** out = out_inline;
+    if (step.operands.size() > kInline) in = (in_heap.resize(step.operands.size()), in_heap.data());
+    if (step.results.size() > kInline)
+      out = (out_heap.resize(step.results.size()), out_heap.data());
+    for (size_t k = 0; k < step.operands.size(); k++) in[k] = address[step.operands[k]];
+    for (size_t k = 0; k < step.results.size(); k++) out[k] = address[step.results[k]];
+    try {
+      kernels_[i]->run({in, out, memory + scratch_offset_});
+    } catch (const std::exception& error) {
+      throw std::runtime_error(step.node.op + ": " + error.what());
+    }
+  }
+  for (auto [value, output] : copies_)
+    if (outputs[output] != address[value])
+      std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
+}
+
+std::vector<std::string> Steps::implementations() const {
+  std::vector<std::string> names;
+  for (const auto& kernel : kernels_) {
+    names.push_back(kernel ? kernel->implementation() : "alias");
+    for (std::string& name : kernel ? kernel->body() : std::vector<std::string>())
+      names.push_back(std::move(name));
+  }
+  return names;
+}
+
+}  // namespace jax_mps::cpu

@@ -1,0 +1,59 @@
+"""Loops: a scan whose body converts wholly becomes one node with the body as a program of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+
+from jax_mps.graph import capture
+from jax_mps.graph.capture import Atom, Constant, Equation, Flat
+from jax_mps.graph.convert import NotConvertible, check
+from jax_mps.graph.recognise import recognise
+
+
+@dataclass
+class Loop:
+    """The body of a scan, (consts, carry, slices) -> (carry, slices), and how it is run."""
+
+    body: Flat
+    consts: int
+    carry: int
+    length: int
+    reverse: bool
+
+
+def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) -> Equation:
+    """The scan as a native loop; NotConvertible with the reason if it is none. `control` converts those in its body."""
+    params = equation.params
+    if equation.effects:
+        raise NotConvertible("a loop with effects")
+    body = capture.flatten(params["jaxpr"], control)
+    unrecognised = recognise(body)
+    capture.drop_dead(body)
+    capture.capture_arrays(body)
+    for inner in body.equations:
+        try:
+            if id(inner) in unrecognised:
+                raise NotConvertible(unrecognised[id(inner)])
+            check(inner)
+        except NotConvertible as reason:
+            raise NotConvertible(f"{inner.name} in its body: {reason}") from None
+    loop = Loop(body, params["num_consts"], params["num_carry"], int(params["length"]), bool(params["reverse"]))
+    if not body.captured:
+        return replace(equation, loop=loop)
+    captured = [*body.captured.values()]
+    body.inputs, body.captured = [variable for variable, _ in captured] + body.inputs, {}
+    loop.consts += len(captured)
+    operands: list[Atom] = [Constant(value, variable.aval) for variable, value in captured]
+    return replace(equation, loop=loop, operands=operands + equation.operands, params=_params(equation, loop))
+
+
+def _params(equation: Equation, loop: Loop) -> dict[str, Any]:
+    """The parameters of the scan that a loop is in JAX."""
+    avals = [v.aval for v in loop.body.inputs]
+    closed = jax.make_jaxpr(lambda *operands: capture.call(loop.body, operands))(*avals)
+    linear = (False,) * len(avals)
+    return {**equation.params, "jaxpr": closed, "num_consts": loop.consts, "num_carry": loop.carry, "linear": linear}
