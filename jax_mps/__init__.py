@@ -1,6 +1,6 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
-from jax_mps import interop, losses, nn, optim
+from jax_mps import config, interop, losses, nn, optim
 from jax_mps.device import device, set_device
 from jax_mps.explain import Explanation, explain
 from jax_mps.ffi import CacheInfo, cache_info, clear_cache, set_cache_limit
@@ -34,3 +34,5 @@ from jax_mps.ops.recurrent import gru, lstm, mgu, rnn
 from jax_mps.ops.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"
+
+config.from_environment()

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jax import core
 from jax._src import config
+from jax._src.core import is_concrete
 from jax._src.lax.lax import _convert_element_type
 from jax.extend.core import Literal, Primitive, jaxprs_in_params
 from jax.interpreters import batching, mlir
@@ -17,6 +18,7 @@ __all__ = [
     "Primitive",
     "across_devices",
     "batching",
+    "is_concrete",
     "jaxprs_in_params",
     "lower_with_jax",
     "mlir",

@@ -12,6 +12,7 @@ import jax
 from jax_mps import ffi
 from jax_mps._compat import jaxprs_in_params
 from jax_mps.device import device
+from jax_mps.graph.report import reason_in
 from jax_mps.primitive import OPS
 
 # Calls and loops: what counts is inside them.
@@ -26,16 +27,19 @@ class Row(NamedTuple):
     count: int  # type: ignore[assignment]  # equations; a loop's body counts once
     device: str  # "cpu", "metal" or "xla"
     implementation: str  # its name, or for XLA the reason
+    made_of: str = ""  # of a graphed program's node: the primitives of JAX that are fused in it
 
 
 class Explanation(tuple[Row, ...]):
     """The rows, as a table when printed."""
 
     def __str__(self) -> str:
-        head = Row("op", "types", "count", "device", "implementation or reason")  # type: ignore[arg-type]
+        head = Row("op", "types", "count", "device", "implementation or reason", "made of")  # type: ignore[arg-type]
         rows = [tuple(map(str, row)) for row in (head, *self)]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[4]]) for row in rows]
+        if not any(row.made_of for row in self):
+            rows = [row[:-1] for row in rows]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -46,39 +50,54 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
     Args:
         function: any JAX function, compiled with jax.jit or not, a gradient or a whole training step.
-        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype.
+        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype; what is neither these nor
+            a number stays as it is.
 
     Returns:
-        A table of rows (op, types, count, device, implementation). jax_mps's ops and the nodes of graphed programs come
-        first, each with the name of its implementation or the reason why XLA runs it; the ops of JAX itself follow,
-        which XLA always runs.
+        A table of rows (op, types, count, device, implementation, made_of). jax_mps's ops and the nodes of graphed
+        programs come first, each with the name of its implementation or the reason why XLA runs it, and a node with the
+        primitives of JAX that went into it. The ops of JAX itself follow, which XLA runs; where `mps.graph` left one
+        there, the row says why.
 
     Example:
         >>> import jax.numpy as jnp, jax_mps as mps
         >>> mps.explain(mps.relu, jnp.ones(8))[0].op
         'neuron'
     """
-    closed = jax.make_jaxpr(function)(*args, **kwargs)
-    own: Counter[tuple[str, str, str, str]] = Counter()
-    other: Counter[str] = Counter()
+    closed = _trace(function, args, kwargs)
+    own: Counter[tuple[str, str, str, str, str]] = Counter()
+    other: Counter[tuple[str, str]] = Counter()
     for equation in _equations(closed.jaxpr):
         if equation.primitive.name == "mps_program":
-            own.update(_steps(equation.params["text"]))
+            own.update(_steps(equation.params["text"], equation.params["original"].origins()))
             continue
         op = OPS.get(equation.primitive.name)
         if op is None:
-            other[equation.primitive.name] += 1
+            other[equation.primitive.name, reason_in(equation)] += 1
             continue
         operands, results = ([v.aval for v in vs] for vs in (equation.invars, equation.outvars))
         text, words = op.placement(operands, results, equation.params)
         types = f"{_types(operands)} -> {_types(results)}"
-        own[op.name, types, device() if text else "xla", words] += 1
-    rows = [Row(name, types, n, where, words) for (name, types, where, words), n in own.items()]
-    rows += [Row(name, "", n, "xla", "an op of JAX") for name, n in other.most_common()]
+        own[op.name, types, device() if text else "xla", words, ""] += 1
+    rows = [Row(name, types, n, where, words, made_of) for (name, types, where, words, made_of), n in own.items()]
+    rows += [Row(name, "", n, "xla", words or "an op of JAX") for (name, words), n in other.most_common()]
     return Explanation(rows)
 
 
-def _steps(text: str) -> Iterator[tuple[str, str, str, str]]:
+def _trace(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The jaxpr of a call; leaves that cannot be traced, and booleans, are handed on as they are."""
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    traced = [hasattr(x, "dtype") or (isinstance(x, int | float | complex) and not isinstance(x, bool)) for x in leaves]
+
+    def arrays(*some: Any) -> list[Any]:
+        rest = iter(some)
+        args, kwargs = jax.tree.unflatten(tree, [next(rest) if t else x for t, x in zip(traced, leaves, strict=True)])
+        return [x for x in jax.tree.leaves(function(*args, **kwargs)) if hasattr(x, "dtype")]
+
+    return jax.make_jaxpr(arrays)(*(x for x, t in zip(leaves, traced, strict=True) if t))
+
+
+def _steps(text: str, origins: dict[int, str]) -> Iterator[tuple[str, str, str, str, str]]:
     """The nodes of a program, each with its implementation; a chain with the number of its instructions."""
     steps = [line.partition(" = ") for line in text.splitlines() if " = " in line]
     for (results, _, call), words in zip(steps, ffi.implementations(text), strict=True):
@@ -88,8 +107,10 @@ def _steps(text: str) -> Iterator[tuple[str, str, str, str]]:
         shown = re.findall(r": (\w+\[[\d,]*\])", results)
         if op == "chain":
             quotes = call.partition("code=[")[2].partition("]")[0].count('"')
-            words = f"{quotes // 2} instructions in {words}"
-        yield op, f"-> {', '.join(shown[:4])}", device(), words
+            words = f"{quotes // 2} instruction{'s' * (quotes != 2)} in {words}"
+        first = re.match(r"%(\d+)", results.strip())
+        made_of = origins.get(int(first[1]), "") if first else ""
+        yield op, f"-> {', '.join(shown[:4])}", device(), words, made_of
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:

@@ -24,6 +24,7 @@ class Bench:
     group: str = ""  # lines of one group get a geometric mean
     flops: float = 0
     bytes: float = 0
+    rounds: int = 0  # 0 as many as asked for; else each counts one call, of things that take seconds
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

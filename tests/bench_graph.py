@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import bench_graph_more
 import bench_loops
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,11 @@ except ImportError:
 
 
 def graph() -> Iterator[Bench]:
-    """Networks and steps written in Flax and optax without a thought of jax_mps."""
+    """Networks and steps written in Flax, Equinox and optax without a thought of jax_mps."""
     yield from _residual()
     yield from _digits()
     yield from bench_loops.recurrent()
+    yield from bench_graph_more.graph_more()
 
 
 def _engines(step: Callable[..., Any], state: Any, data: tuple[Any, ...]) -> dict[str, Callable[[], Any]]:
@@ -47,7 +49,7 @@ def _engines(step: Callable[..., Any], state: Any, data: tuple[Any, ...]) -> dic
     }
 
 
-def _residual(n: int = 16, size: int = 56, channels: int = 64) -> Iterator[Bench]:
+def _residual(n: int = 16, size: int = 56, channels: int = 64, compare: bool = True) -> Iterator[Bench]:
     import optax
     from flax import linen as nn
 
@@ -78,7 +80,7 @@ def _residual(n: int = 16, size: int = 56, channels: int = 64) -> Iterator[Bench
         return (optax.apply_updates(params, updates), statistics, moments), value
 
     engines = _engines(step, (params, statistics, optimizer.init(params)), (jnp.asarray(x),))
-    if torch:
+    if torch and compare:
 
         class TorchBlock(torch.nn.Module):
             def __init__(self) -> None:
@@ -103,8 +105,34 @@ def _residual(n: int = 16, size: int = 56, channels: int = 64) -> Iterator[Bench
             return float(value)
 
         engines["torch"] = torch_step
+        compiled = _torch_compiled(module, xt)
+        if compiled:
+            engines["torch.compile"] = compiled
     convolution = 2.0 * n * size * size * 9 * channels * channels
     yield Bench("Flax residual stack 16x56x56x64", engines, flops=convolution * (4 * 3 - 1))
+
+
+def _torch_compiled(module: Any, x: Any) -> Callable[[], float] | None:
+    """A training step of a compiled copy of the module, or None with a word on why there is none."""
+    import copy
+
+    twin = copy.deepcopy(module)
+    descent = torch.optim.SGD(twin.parameters(), 1e-3)
+    try:
+        fast = torch.compile(twin)
+        fast(x).square().mean().backward()
+    except Exception as reason:  # no compiler, no inductor, no Python headers
+        print(f"  torch.compile does not run here: {str(reason).strip().splitlines()[0][:90]}")
+        return None
+
+    def once() -> float:
+        descent.zero_grad()
+        value = fast(x).square().mean()
+        value.backward()
+        descent.step()
+        return float(value)
+
+    return once
 
 
 def _digits(batch: int = 64) -> Iterator[Bench]:

@@ -7,34 +7,19 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from jax_mps._compat import trace_context
+from jax_mps._compat import is_concrete, trace_context
 from jax_mps.device import device
 from jax_mps.graph.capture import trace
-from jax_mps.graph.compile import Graphed, NativeRegion, compile_jaxpr
-from jax_mps.graph.plan import Memory
+from jax_mps.graph.compile import compile_jaxpr
+from jax_mps.graph.programs import Programs, argument_names, leaf_names
+from jax_mps.graph.traced import Result, Traced, is_array, is_array_or_number
 
 _CACHED_TRACES = 64
-
-
-class Programs(tuple[NativeRegion, ...]):
-    """The native programs of a graphed function, in the order in which they run."""
-
-    def text(self) -> str:
-        """Their text forms."""
-        return "\n\n".join(region.text for region in self)
-
-    @property
-    def memory(self) -> Memory:
-        """Bytes of all intermediates: in the arenas, and if each had memory of its own."""
-        return Memory(
-            sum(region.memory.arena for region in self), sum(region.memory.without_aliasing for region in self)
-        )
 
 
 class graph:
@@ -48,7 +33,9 @@ class graph:
         step = jax.jit(mps.graph(step))
 
     Args:
-        function: a pure function of pytrees. Leaves that are no arrays or numbers are static.
+        function: a pure function of pytrees. Leaves that are no arrays or numbers are static, in the result too: a
+            change of them is a new trace. So are booleans, and inside `jax.jit` and the like all Python numbers, which
+            whoever called jit (Equinox's `filter_jit`, for one) kept from being traced.
         fuse: False runs every elementwise op as a kernel of its own, for comparison.
 
     Returns:
@@ -69,39 +56,56 @@ class graph:
             raise TypeError(f"graph: function must be callable, but got {function!r}. Pass the function itself.")
         functools.update_wrapper(self, function, updated=())
         self._function, self._fuse = function, fuse
-        self._cache: OrderedDict[Any, tuple[Graphed, Any]] = OrderedDict()
+        self._cache: OrderedDict[Any, Traced] = OrderedDict()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with `args` and `kwargs`."""
+        inside = any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in jax.tree.leaves((args, kwargs)))
+        dynamic = is_array if inside else is_array_or_number
+        flat, arrays, key = self._flat(args, kwargs, dynamic)
+        return self._traced(flat, arrays, (key, inside), dynamic)(*arrays)
+
+    def program(self, *args: Any, **kwargs: Any) -> Programs:
+        """The native programs of a call with these arguments, without running it.
+
+        Arguments are arrays, or anything with shape and dtype; numbers of Python stay numbers, as inside of jit.
+        """
+        names = argument_names(self._function, args, kwargs)
+        leaves = jax.tree.leaves((args, kwargs))
+        flat, arrays, _ = self._flat(args, kwargs, _has_type)
+        result = Result(flat, is_array)
+        closed, shapes = trace(result.arrays, *arrays)
+        inputs = [n for n, x in zip(names, leaves, strict=True) if _has_type(x)]
+        name = getattr(self._function, "__name__", type(self._function).__name__)
+        return Programs.of(
+            compile_jaxpr(closed, self._fuse), name, inputs, leaf_names(result.whole(shapes), "result", _has_type)
+        )
+
+    def _flat(self, args: Any, kwargs: Any, dynamic: Callable[[Any], bool]) -> tuple[Callable[..., Any], list, Any]:
+        """The function of the arrays alone, these arrays, and what else tells one trace from another."""
         leaves, tree = jax.tree.flatten((args, kwargs))
-        static = tuple(None if _is_array(x) else _Static(x) for x in leaves)
-        arrays = [x for x in leaves if _is_array(x)]
+        static = tuple(None if dynamic(x) else _Static(x) for x in leaves)
 
         def flat(*arrays: Any) -> Any:
             rest = iter(arrays)
             args, kwargs = jax.tree.unflatten(tree, [next(rest) if s is None else s.value for s in static])
             return self._function(*args, **kwargs)
 
-        return _differentiable(functools.partial(self._run, flat, (tree, static)), flat, self._fuse)(*arrays)
+        return flat, [x for x in leaves if dynamic(x)], (tree, static)
 
-    def program(self, *args: Any, **kwargs: Any) -> Programs:
-        """The native programs of a call with these arguments, without running it."""
-        closed = jax.make_jaxpr(self._function)(*args, **kwargs)
-        return Programs(p for p in compile_jaxpr(closed, self._fuse).parts if isinstance(p, NativeRegion))
-
-    def _run(self, flat: Callable[..., Any], key: Any, *arrays: Any) -> Any:
+    def _traced(
+        self, flat: Callable[..., Any], arrays: Sequence[Any], key: Any, dynamic: Callable[[Any], bool]
+    ) -> Traced:
         key = (key, tuple(jax.typeof(x) for x in arrays), device(), trace_context())
         if key not in self._cache:
-            closed, shape = trace(flat, *arrays)
-            graphed, out = compile_jaxpr(closed, self._fuse), jax.tree.structure(shape)
-            if any(isinstance(c, jax.core.Tracer) for c in closed.consts):  # of a trace around this one, soon over
-                return jax.tree.unflatten(out, graphed(*arrays))
-            self._cache[key] = graphed, out
+            traced = Traced(flat, arrays, dynamic, lambda function: graph(function, fuse=self._fuse), self._fuse)
+            if traced.captured:  # values of a trace around this one, soon over
+                return traced
+            self._cache[key] = traced
         self._cache.move_to_end(key)
         while len(self._cache) > _CACHED_TRACES:
             self._cache.popitem(last=False)
-        graphed, out = self._cache[key]
-        return jax.tree.unflatten(out, graphed(*arrays))
+        return self._cache[key]
 
 
 class _Static:
@@ -119,23 +123,10 @@ class _Static:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Static) or type(self.value) is not type(other.value):
             return False
+        if isinstance(self.value, float | complex):  # 0.0 is not -0.0
+            return repr(self.value) == repr(other.value)
         return bool(self.value is other.value or self.value == other.value)
 
 
-def _is_array(x: Any) -> bool:
-    return isinstance(x, jax.Array | np.ndarray | np.generic | bool | int | float | complex)
-
-
-def _differentiable(run: Callable[..., Any], flat: Callable[..., Any], fuse: bool) -> Callable[..., Any]:
-    """`run`, whose gradient is the graph of `flat`'s gradient."""
-    wrapped = jax.custom_vjp(run)
-
-    def forward(*arrays: Any) -> Any:
-        result, pull = graph(lambda *arrays: jax.vjp(flat, *arrays), fuse=fuse)(*arrays)
-        return result, pull
-
-    def backward(pull: Any, cotangents: Any) -> Any:
-        return graph(lambda pull, cotangents: pull(cotangents), fuse=fuse)(pull, cotangents)
-
-    wrapped.defvjp(forward, backward)
-    return wrapped
+def _has_type(x: Any) -> bool:
+    return is_array(x) or (hasattr(x, "shape") and hasattr(x, "dtype"))

@@ -60,6 +60,7 @@ class Equation:
     results: list[Variable]
     context: Any  # of JAX's configuration at the trace
     effects: frozenset[Any] = frozenset()
+    origin: str = ""  # the primitive that it was recognised in
     loop: Any = None  # of a scan: its `loops.Loop`, or the reason why it is no native loop
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr
 from jax_mps import ffi
 from jax_mps._compat import with_weak_type
 from jax_mps.device import device
-from jax_mps.graph import capture, region
+from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
@@ -41,11 +41,12 @@ class NativeRegion:
     results: list[Variable]
     equations: list[Equation]
     aliases: tuple[tuple[int, int], ...]  # inputs and outputs that may share memory
+    origins: Callable[[], dict[int, str]]  # of each node, by its first result's name, the primitives that it is made of
 
     def run(self, operands: Sequence[Any]) -> list[Any]:
         """Runs it natively."""
         types = tuple((r.aval.shape, r.aval.dtype) for r in self.results)
-        return list(region.run(self.text, types, self.aliases, region.Original(self.original), operands))
+        return list(region.run(self.text, types, self.aliases, region.Original(self.original, self.origins), operands))
 
     def original(self, *operands: Any) -> list[Any]:
         """Runs its equations by JAX."""
@@ -60,7 +61,7 @@ class Graphed:
 
     flat: Flat
     parts: list[NativeRegion | list[Equation]]
-    reasons: dict[str, str]  # of each primitive that stays on XLA
+    reasons: dict[int, str]  # of each equation that stays in JAX, by its id
 
     def __call__(self, *operands: Any) -> list[Any]:
         """Runs it on flat operands."""
@@ -70,16 +71,18 @@ class Graphed:
             if isinstance(part, NativeRegion):
                 env.update(zip(map(id, part.results), part.run([env[id(v)] for v in part.operands]), strict=True))
             else:
-                capture.evaluate_all(part, env)
+                for equation in part:
+                    with report.scope(self.reasons[id(equation)]):
+                        capture.evaluate_all([equation], env)
         return [with_weak_type(capture.read(o, env), o.aval) for o in self.flat.outputs]
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
     """The whole compile; without native loops if the device refuses a region that has some."""
     flat = capture.flatten(closed, lambda equation: _control(equation, fuse, loops))
-    reasons: dict[str, str] = {}
+    reasons: dict[int, str] = {}
     if device() == "reference":
-        return Graphed(flat, [flat.equations], {"all": "the device is 'reference'"})
+        return Graphed(flat, [flat.equations], {id(e): "the device is 'reference'" for e in flat.equations})
     unrecognised = recognise(flat)
     capture.drop_dead(flat)
     capture.capture_arrays(flat)
@@ -89,8 +92,8 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
             if id(equation) in unrecognised:
                 raise NotConvertible(unrecognised[id(equation)])
             check(equation)
-        except NotConvertible as reason:
-            reasons[equation.name] = str(reason)
+        except NotConvertible as refused:
+            reasons[id(equation)] = report.reason(equation, str(refused))
             return False
         return True
 
@@ -100,14 +103,16 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
     readers = capture.readers(regions, flat)
     parts: list[NativeRegion | list[Equation]] = []
     for part in regions:
-        compiled = None
+        compiled, why = None, report.FOR_ISLAND
         if part.native:
             try:
-                compiled = _compile_region(part, readers, fuse)
-            except ValueError as reason:  # a chain beyond the device's limits
+                compiled, why = _compile_region(part, readers, fuse), report.NO_GAIN
+            except ValueError as refused:  # a chain beyond the device's limits
                 if any(equation.name == "scan" for equation in part.equations):
                     return compile_jaxpr(closed, fuse, loops=False)
-                reasons["region"] = str(reason)
+                why = str(refused)
+        if compiled is None:
+            reasons.update((id(e), why) for e in part.equations if id(e) not in reasons)
         parts.append(compiled if compiled is not None else part.equations)
     return Graphed(flat, parts, reasons)
 
@@ -146,14 +151,24 @@ def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> N
     for equation in part.equations:
         builder.define(equation, rule_of(equation))
     builder.program.outputs = [builder.read(r) for r in results]
-    program = simplify(builder.program)
+    program = simplify(builder.program, ELEMENTWISE, builder.names)
     if not _gains(program):
         return None
-    program = _fused(simplify(hoist(program)), fuse)
+    program = simplify(hoist(program, builder.names), ELEMENTWISE, builder.names)
+    program = _fused(program, fuse)
     memory = plan(program, device())
     text = ffi.text_for(device(), program.text())
     ffi.implementations(text)
-    return NativeRegion(program, memory, text, operands, results, part.equations, aliases(program))
+    return NativeRegion(
+        program,
+        memory,
+        text,
+        operands,
+        results,
+        part.equations,
+        aliases(program),
+        lambda: report.origins(builder.made, builder.program, program),
+    )
 
 
 def _fused(program: Program, fuse: bool) -> Program:

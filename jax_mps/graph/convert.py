@@ -32,6 +32,7 @@ _COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 _BITS = ["and", "or", "xor", "shift_left", "shift_right_logical", "shift_right_arithmetic"]
 ELEMENTWISE = frozenset([*_FLOAT_ONLY, *_ANY, *_COMPARISONS, *_BITS])
 _REDUCTIONS = {"reduce_sum": "sum", "reduce_max": "max", "reduce_min": "min"}
+_MAPPED = {"psum": "sum", "pmax": "max", "pmin": "min"}
 _MAX_AXES = 12  # of a chain
 _NAMES = {"add_any": "add"}
 
@@ -42,6 +43,7 @@ class Builder:
     def __init__(self, names: Iterator[int] | None = None) -> None:
         self.program = Program()
         self.known: dict[int, Value] = {}  # by id of the atom
+        self.made: dict[int, str] = {}  # by id of the value, the primitive that it is a result of
         self.names = itertools.count() if names is None else names
 
     def value(self, type_: Type) -> Value:
@@ -69,6 +71,7 @@ class Builder:
         """Adds the nodes of one equation."""
         results = rule(self, equation, [self.read(o) for o in equation.operands])
         self.known.update((id(r), v) for r, v in zip(equation.results, results, strict=True))
+        self.made.update((id(v), equation.origin or equation.name) for v in results)
 
     def node(self, op: str, operands: list[Value], types: list[Type], **attributes: Any) -> list[Value]:
         """Adds a node and gives its results."""
@@ -209,6 +212,17 @@ def _reduce(builder: Builder, equation: Equation, operands: list[Value]) -> list
     return builder.node("reduce", operands, _types(equation), kind=_REDUCTIONS[equation.name], axes=axes)
 
 
+def _reduce_mapped(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
+    """psum and its like over axes that vmap has mapped: reductions over axes of the array."""
+    axes, kind = equation.params["axes"], _MAPPED[equation.name]
+    if equation.params.get("axis_index_groups") is not None or not all(isinstance(a, int) for a in axes):
+        raise NotConvertible("it works across devices")
+    if any(x.type.dtype not in ("f32", "bf16", "f16") for x in operands):
+        raise NotConvertible(f"{equation.name} of {operands[0].type.dtype}")
+    pairs = zip(operands, _types(equation), strict=True)
+    return [builder.node("reduce", [x], [t], kind=kind, axes=tuple(axes))[0] for x, t in pairs]
+
+
 def _broadcast_in_dim(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
     axes = tuple(int(a) for a in equation.params["broadcast_dimensions"])
     return [builder.broadcast(operands[0], _types(equation)[0].shape, axes)]
@@ -284,6 +298,7 @@ def _loop(builder: Builder, equation: Equation, operands: list[Value]) -> list[V
 _RULES: dict[str, Rule] = {
     **dict.fromkeys([*ELEMENTWISE, *_NAMES], _elementwise),
     **dict.fromkeys(_REDUCTIONS, _reduce),
+    **dict.fromkeys(_MAPPED, _reduce_mapped),
     "broadcast_in_dim": _broadcast_in_dim,
     "bitcast_convert_type": _bitcast,
     "clamp": _clamp,

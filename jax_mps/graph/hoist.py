@@ -12,8 +12,8 @@ A recurrent network's cell so keeps only the product with its state.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from jax_mps.graph.views import VIEWS
@@ -24,27 +24,14 @@ _ROWS = 512  # of a product: with more, it is as fast alone
 _STACKED = 1 << 26  # bytes of a value of all iterations, at most
 
 
-def hoist(program: Program) -> Program:
-    """The program with the work of its loops moved out, the innermost first."""
-    names = itertools.count(1 + max((v.name for v in _values(program)), default=0))
-    return _hoist(program, names)
-
-
-def _values(program: Program) -> Any:
-    yield from program.inputs
-    for node in program.nodes:
-        yield from node.results
-        if node.body is not None:
-            yield from _values(node.body)
-
-
-def _hoist(program: Program, names: Any) -> Program:
+def hoist(program: Program, names: Iterator[int]) -> Program:
+    """The program with the work of its loops moved out, the innermost first; new values get the next of `names`."""
     nodes: list[Node] = []
     for node in program.nodes:
         if node.body is None:
             nodes.append(node)
         else:
-            node.body = _hoist(node.body, names)
+            node.body = hoist(node.body, names)
             nodes += _Loop(node, names).moved()
     return Program(program.inputs, nodes, program.outputs)
 
@@ -52,7 +39,7 @@ def _hoist(program: Program, names: Any) -> Program:
 class _Loop:
     """One loop on its way: parts of its interface, and the nodes before and after it."""
 
-    def __init__(self, node: Node, names: Any) -> None:
+    def __init__(self, node: Node, names: Iterator[int]) -> None:
         assert node.body is not None
         self.node, self.names, body = node, names, node.body
         consts, carry = node.attributes["consts"], node.attributes["carry"]

@@ -53,6 +53,7 @@ def _rewritten(equation: Equation, function: Callable[..., Any], operands: list[
     inner = flatten(closed, lambda loop: loop)
     renamed = dict(zip(map(id, inner.inputs), operands, strict=True))
     for new in inner.equations:
+        new.origin = equation.name
         new.operands = [renamed.get(id(o), o) for o in new.operands]
         op = OPS.get(new.name)
         if op is not None:

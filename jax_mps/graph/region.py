@@ -21,8 +21,9 @@ _primitive.multiple_results = True
 class Original:
     """What a region means in JAX: run on other platforms and under vmap."""
 
-    def __init__(self, function: Callable[..., list[Any]]) -> None:
+    def __init__(self, function: Callable[..., list[Any]], origins: Callable[[], dict[int, str]]) -> None:
         self.function = function
+        self.origins = origins  # of each node, by its first result's name, the primitives that it is made of
 
     def __repr__(self) -> str:
         return "..."

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from typing import Any
 
+from jax_mps.graph.transposes import sink_transposes
 from jax_mps.program import Node, Program, Value
 
 
-def simplify(program: Program) -> Program:
-    """Common subexpressions, transposes of products, then dead code; in the bodies of loops too."""
+def simplify(program: Program, elementwise: Collection[str], names: Iterator[int]) -> Program:
+    """Common subexpressions, transposes, then dead code, in loops too; new values get the next of `names`."""
     for node in program.nodes:
         if node.body is not None:
-            node.body = simplify(node.body)
-    return drop_dead(transpose_products(common_subexpressions(program)))
+            node.body = simplify(node.body, elementwise, names)
+    program = transpose_products(merge_reshapes(common_subexpressions(program)))
+    return drop_dead(common_subexpressions(sink_transposes(program, elementwise, names)))
 
 
 def transpose_products(program: Program) -> Program:
@@ -33,6 +36,31 @@ def transpose_products(program: Program) -> Program:
                 node = Node("dot", dot.operands[::-1], node.results, swapped)
         nodes.append(node)
     return Program(program.inputs, nodes, program.outputs)
+
+
+def merge_reshapes(program: Program) -> Program:
+    """A reshape of a reshape is one, or none; what only adds, or reduces over, axes of size 1 is a reshape.
+
+    vmap puts such an axis into every convolution and takes it out again.
+    """
+    source: dict[int, Value] = {}  # of a reshape's result
+    same: dict[int, Value] = {}
+    nodes: list[Node] = []
+    for node in program.nodes:
+        node.operands = [same.get(id(o), o) for o in node.operands]
+        alike = (
+            node.op in ("broadcast_in_dim", "reduce")
+            and node.operands[0].type.elements == node.results[0].type.elements
+        )
+        if node.op == "reshape" or (alike and list(node.attributes["axes"]) == sorted(node.attributes["axes"])):
+            base, result = source.get(id(node.operands[0]), node.operands[0]), node.results[0]
+            if base.type == result.type:
+                same[id(result)] = base
+                continue
+            source[id(result)] = base
+            node = Node("reshape", [base], [result], {})
+        nodes.append(node)
+    return Program(program.inputs, nodes, [same.get(id(o), o) for o in program.outputs])
 
 
 def common_subexpressions(program: Program) -> Program:

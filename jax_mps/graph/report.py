@@ -1,0 +1,94 @@
+"""Why an equation stays in JAX, and of which equations a native node is made: what explain tells.
+
+A reason travels as a name scope around the equation that stays, so it is in the jaxpr (and in JAX's profiles) wherever
+the graphed function ends up, in a jit or a loop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+
+from jax_mps.graph.capture import Equation
+from jax_mps.program import Node, Program
+
+FOR_ISLAND = "makes an operand of what stays in JAX, and is small"
+NO_GAIN = "XLA is as fast: only elementwise ops, reductions and small products together"
+
+_SCOPE = "stays in JAX: "
+_FOUND = re.compile(re.escape(_SCOPE) + "([^/]*)")
+_SHOWN = 6
+
+# What has no rule, by the beginning of its name, in the words of a user.
+_FAMILIES = {
+    ("random_", "threefry"): "random bits and keys are made by JAX",
+    ("while", "cond"): "control flow is JAX's; its branches or body are graphed by themselves",
+    ("scan",): "the loop is JAX's; its body is graphed by itself",
+    ("gather", "dynamic_slice", "scatter", "dynamic_update_slice"): "indices known only at run time",
+    ("sort", "top_k", "argmax", "argmin"): "an order of elements",
+    ("cum", "reduce_precision", "reduce_and", "reduce_or", "reduce_prod"): "a reduction or scan that has no kernel",
+    ("psum", "pmax", "pmin", "all_", "ppermute", "axis_index"): "it works across devices",
+}
+
+
+def reason(equation: Equation, words: str) -> str:
+    """Why an equation stays; `words` are those of whoever refused it."""
+    if equation.effects:
+        return f"an effect: {', '.join(sorted(map(str, equation.effects)))}"
+    if words == "no kernel for this op" or "dtype key" in words:
+        for beginnings, family in _FAMILIES.items():
+            if equation.name.startswith(beginnings):
+                return family
+    return words
+
+
+def scope(words: str) -> AbstractContextManager[Any]:
+    """A name scope that carries the reason."""
+    return jax.named_scope(_SCOPE + words.replace("/", "\u2215"))
+
+
+def reason_in(jaxpr_equation: Any) -> str:
+    """The reason that a scope around a jaxpr's equation carries, or ""."""
+    found = _FOUND.findall(str(jaxpr_equation.source_info.name_stack))
+    return found[-1] if found else ""
+
+
+def origins(made: Mapping[int, str], before: Program, after: Program) -> dict[int, str]:
+    """Of each node of the fused program, by its first result's name, the primitives that it is made of.
+
+    Args:
+        made: the primitive that each value is the result of, by the value's id.
+        before: the program as it was built.
+        after: the one that runs.
+    """
+    producer = {id(r): n for n in before.nodes for r in n.results}
+    return {n.results[0].name: _words(_within(n, producer, made)) for n in after.nodes if n.results}
+
+
+def _within(node: Node, producer: Mapping[int, Node], made: Mapping[int, str]) -> Counter[str]:
+    """The primitives between a node's operands and its results."""
+    outside = {id(o) for o in node.operands}
+    found: Counter[str] = Counter()
+    seen: set[int] = set()
+    todo = list(node.results)
+    while todo:
+        value = todo.pop()
+        source = producer.get(id(value))
+        if source is None or id(source) in seen:
+            continue
+        seen.add(id(source))
+        if id(value) in made:
+            found[made[id(value)]] += 1
+        todo += [o for o in source.operands if id(o) not in outside]
+    return found
+
+
+def _words(found: Counter[str]) -> str:
+    shown = [name if n == 1 else f"{n} {name}" for name, n in found.most_common(_SHOWN)]
+    rest = sum(n for _, n in found.most_common()[_SHOWN:])
+    return ", ".join(shown + [f"{rest} more"] * bool(rest))

@@ -1,0 +1,81 @@
+"""One trace of a graphed function: compiled, and with its gradient, which is traced from the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import jaxpr_as_fun
+
+from jax_mps.graph.capture import trace
+from jax_mps.graph.compile import compile_jaxpr
+
+Dynamic = Callable[[Any], bool]  # whether a leaf is traced
+Grapher = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class Traced:
+    """A function of arrays, traced and compiled for their types; differentiable, the gradient graphed in turn.
+
+    Values of a trace around this one that the function closes over become operands, so that they have gradients too.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arrays: Sequence[Any], dynamic: Dynamic, grapher: Grapher, fuse: bool
+    ) -> None:
+        self._result = Result(function, dynamic)
+        closed, _ = trace(self._result.arrays, *arrays)
+        self.captured = [c for c in closed.consts if isinstance(c, jax.core.Tracer)]
+        if self.captured:
+            jaxpr, constants = closed.jaxpr, closed.consts
+
+            def with_captured(*operands: Any) -> Any:
+                rest = iter(operands)
+                values = [next(rest) if isinstance(c, jax.core.Tracer) else c for c in constants]
+                return jax.core.eval_jaxpr(jaxpr, values, *rest)
+
+            closed, _ = trace(with_captured, *self.captured, *arrays)
+        graphed, flat = compile_jaxpr(closed, fuse), jaxpr_as_fun(closed)
+        forward = grapher(lambda *operands: jax.vjp(flat, *operands))
+        backward = grapher(lambda pull, cotangents: pull(cotangents))
+        self._run = jax.custom_vjp(lambda *operands: graphed(*operands))
+        self._run.defvjp(forward, backward)
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Runs it."""
+        return self._result.whole(self._run(*self.captured, *arrays))
+
+
+class Result:
+    """A function's result: its arrays, and the rest of it, which the trace alone knows."""
+
+    def __init__(self, function: Callable[..., Any], dynamic: Dynamic) -> None:
+        self._function, self._dynamic = function, dynamic
+        self.tree: Any = None  # of the whole result
+        self.static: list[tuple[int, Any]] = []  # leaves that are no arrays, by their places
+
+    def arrays(self, *operands: Any) -> list[Any]:
+        """Calls the function for the arrays of its result, and keeps the rest."""
+        leaves, self.tree = jax.tree.flatten(self._function(*operands))
+        dynamic = [self._dynamic(int(x) if isinstance(x, bool) else x) for x in leaves]
+        self.static = [(i, x) for i, x in enumerate(leaves) if not dynamic[i]]
+        return [x for x, d in zip(leaves, dynamic, strict=True) if d]
+
+    def whole(self, arrays: Sequence[Any]) -> Any:
+        """The result of these arrays."""
+        leaves = list(arrays)
+        for i, x in self.static:
+            leaves.insert(i, x)
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+def is_array(x: Any) -> bool:
+    """Whether a leaf is an array."""
+    return isinstance(x, jax.Array | np.ndarray | np.generic)
+
+
+def is_array_or_number(x: Any) -> bool:
+    """Whether a leaf is an array or a number of Python, but for booleans."""
+    return is_array(x) or (isinstance(x, int | float | complex) and not isinstance(x, bool))
