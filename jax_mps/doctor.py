@@ -22,6 +22,7 @@ from jax_mps import ffi
 from jax_mps._compat import Literal, jaxprs_in_params
 from jax_mps.explain import CALLS
 from jax_mps.ops.pick import pick_op
+from jax_mps.ops.random import random_bits_op
 from jax_mps.primitive import OPS
 
 TOLERANCE = 1e-4  # relative to the largest element, or to 1
@@ -41,6 +42,11 @@ def _check(function: Callable[..., Any], *shapes: tuple[int, ...]) -> Check:
 def _step(optimizer: Any) -> Callable[..., Any]:
     """One step of an optimizer from its initial state, as a function of the gradient and the parameters."""
     return lambda gradient, params: mps.optim.step(optimizer, gradient, optimizer.init(params), params)[0]
+
+
+def _bits(shape: tuple[int, ...]) -> Any:
+    key = jax.random.key_data(jax.random.key(0))
+    return random_bits_op(key, shape=shape, generator="threefry2x32", partitionable=True)
 
 
 CHECKS = (
@@ -63,6 +69,7 @@ CHECKS = (
     _check(lambda x: mps.losses.softmax_cross_entropy(x, jnp.arange(5, dtype=jnp.int32)), (5, 40)),
     _check(lambda x: pick_op(x, jnp.arange(5, dtype=jnp.int32)), (5, 40)),
     _check(lambda x: mps.dropout(x, jax.random.key(0), keep_probability=0.7), (6, 50)),
+    _check(lambda x: x * (_bits(x.shape) >> 8).astype(x.dtype) * 2.0**-24, (6, 50)),
     _check(_step(mps.optim.sgd(0.1, momentum=0.9)), (300,), (300,)),
     _check(_step(mps.optim.rmsprop(0.1)), (300,), (300,)),
     _check(_step(mps.optim.adam(0.1)), (300,), (300,)),

@@ -10,6 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 if not list((ROOT / "jax_mps").glob("_ext*")):
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
+# Kernels take all cores, and a test process runs on each: threads that wait must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

@@ -270,7 +270,7 @@ class TestDevice:
         with mps.set_device("reference"):
             assert mps.device() == "reference"
             assert "jax_mps" not in f.lower(x).as_text()
-            assert mps.explain(f, x)[0] == ("neuron", "f32[8] -> f32[8]", 1, "xla", "the device is 'reference'")
+            assert mps.explain(f, x)[0][:5] == ("neuron", "f32[8] -> f32[8]", 1, "xla", "the device is 'reference'")
         assert mps.device() == native
 
     def test_explain_names_the_nodes_of_a_graph(self, native):
