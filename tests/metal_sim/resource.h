@@ -64,7 +64,7 @@ struct Heap : Labelled {
   unsigned long used();
 };
 
-constexpr size_t kHeapAlignment = 256, kCanary = 64;
+constexpr size_t kHeapAlignment = 256, kCanary = 4096;
 
 Buffer* new_buffer(Device* device, unsigned long length, unsigned long options);
 Buffer* new_buffer_no_copy(Device* device, void* pointer, unsigned long length,
