@@ -79,5 +79,6 @@ print(mps.explain(mps.conv, jnp.ones((2, 20, 20, 32)), jnp.ones((3, 3, 32, 64)))
 """
     for value, filtered in (("0", False), ("1", True)):
         environment = os.environ | {"JAX_MPS_WINOGRAD": value}
-        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        command = [sys.executable, "-P", "-c", code]  # the package under test, not the one in the current folder
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert ("winograd" in run.stdout) == filtered
