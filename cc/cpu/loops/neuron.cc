@@ -110,9 +110,13 @@ void dispatch(NeuronKind kind, float a, float b, float c, const F& f) {
 
 void apply(NeuronKind kind, float a, float b, float c, const float* x, float* y, int64_t n) {
   dispatch(kind, a, b, c, [&](auto f) {
-    parallel_elements(n, [&](int64_t begin, int64_t end) {
+    // Copies: read through the closures, they would have to be read anew after every store.
+    parallel_elements(n, [=](int64_t begin, int64_t end) {
+      const auto function = f;
+      const float* in = x;
+      float* out = y;
 #pragma omp simd
-      for (int64_t i = begin; i < end; i++) y[i] = f.value(x[i]);
+      for (int64_t i = begin; i < end; i++) out[i] = function.value(in[i]);
     });
   });
 }
@@ -120,15 +124,18 @@ void apply(NeuronKind kind, float a, float b, float c, const float* x, float* y,
 void gradient(NeuronKind kind, float a, float b, float c, const float* dy, const float* x,
               float* dx, int64_t n) {
   dispatch(kind, a, b, c, [&](auto f) {
-    parallel_elements(n, [&](int64_t begin, int64_t end) {
+    parallel_elements(n, [=](int64_t begin, int64_t end) {
+      const auto function = f;
+      const float *in = x, *gradient = dy;
+      float* out = dx;
 #pragma omp simd
-      for (int64_t i = begin; i < end; i++) dx[i] = dy[i] * f.derivative(x[i]);
+      for (int64_t i = begin; i < end; i++) out[i] = gradient[i] * function.derivative(in[i]);
     });
   });
 }
 
 void prelu(const float* x, const float* slope, float* y, int64_t rows, int64_t channels) {
-  parallel_pieces(rows, rows_per_piece(rows), rows * channels, [&](int64_t begin, int64_t end) {
+  parallel_pieces(rows, rows_per_piece(rows), rows * channels, [=](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++)
 #pragma omp simd
       for (int64_t c = 0; c < channels; c++) {

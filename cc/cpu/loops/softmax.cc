@@ -145,7 +145,8 @@ void cross_entropy_gradient(const float* dloss, const float* x, const Labels& la
   if (n < kShort)
     return short_cross_entropy_gradient(dloss, x, labels, maximum, log_sum, dx, rows, n);
   float kept = 1 - labels.smoothing, spread = labels.smoothing / static_cast<float>(n);
-  each_row(rows, n, [&](int64_t r) {
+  // By value: what is read through a closure has to be read anew after every store.
+  each_row(rows, n, [=](int64_t r) {
     const float* row = x + r * n;
     const float* t = labels.dense ? labels.dense + r * n : nullptr;
     float *d = dx + r * n, m = maximum[r], s = log_sum[r], g = dloss[r];
