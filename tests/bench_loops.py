@@ -26,7 +26,7 @@ def many(
     single = engines_of(step, state, batch)["jax_mps"]
     engines["single calls"] = lambda: [single() for _ in range(count)]
     del engines["unfused"]
-    return Bench(f"{count} of these steps by scan", engines)
+    return Bench(f"{count} of these steps by scan", engines, rounds=3)
 
 
 def recurrent() -> Iterator[Bench]:
