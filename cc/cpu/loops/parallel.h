@@ -14,19 +14,6 @@ namespace {
 constexpr int64_t kSmall =
     16 * 1024;  // elements below which one thread is faster than waking the others
 
-// f(i) for i in [0, n) on several threads: OpenMP's, or those of the system on a Mac, whose
-// compiler has no OpenMP.
-template <class F>
-inline void parallel_for(int64_t n, const F& f) {
-#if defined(__APPLE__) && !defined(_OPENMP)
-  dispatch_apply_f(static_cast<size_t>(n), DISPATCH_APPLY_AUTO, const_cast<F*>(&f),
-                   [](void* f, size_t i) { (*static_cast<const F*>(f))(static_cast<int64_t>(i)); });
-#else
-#pragma omp parallel for schedule(static)
-  for (int64_t i = 0; i < n; i++) f(i);
-#endif
-}
-
 // f(begin, end) over [0, n) in pieces of `grain`; `work` is the number of elements touched in all.
 template <class F>
 inline void parallel_pieces(int64_t n, int64_t grain, int64_t work, const F& f) {
@@ -40,7 +27,14 @@ inline void parallel_pieces(int64_t n, int64_t grain, int64_t work, const F& f) 
     for (int64_t p = 0; p < pieces; p++) piece(p);
     return;
   }
-  parallel_for(pieces, piece);
+#if defined(__APPLE__) && !defined(_OPENMP)  // Apple's compiler has none: the system's own threads
+  dispatch_apply_f(static_cast<size_t>(pieces), DISPATCH_APPLY_AUTO, &piece, [](void* f, size_t p) {
+    (*static_cast<decltype(piece)*>(f))(static_cast<int64_t>(p));
+  });
+#else
+#pragma omp parallel for schedule(static)
+  for (int64_t p = 0; p < pieces; p++) piece(p);
+#endif
 }
 
 // f(begin, end) over n elements, in pieces that fit the second-level cache.
