@@ -183,8 +183,8 @@ class Parser {
       if (value.offset > kMaxArena || static_cast<int64_t>(value.type.bytes()) > kMaxArena)
         throw ProgramError("an intermediate of type " + value.type.text() + " at offset " +
                            std::to_string(value.offset) + " is out of range");
-      program_.arena_bytes =
-          std::max(program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
+      program_.arena_bytes = std::max<size_t>(
+          program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
     }
     return std::move(program_);
   }

@@ -1,6 +1,6 @@
 // conv(x, w[, b]), conv_data_gradient(dy, w), conv_weight_gradient(x, dy): implicit products in
 // tiles, and a direct kernel for every geometry. A 1-D convolution is a 2-D one of height 1.
-#include "gemm.h"
+#include "mps.h"
 
 namespace jax_mps::metal {
 namespace {
@@ -60,7 +60,6 @@ struct Convolution {
   int in_pixels() const { return batch * g.height * g.width; }
 };
 
-constexpr double kLast = 1e300;
 constexpr const char* kDtypes = "the convolutions take one floating dtype";
 
 // Thin groups leave most of a tile empty.
@@ -156,7 +155,7 @@ Offer direct_conv(const Node& node) {
   if (biased) require_shape(node.in[2], {node.out[0].dim(-1)});
   if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
   Recipe recipe(node, "direct");
-  recipe.cost = kLast;
+  recipe.cost = kSimplestCost;
   recipe.dispatch("conv", "conv_direct", direct_definitions(c))
       .constants({NeuronCall(node).kind, biased})
       .parameters(direct_parameters(c, node, 1))
@@ -173,7 +172,7 @@ Offer direct_data_gradient(const Node& node) {
   Convolution c(node, node.out[0], node.in[1], node.in[0]);
   if (!c.dtype) return Offer::none(kDtypes);
   Recipe recipe(node, "direct");
-  recipe.cost = kLast;
+  recipe.cost = kSimplestCost;
   recipe.dispatch("conv", "conv_data_gradient_direct", direct_definitions(c))
       .constants({0, 0})
       .parameters(direct_parameters(c, node, 1))
@@ -190,7 +189,7 @@ Offer direct_weight_gradient(const Node& node) {
   Convolution c(node, node.in[0], node.out[0], node.in[1]);
   if (!c.dtype) return Offer::none(kDtypes);
   Recipe recipe(node, "direct");
-  recipe.cost = kLast;
+  recipe.cost = kSimplestCost;
   int count = count_of(node.out[0]);
   int splits = std::clamp(kThreads / count, 1, c.batch);
   Span parts = recipe.scratch(sizeof(float) * count * splits);
@@ -205,13 +204,50 @@ Offer direct_weight_gradient(const Node& node) {
   return recipe;
 }
 
-const Register kConv("conv", {conv<0>, conv<1>, conv<2>, conv<3>, direct_conv});
+template <AppleConvolution which>
+Offer apple_conv(const Node& node) {
+  constexpr bool forward = which == AppleConvolution::forward;
+  constexpr bool of_data = which == AppleConvolution::data_gradient;
+  bool biased = forward && node.in.size() == 3;
+  require_counts(node, biased ? 3 : 2, 1);
+  const TensorType &a = node.in[0], &b = node.in[1], &result = node.out[0];
+  Convolution c = forward   ? Convolution(node, a, b, result)
+                  : of_data ? Convolution(node, result, b, a)
+                            : Convolution(node, a, result, b);
+  if (biased) require_shape(node.in[2], {result.dim(-1)});
+  if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
+  std::string reason = without_apple_kernels("MPSGraph");
+  if (!reason.empty()) return Offer::none(reason);
+  Recipe recipe(node, "MPSGraph");
+  recipe.apple = true, recipe.cost = kAppleCost;
+  constexpr bool of_weights = which == AppleConvolution::weight_gradient;
+  AppleConvolutionCall call{which,
+                            c.g,
+                            c.batch,
+                            c.groups,
+                            *c.dtype,
+                            recipe.operand(of_weights ? 1 : 0),
+                            recipe.operand(of_weights ? 0 : 1),
+                            recipe.result(0),
+                            {},
+                            {}};
+  if (forward) call.neuron = NeuronCall(node);
+  if (biased) call.bias = recipe.operand(2);
+  reason = add_apple_convolution(recipe, call);
+  if (!reason.empty()) return Offer::none(reason);
+  return recipe;
+}
+
+const Register kConv("conv", {conv<0>, conv<1>, conv<2>, conv<3>, direct_conv,
+                              apple_conv<AppleConvolution::forward>});
 const Register kConvDataGradient("conv_data_gradient",
                                  {data_gradient<0>, data_gradient<1>, data_gradient<2>,
-                                  data_gradient<3>, direct_data_gradient});
+                                  data_gradient<3>, direct_data_gradient,
+                                  apple_conv<AppleConvolution::data_gradient>});
 const Register kConvWeightGradient("conv_weight_gradient",
                                    {weight_gradient<0>, weight_gradient<1>, weight_gradient<2>,
-                                    weight_gradient<3>, direct_weight_gradient});
+                                    weight_gradient<3>, direct_weight_gradient,
+                                    apple_conv<AppleConvolution::weight_gradient>});
 
 }  // namespace
 }  // namespace jax_mps::metal

@@ -2,22 +2,36 @@
 #include "../dot_product.h"
 #include "gemm.h"
 #include "kernels/shape_parameters.h"
+#include "mps.h"
 
 namespace jax_mps::metal {
 namespace {
 
 constexpr int kDirect =
     static_cast<int>(std::size(kTiles));  // after the tiles: the simplest kernel
+constexpr int kApple = kDirect + 1;
 
 std::string name_of(int which) {
   if (which == kDirect) return "direct";
+  if (which == kApple) return "MPSMatrixMultiplication";
   Tile t = kTiles[which];
   return "product in tiles of " + std::to_string(t.m) + " by " + std::to_string(t.n);
 }
 
-void add_product(Recipe& recipe, const Gemm& gemm, int which) {
-  if (which != kDirect) return add_gemm(recipe, gemm, kTiles[which]);
-  recipe.cost = 1e300;
+// The recipe with the product's dispatches, or why there is none.
+Offer offer_product(Recipe recipe, const Gemm& gemm, int which, DType dtype) {
+  if (which == kApple) {
+    recipe.apple = true, recipe.cost = kAppleCost;
+    std::string reason = without_apple_kernels("MPSMatrixMultiplication");
+    if (reason.empty()) reason = add_apple_product(recipe, gemm, dtype);
+    if (!reason.empty()) return Offer::none(reason);
+    return recipe;
+  }
+  if (which != kDirect) {
+    add_gemm(recipe, gemm, kTiles[which]);
+    return recipe;
+  }
+  recipe.cost = kSimplestCost;
   GemmParameters p = gemm.p;
   p.a = gemm.neuron.a, p.b = gemm.neuron.b, p.c = gemm.neuron.c, p.log_c = gemm.neuron.log_c;
   recipe.dispatch("product", "product_direct", gemm.dtype + storage(gemm.result, "R"))
@@ -28,6 +42,7 @@ void add_product(Recipe& recipe, const Gemm& gemm, int which) {
       .reads(gemm.bias.value_or(gemm.b))
       .writes(gemm.c)
       .over_elements(p.total);
+  return recipe;
 }
 
 // y = left right (+ bias), with the operands transposed as asked.
@@ -57,8 +72,7 @@ Offer product(const Node& node) {
   if (biased) gemm.bias = recipe.operand(2);
   gemm.neuron = NeuronCall(node);
   gemm.splits = !biased && gemm.neuron.kind == 0;
-  add_product(recipe, gemm, which);
-  return recipe;
+  return offer_product(std::move(recipe), gemm, which, *dtype);
 }
 
 // A side whose axes do not step as one is copied into their order first.
@@ -107,22 +121,21 @@ Offer dot(const Node& node) {
   p.c_row = p.n, p.c_batch = p.m * p.n, p.total = count_of(y);
   gemm.dtype = storage(left.dtype), gemm.result = y.dtype;
   gemm.splits = true;
-  add_product(recipe, gemm, which);
-  return recipe;
+  return offer_product(std::move(recipe), gemm, which, left.dtype);
 }
 
-const Register kDense("dense",
-                      {product<0, false, false>, product<1, false, false>, product<2, false, false>,
-                       product<3, false, false>, product<kDirect, false, false>});
+const Register kDense("dense", {product<0, false, false>, product<1, false, false>,
+                                product<2, false, false>, product<3, false, false>,
+                                product<kDirect, false, false>, product<kApple, false, false>});
 const Register kDenseDataGradient("dense_data_gradient",
                                   {product<0, false, true>, product<1, false, true>,
                                    product<2, false, true>, product<3, false, true>,
-                                   product<kDirect, false, true>});
+                                   product<kDirect, false, true>, product<kApple, false, true>});
 const Register kDenseWeightGradient("dense_weight_gradient",
                                     {product<0, true, false>, product<1, true, false>,
                                      product<2, true, false>, product<3, true, false>,
-                                     product<kDirect, true, false>});
-const Register kDot("dot", {dot<0>, dot<1>, dot<2>, dot<3>, dot<kDirect>});
+                                     product<kDirect, true, false>, product<kApple, true, false>});
+const Register kDot("dot", {dot<0>, dot<1>, dot<2>, dot<3>, dot<kDirect>, dot<kApple>});
 
 }  // namespace
 }  // namespace jax_mps::metal

@@ -100,6 +100,7 @@ void MetalExecutable::add_recipe(const Recipe& recipe, const Step& step) {
   for (const Dispatch& dispatch : recipe.dispatches) {
     Launch launch{dispatch, {}, {}, {}};
     if (!dispatch.foreign) launch.pipeline = device_.pipeline(dispatch);
+    foreign_ = foreign_ || dispatch.foreign;
     launch.label = NS::RetainPtr(ns_string(step.node.op + " (" + dispatch.function + ")"));
     for (const Use& use : dispatch.uses) {
       const Span& span = use.span;

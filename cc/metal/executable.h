@@ -42,7 +42,7 @@ class MetalExecutable : public Executable {
   void add_copy(Place from, Place to, size_t bytes);
   Place heap_place(size_t offset, size_t bytes);
   std::unique_ptr<Workspace> take_workspace() const;
-  void encode(MTL::CommandBuffer* commands, const Bindings& bindings) const;
+  void encode(std::vector<MTL::CommandBuffer*>& commands, const Bindings& bindings) const;
   [[noreturn]] void fail(MTL::CommandBuffer* commands) const;
 
   Device& device_;
@@ -52,6 +52,7 @@ class MetalExecutable : public Executable {
   size_t scratch_offset_ = 0, scratch_bytes_ = 0;
   std::vector<Launch> launches_;
   std::vector<std::string> names_;
+  bool foreign_ = false;  // whether any launch is a kernel of Apple's
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> workspaces_;  // of finished runs
 };

@@ -81,8 +81,9 @@ class Dispatch {
   std::vector<std::byte> parameter_bytes;
   std::vector<Use> uses;
   Size groups{1, 1, 1}, threads{1, 1, 1};
-  // In place of all that: a kernel of Apple's, encoded onto the command buffer by itself.
-  std::function<void(MTL::CommandBuffer*, const std::vector<Bound>&)> foreign;
+  // In place of all that: a kernel of Apple's, which encodes itself onto a command buffer. It may
+  // commit that one; what follows goes onto the one that it gives.
+  std::function<MTL::CommandBuffer*(MTL::CommandBuffer*, const std::vector<Bound>&)> foreign;
 
  private:
   Dispatch& use(Use use) {
@@ -110,6 +111,7 @@ class Recipe {
   std::string implementation;  // the name that `explain` shows
   std::vector<Dispatch> dispatches;
   size_t scratch_bytes = 0;
+  bool apple = false;  // whether a kernel of Apple's takes part: such a recipe must win a contest
   double cost =
       0;  // an estimate, comparable among the recipes of one node: they are tried in order
 

@@ -145,21 +145,23 @@ void Windows::release_pool() {
   pool().bytes = 0;
 }
 
-Workspace::Workspace(Device& device, const std::vector<Place>& places) {
+Workspace::Workspace(Device& device, const std::vector<Place>& places, bool tracked) {
   if (places.empty()) return;
-  constexpr auto kOptions =
-      MTL::ResourceStorageModePrivate | MTL::ResourceHazardTrackingModeUntracked;
+  const auto options =
+      MTL::ResourceStorageModePrivate |
+      (tracked ? MTL::ResourceHazardTrackingModeTracked : MTL::ResourceHazardTrackingModeUntracked);
   size_t bytes = 0;
   bool fits = true;  // whether the plan's offsets are such as this device places buffers at
   for (const Place& place : places) {
-    MTL::SizeAndAlign needs = device.metal()->heapBufferSizeAndAlign(place.bytes, kOptions);
+    MTL::SizeAndAlign needs = device.metal()->heapBufferSizeAndAlign(place.bytes, options);
     fits = fits && place.offset % needs.align == 0;
     bytes = std::max(bytes, place.offset + std::max<size_t>(needs.size, place.bytes));
   }
   auto descriptor = own(MTL::HeapDescriptor::alloc()->init());
   descriptor->setType(MTL::HeapTypePlacement);
   descriptor->setStorageMode(MTL::StorageModePrivate);
-  descriptor->setHazardTrackingMode(MTL::HazardTrackingModeUntracked);
+  descriptor->setHazardTrackingMode(tracked ? MTL::HazardTrackingModeTracked
+                                            : MTL::HazardTrackingModeUntracked);
   descriptor->setSize(bytes);
   heap_ = own(device.metal()->newHeap(descriptor.get()));
   std::string without = "Metal has no memory for " + std::to_string(bytes) + " bytes";
@@ -167,7 +169,7 @@ Workspace::Workspace(Device& device, const std::vector<Place>& places) {
   for (const Place& place : places) {
     if (fits || buffers_.empty())
       buffers_.push_back(
-          own(heap_->newBuffer(fits ? place.bytes : bytes, kOptions, fits ? place.offset : 0)));
+          own(heap_->newBuffer(fits ? place.bytes : bytes, options, fits ? place.offset : 0)));
     if (!buffers_.back()) throw MetalError(without + " in a heap");
     offsets_.push_back(fits ? 0 : place.offset);
   }

@@ -53,8 +53,9 @@ class Workspace {
   struct Place {
     size_t offset, bytes;
   };
-  // Throws MetalError without memory.
-  Workspace(Device& device, const std::vector<Place>& places);
+  // Throws MetalError without memory. A tracked heap is one resource whose uses Metal itself puts
+  // in order: kernels of Apple's make encoders for which no fence of ours can wait.
+  Workspace(Device& device, const std::vector<Place>& places, bool tracked);
   std::pair<MTL::Buffer*, size_t> buffer(size_t place) const;
   size_t bytes() const { return heap_ ? heap_->size() : 0; }
 

@@ -20,6 +20,16 @@ class InFlight {
   Device& device_;
 };
 
+// The command buffers of a run: one, unless a kernel of Apple's commits it half-way. However the
+// run ends, the GPU has ended with its memory.
+struct Commands {
+  std::vector<MTL::CommandBuffer*> buffers;
+  ~Commands() {
+    for (MTL::CommandBuffer* each : buffers)
+      if (each->status() >= MTL::CommandBufferStatusCommitted) each->waitUntilCompleted();
+  }
+};
+
 }  // namespace
 
 struct MetalExecutable::Bindings {
@@ -60,12 +70,15 @@ double MetalExecutable::run_timed(const void* const* inputs, void* const* output
     descriptor->setErrorOptions(MTL::CommandBufferErrorOptionEncoderExecutionStatus);
     MTL::CommandBuffer* commands = device_.queue()->commandBuffer(descriptor.get());
     if (!commands) throw MetalError("Metal gives no command buffer");
-    encode(commands, {inputs, outputs, windows, *workspace});
-    commands->commit();
-    commands->waitUntilCompleted();
-    device_.statistics.command_buffers++;
-    if (commands->status() != MTL::CommandBufferStatusCompleted) fail(commands);
-    seconds = commands->GPUEndTime() - commands->GPUStartTime();
+    Commands all{{commands}};
+    encode(all.buffers, {inputs, outputs, windows, *workspace});
+    all.buffers.back()->commit();
+    for (MTL::CommandBuffer* each : all.buffers) {
+      each->waitUntilCompleted();
+      device_.statistics.command_buffers++;
+      if (each->status() != MTL::CommandBufferStatusCompleted) fail(each);
+      seconds += each->GPUEndTime() - each->GPUStartTime();
+    }
     device_.statistics.gpu_nanoseconds += static_cast<int64_t>(seconds * 1e9);
     windows.copy_out();
   }
@@ -83,10 +96,11 @@ std::unique_ptr<Workspace> MetalExecutable::take_workspace() const {
       return workspace;
     }
   }
-  return std::make_unique<Workspace>(device_, heap_);
+  return std::make_unique<Workspace>(device_, heap_, foreign_);
 }
 
-void MetalExecutable::encode(MTL::CommandBuffer* commands, const Bindings& bindings) const {
+void MetalExecutable::encode(std::vector<MTL::CommandBuffer*>& commands,
+                             const Bindings& bindings) const {
   Hazards hazards;
   MTL::ComputeCommandEncoder* encoder = nullptr;
   auto end = [&] {
@@ -108,12 +122,13 @@ void MetalExecutable::encode(MTL::CommandBuffer* commands, const Bindings& bindi
     device_.statistics.dispatches++;
     if (dispatch.foreign) {  // encodes itself; encoders of one command buffer run in order
       end();
-      dispatch.foreign(commands, bound);
+      MTL::CommandBuffer* next = dispatch.foreign(commands.back(), bound);
+      if (next != commands.back()) commands.push_back(next);
       hazards = Hazards();
       continue;
     }
     if (!encoder) {
-      encoder = commands->computeCommandEncoder(MTL::DispatchTypeConcurrent);
+      encoder = commands.back()->computeCommandEncoder(MTL::DispatchTypeConcurrent);
       if (!encoder) throw MetalError("Metal gives no encoder");
     } else if (waits) {
       encoder->memoryBarrier(MTL::BarrierScopeBuffers);

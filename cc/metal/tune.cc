@@ -13,6 +13,7 @@
 #include <limits>
 
 #include "executable.h"
+#include "mps.h"
 #include "sources.h"
 
 namespace jax_mps::metal {
@@ -207,7 +208,11 @@ size_t contest(const Node& node, const std::vector<Recipe>& candidates) {
 }  // namespace
 
 size_t choose(Device& device, const Node& node, const std::vector<Recipe>& candidates) {
-  if (candidates.size() == 1 || !wanted()) return 0;
+  for (size_t i = 0; i < candidates.size(); i++)
+    if (candidates[i].apple && apple_kernels() == AppleKernels::always) return i;
+  if (candidates.size() == 1) return 0;
+  if (!wanted())  // what has not been compared with ours is not used
+    return std::ranges::find(candidates, false, &Recipe::apple) - candidates.begin();
   static Memory* memory = new Memory(device);
   std::string key = signature(node);
   std::lock_guard lock(memory->mutex);  // one contest at a time: others would disturb its times

@@ -217,6 +217,11 @@ struct Graph : Object {
   void encode(Object* target, Dictionary* feeds, Array*, Dictionary* results, Object*) {
     auto* mps = dynamic_cast<MpsCommandBuffer*>(target);
     if (!mps) return violation("MPS", "encodeToCommandBuffer: needs an MPSCommandBuffer");
+    if (environment("METAL_SIM_CONTINUE", 0)) {  // what -commitAndContinue does
+      Ref<CommandBuffer> before = mps->root;
+      mps->root = Ref<CommandBuffer>(new_command_buffer(before->queue.get(), true));
+      before->commit();
+    }
     encode_to(mps->root.get(), feeds, results);
   }
   void run(Queue* queue, Dictionary* feeds, Array*, Dictionary* results) {

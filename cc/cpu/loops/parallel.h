@@ -4,6 +4,10 @@
 
 #include <cstdint>
 
+#if defined(__APPLE__) && !defined(_OPENMP)
+#include <dispatch/dispatch.h>
+#endif
+
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
@@ -23,8 +27,14 @@ inline void parallel_pieces(int64_t n, int64_t grain, int64_t work, const F& f) 
     for (int64_t p = 0; p < pieces; p++) piece(p);
     return;
   }
+#if defined(__APPLE__) && !defined(_OPENMP)  // Apple's compiler has none: the system's own threads
+  dispatch_apply_f(static_cast<size_t>(pieces), DISPATCH_APPLY_AUTO, &piece, [](void* f, size_t p) {
+    (*static_cast<decltype(piece)*>(f))(static_cast<int64_t>(p));
+  });
+#else
 #pragma omp parallel for schedule(static)
   for (int64_t p = 0; p < pieces; p++) piece(p);
+#endif
 }
 
 // f(begin, end) over n elements, in pieces that fit the second-level cache.

@@ -34,7 +34,7 @@ inline void one_window(const float* x, int64_t down, int64_t right, const PoolSp
     for (int32_t q = left; q < end; q++, pixel += right) {
       Float v = load<Float>(pixel);
       Int here = Int{} + static_cast<int32_t>(p * width + q);
-      if constexpr (P == Pool::max) result = (result > v) | (result != result) ? result : v;
+      if constexpr (P == Pool::max) result = ((result > v) | (result != result)) ? result : v;
       if constexpr (P == Pool::max_taps) {
         auto better = ((v > result) | (v != v)) & (result == result);  // the first NaN stays
         tap = better ? here : tap;

@@ -131,7 +131,7 @@ struct ShortLabels {
   }
   // x, or NaN where an integer label names no class
   float checked(float x, int64_t l) const {
-    return (index[l] < 0) | (index[l] >= dense.classes) ? __builtin_nanf("") : x;
+    return ((index[l] < 0) | (index[l] >= dense.classes)) ? __builtin_nanf("") : x;
   }
 };
 

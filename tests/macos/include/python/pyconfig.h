@@ -1,0 +1,37 @@
+// What CPython's public headers read of a macOS build's configuration; its sizes are in pymacconfig.h.
+#pragma once
+#define HAVE_DECL_TZNAME 1
+#define HAVE_DIRENT_H 1
+#define HAVE_DLFCN_H 1
+#define HAVE_DYNAMIC_LOADING 1
+#define HAVE_GCC_UINT128_T 1
+#define HAVE_INTTYPES_H 1
+#define HAVE_KQUEUE 1
+#define HAVE_LONG_LONG 1
+#define HAVE_PROTOTYPES 1
+#define HAVE_PTHREAD_H 1
+#define HAVE_SSIZE_T 1
+#define HAVE_STDDEF_H 1
+#define HAVE_STDINT_H 1
+#define HAVE_SYS_SELECT_H 1
+#define HAVE_SYS_STAT_H 1
+#define HAVE_SYS_TIME_H 1
+#define HAVE_SYS_TYPES_H 1
+#define HAVE_THREAD_LOCAL 1
+#define HAVE_UNISTD_H 1
+#define HAVE_WCHAR_H 1
+#define ALIGNOF_MAX_ALIGN_T 8
+#define SIZEOF_DOUBLE 8
+#define SIZEOF_FLOAT 4
+#define SIZEOF_FPOS_T 8
+#define SIZEOF_INT 4
+#define SIZEOF_LONG_DOUBLE 8
+#define SIZEOF_LONG_LONG 8
+#define SIZEOF_OFF_T 8
+#define SIZEOF_PID_T 4
+#define SIZEOF_SHORT 2
+#define SIZEOF_WCHAR_T 4
+#define STDC_HEADERS 1
+#define WITH_DOC_STRINGS 1
+#define WITH_FREELISTS 1
+#define WITH_PYMALLOC 1
