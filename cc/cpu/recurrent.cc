@@ -47,6 +47,12 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   plan.recompute = node.attributes.boolean("recompute");
   if (x.elements() == 0 || plan.columns == 0) return no("there is nothing to compute");
 
+  // A thread goes alone where it has rows enough to make use of all of r, which its cache holds.
+  constexpr int64_t kRowsAlone = 8, kCache = 768 * 1024;
+  const bool alone =
+      plan.batch >= kRowsAlone * max_threads() && plan.hidden * plan.columns * 4 <= kCache;
+  plan.parts = alone ? max_threads() : 1;
+
   const int64_t h = plan.hidden;
   plan.width = plan.first = plan.columns;
   plan.segments = {{0, 0, plan.columns}};

@@ -41,8 +41,9 @@ struct Plan {
   float p = 1;
   std::optional<Neuron> neuron;  // of the single gate
   int states;
+  int parts;  // of the rows, each for a thread alone
 
-  RecurrentShape shape() const { return {cell, batch, hidden, columns, width}; }
+  RecurrentShape shape() const { return {cell, batch, hidden, columns, width, parts}; }
   int64_t second() const { return columns - first; }
   bool is_lstm() const { return cell == Cell::lstm; }
 };

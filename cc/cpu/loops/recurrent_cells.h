@@ -7,12 +7,38 @@
 
 #include "math.h"
 
+// With the neurons inlined, or the compiler does not vectorise; in files of many loops it would
+// leave them out.
+#define JAX_MPS_WHOLE __attribute__((noinline, flatten))
+
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
+// exp between 2^-126 and 2^127; more is infinity.
+inline float gate_exp(float x) {
+  float bounded = x < -87.0f ? -87.0f : x;
+  bounded = bounded > 89.0f ? 89.0f : bounded;
+  float shifted = shift_to_integer(bounded * 0x1.715476p+0f);
+  float r = minus_ln2(bounded, shifted - 0x1.8p23f);
+  return exp_reduced(r) * power_of_two(shifted_integer(shifted));
+}
+// As good as those of math.h but where the result is subnormal.
+inline float gate_sigmoid(float x) { return 1.0f / (1.0f + gate_exp(-x)); }
+inline float gate_tanh(float x) {
+  float u = x * x;
+  float p = -0.00609693434f;
+  p = p * u + 0.0209973519f;
+  p = p * u - 0.0538509521f;
+  p = p * u + 0.133327701f;
+  p = p * u - 0.333333289f;
+  float large = 1.0f - 2.0f / (gate_exp(2.0f * x) + 1.0f);
+  return u < 0.390625f ? x + x * u * p : large;
+}
+
 template <int N, bool peephole>
-inline void lstm_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
-                       int64_t stride, const float* c0, float* c1, float* h, const float* extra) {
+JAX_MPS_WHOLE void lstm_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
+                              int64_t stride, const float* c0, float* c1, float* h,
+                              const float* extra) {
   const int64_t n = N ? N : count;
   float *i = gates, *f = i + stride, *g = f + stride, *o = g + stride;
   const float *si = sums, *sf = si + sums_stride, *sg = sf + sums_stride, *so = sg + sums_stride;
@@ -22,22 +48,22 @@ inline void lstm_units(int64_t count, const float* sums, int64_t sums_stride, fl
   for (int64_t j = 0; j < n; j++) {
     float before = c0[j], vi = i[j] + si[j], vf = f[j] + sf[j], vo = o[j] + so[j];
     if constexpr (peephole) vi += pi[j] * before, vf += pf[j] * before;
-    vi = sigmoid(vi), vf = sigmoid(vf);
-    float vg = tanh(g[j] + sg[j]);
+    vi = gate_sigmoid(vi), vf = gate_sigmoid(vf);
+    float vg = gate_tanh(g[j] + sg[j]);
     float cell = vf * before + vi * vg;
     if constexpr (peephole) vo += po[j] * cell;
-    vo = sigmoid(vo);
+    vo = gate_sigmoid(vo);
     i[j] = vi, f[j] = vf, g[j] = vg, o[j] = vo;
     c1[j] = cell;
-    h[j] = vo * tanh(cell);
+    h[j] = vo * gate_tanh(cell);
   }
 }
 
 // From dh, all of the state's gradient; dc in: from the step after, out: for the step before.
 template <int N, bool peephole>
-inline void lstm_units_backward(int64_t count, const float* gates, int64_t stride, const float* c0,
-                                const float* c1, const float* dh, float* dc, float* dgates,
-                                const float* extra) {
+JAX_MPS_WHOLE void lstm_units_backward(int64_t count, const float* gates, int64_t stride,
+                                       const float* c0, const float* c1, const float* dh, float* dc,
+                                       float* dgates, const float* extra) {
   const int64_t n = N ? N : count;
   const float *i = gates, *f = i + stride, *g = f + stride, *o = g + stride;
   float *di = dgates, *df = di + stride, *dg = df + stride, *d_o = dg + stride;
@@ -45,7 +71,7 @@ inline void lstm_units_backward(int64_t count, const float* gates, int64_t strid
   const float *pf = pi + stride, *po = pf + stride;
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    float vi = i[j], vf = f[j], vg = g[j], vo = o[j], t = tanh(c1[j]);
+    float vi = i[j], vf = f[j], vg = g[j], vo = o[j], t = gate_tanh(c1[j]);
     float dso = dh[j] * t * vo * (1 - vo);
     float dcell = dc[j] + dh[j] * vo * (1 - t * t);
     if constexpr (peephole) dcell += dso * po[j];
@@ -73,8 +99,8 @@ inline float keep_derivative(float z, float p) {
 
 // h' from the gate z, the candidate v and the state before.
 template <int N, bool plain>
-inline void blend_units(int64_t count, const float* z, const float* v, const float* before,
-                        float* h, float p, bool flip) {
+JAX_MPS_WHOLE void blend_units(int64_t count, const float* z, const float* v, const float* before,
+                               float* h, float p, bool flip) {
   const int64_t n = N ? N : count;
   if (flip) {
 #pragma omp simd
@@ -88,30 +114,30 @@ inline void blend_units(int64_t count, const float* z, const float* v, const flo
 // Gates z, r, m, n, where m = h r_n + bias is what the gate r resets; the sums have no n. `again`:
 // m is there already.
 template <int N, bool again>
-inline void gru_after_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
-                            int64_t stride, const float* bias) {
+JAX_MPS_WHOLE void gru_after_units(int64_t count, const float* sums, int64_t sums_stride,
+                                   float* gates, int64_t stride, const float* bias) {
   const int64_t n = N ? N : count;
   float *z = gates, *r = z + stride, *m = r + stride, *v = m + stride;
   const float *sz = sums, *sr = sz + sums_stride, *sm = sr + sums_stride;
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    float vr = sigmoid(r[j] + sr[j]), vm = again ? m[j] : sm[j] + bias[j];
-    z[j] = sigmoid(z[j] + sz[j]);
+    float vr = gate_sigmoid(r[j] + sr[j]), vm = again ? m[j] : sm[j] + bias[j];
+    z[j] = gate_sigmoid(z[j] + sz[j]);
     r[j] = vr, m[j] = vm;
-    v[j] = tanh(v[j] + vr * vm);
+    v[j] = gate_tanh(v[j] + vr * vm);
   }
 }
 
 // Gates z, r (or z alone, which then resets), and reset = r h.
 template <int N, bool two>
-inline void gru_gate_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
-                           int64_t stride, const float* before, float* reset) {
+JAX_MPS_WHOLE void gru_gate_units(int64_t count, const float* sums, int64_t sums_stride,
+                                  float* gates, int64_t stride, const float* before, float* reset) {
   const int64_t n = N ? N : count;
   float *z = gates, *r = two ? z + stride : z;
   const float *sz = sums, *sr = two ? sz + sums_stride : sz;
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    float vz = sigmoid(z[j] + sz[j]), vr = two ? sigmoid(r[j] + sr[j]) : vz;
+    float vz = gate_sigmoid(z[j] + sz[j]), vr = two ? gate_sigmoid(r[j] + sr[j]) : vz;
     z[j] = vz;
     if constexpr (two) r[j] = vr;
     reset[j] = vr * before[j];
@@ -119,17 +145,18 @@ inline void gru_gate_units(int64_t count, const float* sums, int64_t sums_stride
 }
 
 template <int N>
-inline void candidate_units(int64_t count, const float* sums, float* v) {
+JAX_MPS_WHOLE void candidate_units(int64_t count, const float* sums, float* v) {
   const int64_t n = N ? N : count;
 #pragma omp simd
-  for (int64_t j = 0; j < n; j++) v[j] = tanh(v[j] + sums[j]);
+  for (int64_t j = 0; j < n; j++) v[j] = gate_tanh(v[j] + sums[j]);
 }
 
 // From dh, all of the state's gradient: dgates of z, r, m, n (after), or of n and, but for its
 // neuron, of z; dh becomes what goes past the products.
 template <int N, bool plain, bool after>
-inline void gru_units_backward(int64_t count, const float* gates, int64_t stride, int64_t last,
-                               const float* before, float* dh, float* dgates, float p, bool flip) {
+JAX_MPS_WHOLE void gru_units_backward(int64_t count, const float* gates, int64_t stride,
+                                      int64_t last, const float* before, float* dh, float* dgates,
+                                      float p, bool flip) {
   const int64_t n = N ? N : count;
   const float *z = gates, *r = z + stride, *m = r + stride, *v = gates + last;
   float *d = dgates, *dr = d + stride, *dm = dr + stride, *dv = dgates + last;
@@ -154,9 +181,9 @@ inline void gru_units_backward(int64_t count, const float* gates, int64_t stride
 
 // The rest where the gates reset before the product, from dreset.
 template <int N, bool two>
-inline void gru_gate_units_backward(int64_t count, const float* gates, int64_t stride,
-                                    const float* dreset, const float* before, float* dh,
-                                    float* dgates, float* reset) {
+JAX_MPS_WHOLE void gru_gate_units_backward(int64_t count, const float* gates, int64_t stride,
+                                           const float* dreset, const float* before, float* dh,
+                                           float* dgates, float* reset) {
   const int64_t n = N ? N : count;
   const float *z = gates, *r = two ? z + stride : z;
   float *dz = dgates, *dr = two ? dz + stride : dz;

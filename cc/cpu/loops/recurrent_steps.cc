@@ -15,7 +15,7 @@ using Steps = RecurrentSteps;
 
 constexpr int64_t kSmallStep = 128 * 1024;  // multiply-adds below which one thread is faster
 
-// f() by all threads, which share the tiles in it.
+// f() by all threads.
 template <class F>
 void region(const Shape& s, const F& f) {
   if (s.batch * s.hidden * s.columns < kSmallStep) return f();
@@ -61,39 +61,73 @@ void with_cell(Cell cell, const F& f) {
 // Vectors of a panel of the backward products: the more, the fewer rows a strip has; but no more
 // than fill the last panel as well.
 int backward_vectors(const Shape& s) {
-  if (s.batch <= strip_height(4)) return 4;
+  if (s.batch / s.parts <= strip_height(4)) return 4;
   return panel_count(s.hidden, 1) % 2 ? 1 : 2;
 }
 
-// The work memory: panels of r, and strips of what the products take, the first in two places by
-// turns.
+// Rows of the batch that go through the steps together.
+struct Part {
+  int index;
+  int64_t row, rows;
+  bool shared;  // by all threads
+
+  Part(const Shape& s, int index)
+      : index(index),
+        row(index * s.batch / s.parts),
+        rows((index + 1) * s.batch / s.parts - row),
+        shared(s.parts == 1) {}
+};
+
+// The work memory: panels of r, and for each part strips of what the products take, the first in
+// two places by turns.
 struct Work {
   float *panels[2], *strips[2], *second;
   int64_t floats = 0;
-  int64_t depth[2];  // of the products
+  Depth depth[2];  // of the products
 
-  Work(const Shape& s, float* base, bool backward) {
-    auto take = [&](int64_t size) {
-      float* p = base ? base + floats : nullptr;
-      floats += align(size);
+  Work(const Shape& s, float* base, bool backward, int part = 0) {
+    auto take = [&](int64_t size, int parts, int part) {
+      float* p = base ? base + floats + part * align(size) : nullptr;
+      floats += parts * align(size);
       return p;
     };
     const bool two = has_second(s.cell);
-    const int64_t first = first_gates(s.cell) * s.hidden;
+    const int64_t rows = (s.batch + s.parts - 1) / s.parts;
     const int vectors = backward_vectors(s);
-    depth[0] = backward ? first : s.hidden, depth[1] = s.hidden;
-    int first_vectors = backward ? vectors : first_gates(s.cell);
-    int second_vectors = backward ? vectors : 1;
-    auto panels_floats = [&](int v, int64_t depth) {
-      return panel_count(s.hidden, backward ? v : 1) * v * kLanes * depth;
+    depth[0] = {backward ? first_gates(s.cell) : 1, s.hidden}, depth[1] = {1, s.hidden};
+    const int first_vectors = backward ? vectors : first_gates(s.cell);
+    const int second_vectors = backward ? vectors : 1;
+    auto panels_floats = [&](int v, Depth depth) {
+      return panel_count(s.hidden, backward ? v : 1) * v * kLanes * kLanes * depth.blocks();
     };
-    panels[0] = take(panels_floats(first_vectors, depth[0]));
-    panels[1] = take(two ? panels_floats(second_vectors, depth[1]) : 0);
-    strips[0] = take(Strips(s.batch, first_vectors).floats(depth[0]));
-    strips[1] = take(Strips(s.batch, first_vectors).floats(depth[0]));
-    second = take(two ? Strips(s.batch, second_vectors).floats(depth[1]) : 0);
+    panels[0] = take(panels_floats(first_vectors, depth[0]), 1, 0);
+    panels[1] = take(two ? panels_floats(second_vectors, depth[1]) : 0, 1, 0);
+    for (float*& strip : strips)
+      strip = take(Strips(rows, first_vectors).floats(depth[0]), s.parts, part);
+    second = take(two ? Strips(rows, second_vectors).floats(depth[1]) : 0, s.parts, part);
   }
 };
+
+// f(steps, work, part) for each part of the rows, with the arrays from its first row on.
+template <class F>
+void over_parts(const Steps& steps, bool backward, const F& f) {
+  const Shape& s = steps.shape;
+  auto run = [&](int index) {
+    const Part part(s, index);
+    Steps own = steps;
+    const int64_t at = part.row * s.hidden;
+    auto move = [](auto*& p, int64_t by) { p = p ? p + by : p; };
+    move(own.lengths, part.row);
+    move(own.gates, part.row * s.width), move(own.dgates, part.row * s.width);
+    move(own.y, at * steps.time), move(own.dy, at * steps.time);
+    move(own.c0, at), move(own.cells, at), move(own.h, at);
+    move(own.h_before, at), move(own.reset, at), move(own.dh, at), move(own.dc, at);
+    f(own, Work(s, steps.work, backward, index), part);
+  };
+  if (s.parts == 1) return region(s, [&] { run(0); });
+#pragma omp parallel for schedule(static)
+  for (int index = 0; index < s.parts; index++) run(index);
+}
 
 int64_t forward_floats(const Shape& s) { return Work(s, nullptr, false).floats; }
 int64_t backward_floats(const Shape& s) { return Work(s, nullptr, true).floats; }
@@ -117,16 +151,11 @@ inline void copy(const float* from, float* to, int64_t n) {
   for (int64_t j = 0; j < n; j++) to[j] = from[j];
 }
 
-// Numbers of one row into a strip.
-inline void spread(const float* from, float* strip, int height, int64_t n) {
-  for (int64_t j = 0; j < n; j++) strip[j * height] = from[j];
-}
-
 // The matrix of columns [first, first + Vectors * hidden) of r, the units of each gate side by side
 // in a panel.
 template <int Vectors>
 void pack_forward(const Shape& s, const float* r, int64_t first, float* panels) {
-  const int64_t blocks = panel_count(s.hidden, 1), size = s.hidden * Vectors * kLanes;
+  const int64_t blocks = panel_count(s.hidden, 1), size = blocks * kLanes * Vectors * kLanes;
 #pragma omp for schedule(static)
   for (int64_t block = 0; block < blocks; block++) {
     const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
@@ -139,19 +168,21 @@ void pack_forward(const Shape& s, const float* r, int64_t first, float* panels) 
   }
 }
 
-// The transpose of columns [first, first + depth) of r.
-void pack_backward(const Shape& s, const float* r, int64_t first, int64_t depth, int vectors,
+// The transpose of columns [first, first + depth.segments * hidden) of r.
+void pack_backward(const Shape& s, const float* r, int64_t first, Depth depth, int vectors,
                    float* panels) {
   const int64_t width = vectors * kLanes, blocks = panel_count(s.hidden, vectors);
+  const int64_t in_segment = panel_count(s.hidden, 1);
 #pragma omp for schedule(static)
   for (int64_t block = 0; block < blocks; block++) {
-    float* to = panels + block * width * depth;
-    for (int64_t begin = 0; begin < depth; begin += kLanes) {
-      const int64_t n = minimum_of(kLanes, depth - begin);
+    for (int64_t part = 0; part < depth.blocks(); part++) {
+      const int64_t segment = part / in_segment, begin = part % in_segment * kLanes;
+      const int64_t n = minimum_of(kLanes, s.hidden - begin);
+      float* to = panels + (block * depth.blocks() + part) * kLanes * width;
       for (int64_t j = 0; j < width; j++) {
         const int64_t unit = block * width + j;
-        const float* from = r + unit * s.columns + first + begin;
-        for (int64_t k = 0; k < n; k++) to[(begin + k) * width + j] = unit < s.hidden ? from[k] : 0;
+        const float* from = r + unit * s.columns + first + segment * s.hidden + begin;
+        for (int64_t k = 0; k < n; k++) to[k * width + j] = unit < s.hidden ? from[k] : 0;
       }
     }
   }
@@ -166,10 +197,15 @@ void begin_forward(const Steps& steps, const float* r) {
       pack_forward<gates>(s, r, 0, work.panels[0]);
       if (has_second(cell)) pack_forward<1>(s, r, gates * s.hidden, work.panels[1]);
     });
-    const Strips strips(s.batch, gates);
-    float* now = work.strips[steps.first & 1];
-    for (int64_t row = 0; row < s.batch; row++)
-      spread(steps.h + row * s.hidden, now + strips.offset(row, s.hidden), strips.height, s.hidden);
+    over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
+      const Strips strips(part.rows, gates);
+      float* now = work.strips[own.first & 1];
+      for (int64_t row = 0; row < part.rows; row++)
+        for (int64_t unit = 0; unit < s.hidden; unit += kLanes)
+          copy(own.h + row * s.hidden + unit,
+               now + strips.offset(row, work.depth[0]) + unit * strips.height,
+               minimum_of(kLanes, s.hidden - unit));
+    });
   });
 }
 
@@ -179,7 +215,7 @@ inline void give(const Steps& s, int64_t t, int64_t row, int64_t unit, int64_t n
   float* state = s.h + row * s.shape.hidden + unit;
   if (h) copy(h, state, n);
   copy(state, s.y + (row * s.time + t) * s.shape.hidden + unit, n);
-  spread(state, strip + unit * height, height, n);
+  copy(state, strip + unit * height, n);
 }
 
 template <int N>
@@ -189,19 +225,36 @@ inline void blend(const Steps& s, int64_t n, const float* z, const float* v, con
            : blend_units<N, false>(n, z, v, before, h, s.p, s.flip);
 }
 
+// Asks for the vectors at unit `unit` of all `parts` of a row, early enough that the product before
+// they are read hides the way from memory.
+inline void fetch(const float* row, int64_t unit, int64_t hidden, int64_t parts) {
+  for (int64_t i = 0; i < parts; i++) {
+    __builtin_prefetch(row + i * hidden + unit);
+    __builtin_prefetch(row + i * hidden + unit + kLanes - 1);
+  }
+}
+
+void nothing(int64_t, int64_t, int64_t) {}
+
 template <Cell cell>
-void forward_step(const Steps& s, const Work& work, int64_t t) {
+void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t) {
   constexpr int gates = first_gates(cell);
   const int64_t hidden = s.shape.hidden, width = s.shape.width;
   const int64_t blocks = panel_count(hidden, 1);
   float* const all_gates = s.gates + (t - s.low) * s.shape.batch * width;
   const float* const c_before = cell == Cell::lstm ? cell_before(s, t) : nullptr;
   float* const c_now = s.cells + (s.cells_kept ? t * s.shape.batch * hidden : 0);
-  const Strips strips(s.shape.batch, gates), seconds(s.shape.batch, 1);
+  const Strips strips(part.rows, gates), seconds(part.rows, 1);
   const float* from = work.strips[t & 1];
   float* to = work.strips[(t + 1) & 1];
+  auto fetch_gates = [&](int64_t first, int64_t rows, int64_t block) {
+    for (int64_t row = first; row < first + rows; row++) {
+      fetch(all_gates + row * width, block * kLanes, hidden, width / hidden);
+      if (c_before) fetch(c_before + row * hidden, block * kLanes, hidden, 1);
+    }
+  };
   tiles<gates>(
-      strips, from, work.panels[0], hidden, blocks,
+      part.shared, strips, from, work.panels[0], work.depth[0], blocks, fetch_gates,
       [&](int64_t first, int64_t rows, int64_t block, float* all_sums) {
         const int64_t unit = block * kLanes;
         const float* extra = s.extra ? s.extra + unit : nullptr;
@@ -216,7 +269,7 @@ void forward_step(const Steps& s, const Work& work, int64_t t) {
           for (int64_t i = 0; i < rows; i++) {
             const int64_t row = first + i, at = row * hidden + unit;
             float *z = all_gates + row * width + unit, *sums = all_sums + i * gates * kLanes;
-            float* strip = to + strips.offset(row, hidden);
+            float* strip = to + strips.offset(row, work.depth[0]);
             float h[kLanes];
             bool is_alive = alive(s, row, t);
             if constexpr (cell == Cell::lstm) {
@@ -236,8 +289,8 @@ void forward_step(const Steps& s, const Work& work, int64_t t) {
               copy(sums, h, n);
             } else {
               gru_gate_units<N, cell == Cell::gru>(n, sums, kLanes, z, hidden, s.h + at, h);
-              strip = work.second + seconds.offset(row, hidden);
-              spread(h, strip + unit * seconds.height, seconds.height, n);
+              strip = work.second + seconds.offset(row, work.depth[1]);
+              copy(h, strip + unit * seconds.height, n);
               continue;
             }
             give(s, t, row, unit, n, is_alive ? h : nullptr, strip, strips.height);
@@ -245,7 +298,7 @@ void forward_step(const Steps& s, const Work& work, int64_t t) {
         });
       });
   if constexpr (has_second(cell)) {
-    tiles<1>(seconds, work.second, work.panels[1], hidden, blocks,
+    tiles<1>(part.shared, seconds, work.second, work.panels[1], work.depth[1], blocks, nothing,
              [&](int64_t first, int64_t rows, int64_t block, const float* sums) {
                const int64_t unit = block * kLanes;
                with_units(minimum_of(kLanes, hidden - unit), [&]<int N>(int64_t n) {
@@ -256,7 +309,7 @@ void forward_step(const Steps& s, const Work& work, int64_t t) {
                    candidate_units<N>(n, sums + i * kLanes, v);
                    blend<N>(s, n, z, v, s.h + row * hidden + unit, h);
                    give(s, t, row, unit, n, alive(s, row, t) ? h : nullptr,
-                        to + strips.offset(row, hidden), strips.height);
+                        to + strips.offset(row, work.depth[0]), strips.height);
                  }
                });
              });
@@ -264,11 +317,10 @@ void forward_step(const Steps& s, const Work& work, int64_t t) {
 }
 
 void forward(const Steps& steps) {
-  const Work work(steps.shape, steps.work, false);
   with_cell(steps.shape.cell, [&]<Cell cell> {
-    region(steps.shape, [&] {
-      for (int64_t i = 0; i < steps.count; i++)
-        forward_step<cell>(steps, work, steps.first + (steps.reverse ? -i : i));
+    over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
+      for (int64_t i = 0; i < own.count; i++)
+        forward_step<cell>(own, work, part, own.first + (own.reverse ? -i : i));
     });
   });
 }
@@ -280,7 +332,7 @@ void begin_backward(const Steps& steps, const float* r) {
   region(s, [&] {
     pack_backward(s, r, 0, work.depth[0], vectors, work.panels[0]);
     if (has_second(s.cell))
-      pack_backward(s, r, work.depth[0], work.depth[1], vectors, work.panels[1]);
+      pack_backward(s, r, first_gates(s.cell) * s.hidden, work.depth[1], vectors, work.panels[1]);
   });
 }
 
@@ -311,11 +363,11 @@ inline void units_backward(const Steps& s, int64_t n, const float* gates, const 
 }
 
 template <Cell cell, int Vectors>
-void backward_step(const Steps& s, const Work& work, int64_t t, bool is_first) {
+void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t, bool is_first) {
   constexpr int gates = first_gates(cell);
   const int64_t hidden = s.shape.hidden, width = s.shape.width, last = width - hidden;
   const int64_t panels = panel_count(hidden, Vectors), rows_before = (t - s.low) * s.shape.batch;
-  const Strips strips(s.shape.batch, Vectors);
+  const Strips strips(part.rows, Vectors);
   const float* const c_before = cell == Cell::lstm ? cell_before(s, t) : nullptr;
   const float* const c_now = s.cells + t * s.shape.batch * hidden;
   const float* from = work.strips[t & 1];
@@ -329,17 +381,32 @@ void backward_step(const Steps& s, const Work& work, int64_t t, bool is_first) {
                    [&]<int N>(int64_t n) { f.template operator()<N>(unit, n, v); });
     }
   };
+  auto fetch_gates = [&](int64_t first, int64_t rows, int64_t panel) {
+    for (int64_t row = first; row < first + rows; row++)
+      for (int64_t unit = panel * Vectors * kLanes, v = 0; v < Vectors && unit < hidden;
+           v++, unit += kLanes) {
+        fetch(s.gates + (rows_before + row) * width, unit, hidden, width / hidden);
+        fetch(s.dy + (row * s.time + t) * hidden, unit, hidden, 1);
+        if (cell == Cell::lstm) {
+          fetch(c_before + row * hidden, unit, hidden, 1);
+        } else {
+          fetch(s.h_before + (rows_before + row) * hidden, unit, hidden, 1);
+        }
+      }
+  };
   // Gradients of the gates that the first product takes go into its next operand.
   auto give_gates = [&](int64_t row, int64_t unit, int64_t n, const float* dgates) {
-    float* strip = to + strips.offset(row, gates * hidden);
+    float* strip = to + strips.offset(row, work.depth[0]);
+    const int64_t padded = panel_count(hidden, 1) * kLanes;
     for (int g = 0; g < gates; g++)
-      spread(dgates + g * hidden, strip + (g * hidden + unit) * strips.height, strips.height, n);
+      copy(dgates + g * hidden, strip + (g * padded + unit) * strips.height, n);
   };
   tiles<Vectors>(
-      strips, from, work.panels[0], is_first ? 0 : gates * hidden, panels,
-      [&](int64_t first, int64_t rows, int64_t panel, float* all_sums) {
+      part.shared, strips, from, work.panels[0], is_first ? Depth{0, hidden} : work.depth[0],
+      panels, fetch_gates, [&](int64_t first, int64_t rows, int64_t panel, float* all_sums) {
         over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
-          alignas(64) float given[strip_height(Vectors) * kLanes], sums[sizeof(given) / 4];
+          constexpr int kept = cell == Cell::rnn ? strip_height(Vectors) : 1;
+          alignas(64) float given[kept * kLanes] = {}, sums[kept * kLanes] = {};
           if constexpr (cell == Cell::rnn) {
             for (int64_t i = 0; i < rows; i++)
               copy(s.gates + (rows_before + first + i) * width + unit, sums + i * kLanes, n);
@@ -348,10 +415,9 @@ void backward_step(const Steps& s, const Work& work, int64_t t, bool is_first) {
             const int64_t row = first + i, at = row * hidden + unit;
             const float* dy = s.dy + (row * s.time + t) * hidden + unit;
             const float* sum = all_sums + (i * Vectors + v) * kLanes;
-            float *dh = s.dh + at, *g = given + i * kLanes;
+            float *dh = s.dh + at, *g = given + i % kept * kLanes;
             for (int64_t j = 0; j < n; j++) g[j] = sum[j] + dh[j] + dy[j];
             if constexpr (cell == Cell::rnn) {
-              for (int64_t j = n; j < kLanes; j++) g[j] = 0, sums[i * kLanes + j] = 0;
               copy(g, dh, n);
               continue;
             }
@@ -366,8 +432,8 @@ void backward_step(const Steps& s, const Work& work, int64_t t, bool is_first) {
             }
             copy(g, dh, n);
             if constexpr (has_second(cell)) {
-              spread(dgates + last, work.second + strips.offset(row, hidden) + unit * strips.height,
-                     strips.height, n);
+              float* strip = work.second + strips.offset(row, work.depth[1]);
+              copy(dgates + last, strip + unit * strips.height, n);
             } else {
               give_gates(row, unit, n, dgates);
             }
@@ -388,7 +454,7 @@ void backward_step(const Steps& s, const Work& work, int64_t t, bool is_first) {
         });
       });
   if constexpr (has_second(cell)) {
-    tiles<Vectors>(strips, work.second, work.panels[1], hidden, panels,
+    tiles<Vectors>(part.shared, strips, work.second, work.panels[1], work.depth[1], panels, nothing,
                    [&](int64_t first, int64_t rows, int64_t panel, const float* all_sums) {
                      over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
                        for (int64_t i = 0; i < rows; i++) {
@@ -418,12 +484,11 @@ void with_vectors(int vectors, const F& f) {
 }
 
 void backward(const Steps& steps, bool is_first) {
-  const Work work(steps.shape, steps.work, true);
   with_cell(steps.shape.cell, [&]<Cell cell> {
     with_vectors(backward_vectors(steps.shape), [&]<int Vectors> {
-      region(steps.shape, [&] {
-        for (int64_t i = 0; i < steps.count; i++)
-          backward_step<cell, Vectors>(steps, work, steps.first + (steps.reverse ? i : -i),
+      over_parts(steps, true, [&](const Steps& own, const Work& work, const Part& part) {
+        for (int64_t i = 0; i < own.count; i++)
+          backward_step<cell, Vectors>(own, work, part, own.first + (own.reverse ? i : -i),
                                        is_first && i == 0);
       });
     });
@@ -431,20 +496,18 @@ void backward(const Steps& steps, bool is_first) {
 }
 
 void end_backward(const Steps& steps) {
-  const Shape& s = steps.shape;
-  const Work work(s, steps.work, true);
-  const int64_t hidden = s.hidden;
+  const int64_t hidden = steps.shape.hidden;
   const int64_t last = steps.reverse ? steps.time - 1 : 0;  // where the forward pass begins
-  with_vectors(backward_vectors(s), [&]<int Vectors> {
-    region(s, [&] {
-      tiles<Vectors>(Strips(s.batch, Vectors), work.strips[(last + 1) & 1], work.panels[0],
-                     work.depth[0], panel_count(hidden, Vectors),
+  with_vectors(backward_vectors(steps.shape), [&]<int Vectors> {
+    over_parts(steps, true, [&](const Steps& own, const Work& work, const Part& part) {
+      tiles<Vectors>(part.shared, Strips(part.rows, Vectors), work.strips[(last + 1) & 1],
+                     work.panels[0], work.depth[0], panel_count(hidden, Vectors), nothing,
                      [&](int64_t first, int64_t rows, int64_t panel, const float* sums) {
                        const int64_t unit = panel * Vectors * kLanes;
                        const int64_t n = minimum_of(Vectors * kLanes, hidden - unit);
                        for (int64_t i = 0; i < rows; i++)
                          for (int64_t j = 0; j < n; j++)
-                           steps.dh[(first + i) * hidden + unit + j] +=
+                           own.dh[(first + i) * hidden + unit + j] +=
                                sums[i * Vectors * kLanes + j];
                      });
     });

@@ -1,8 +1,10 @@
 // All steps of a recurrent cell: the products with the state before and everything between them.
 //
 // A step is one pass over tiles of [rows, units]: the product with the panels of r, then at once
-// what the cell does with these sums. The threads meet once a step (twice where the reset gate
-// stands before the product), and each keeps its share of r in its own cache.
+// what the cell does with these sums. Where the batch has rows enough for every thread, each goes
+// through all steps of its part of the rows alone. Else they share the tiles of a step, meet once a
+// step (twice where the reset gate stands before the product), and each keeps its share of r in its
+// own cache. No number depends on which of the two it is.
 #pragma once
 
 #include "../isa.h"
@@ -16,6 +18,7 @@ struct RecurrentShape {
   int64_t batch, hidden;
   int64_t columns;  // of r
   int64_t width;    // of gates and dgates, a multiple of hidden
+  int parts;        // that the rows are cut into
 };
 
 // Some steps in the order of work. Gates lie side by side in the columns of `gates`.
