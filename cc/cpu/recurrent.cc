@@ -22,12 +22,12 @@ bool is_plain(const Attribute& attribute, NeuronKind kind) {
 
 }  // namespace
 
-PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
+PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   auto no = [](std::string reason) { return PlanOrReason{std::nullopt, std::move(reason)}; };
   const Types& in = node.in;
   Plan plan{};
   plan.cell = cell;
-  plan.states = cell == CellKind::lstm ? 2 : 1;
+  plan.states = cell == Cell::lstm ? 2 : 1;
   const TensorType& x = in[skip];
   const TensorType& w = in[skip + 2 + plan.states];
   const TensorType& r = in[skip + 3 + plan.states];
@@ -35,10 +35,7 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
           "takes x [batch, time, inputs] and matrices w and r");
   plan.batch = x.dim(0), plan.time = x.dim(1), plan.inputs = x.dim(2);
   plan.hidden = r.dim(0), plan.columns = r.dim(1);
-  int64_t gates = cell == CellKind::lstm  ? 4
-                  : cell == CellKind::rnn ? 1
-                  : cell == CellKind::mgu ? 2
-                                          : 3;
+  int64_t gates = cell == Cell::lstm ? 4 : cell == Cell::rnn ? 1 : cell == Cell::mgu ? 2 : 3;
   require(plan.columns == gates * plan.hidden,
           "r must be [hidden, " + std::to_string(gates) + " hidden]");
   require_shape(w, {plan.inputs, plan.columns});
@@ -50,36 +47,41 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   plan.recompute = node.attributes.boolean("recompute");
   if (x.elements() == 0 || plan.columns == 0) return no("there is nothing to compute");
 
+  // A thread goes alone where it has rows enough to make use of all of r, which its cache holds.
+  constexpr int64_t kRowsAlone = 8, kCache = 768 * 1024;
+  const bool alone =
+      plan.batch >= kRowsAlone * max_threads() && plan.hidden * plan.columns * 4 <= kCache;
+  plan.parts = alone ? max_threads() : 1;
+
   const int64_t h = plan.hidden;
   plan.width = plan.first = plan.columns;
   plan.segments = {{0, 0, plan.columns}};
   const List& neurons = node.attributes.list("neurons");
-  if (cell == CellKind::rnn) {
+  if (cell == Cell::rnn) {
     const List* list = neurons.size() == 1 ? std::get_if<List>(&neurons[0]) : nullptr;
     require(list, "attribute 'neurons' must be [[name, a, b, c]]");
     plan.neuron.emplace(*list);
   } else {
     require(
-        neurons.size() == (cell == CellKind::lstm ? 3 : 2),
+        neurons.size() == (cell == Cell::lstm ? 3 : 2),
         "attribute 'neurons' must name the gates', the candidate's and the LSTM's output neuron");
     for (size_t i = 0; i < neurons.size(); i++)
       if (!is_plain(neurons[i], i == 0 ? NeuronKind::sigmoid : NeuronKind::tanh))
         return no("the kernel has sigmoid gates and tanh");
   }
-  if (cell == CellKind::gru || cell == CellKind::gru_after || cell == CellKind::mgu) {
+  if (cell == Cell::gru || cell == Cell::gru_after || cell == Cell::mgu) {
     plan.p = static_cast<float>(node.attributes.number("p"));
     plan.flip = node.attributes.boolean("flip");
   }
-  if (cell == CellKind::gru || cell == CellKind::mgu) plan.first = plan.columns - h;
-  if (cell == CellKind::gru_after) {
+  if (cell == Cell::gru || cell == Cell::mgu) plan.first = plan.columns - h;
+  if (cell == Cell::gru_after) {
     plan.width = 4 * h;
     plan.segments = {{0, 0, 2 * h}, {2 * h, 3 * h, h}};
   }
   size_t operands = skip + 5 + plan.states;
-  plan.extra =
-      in.size() > operands &&
-      (cell == CellKind::gru_after || (cell == CellKind::lstm && in[operands].shape == Dims{3, h}));
-  if (cell == CellKind::gru_after) require_shape(in[operands], {h});
+  plan.extra = in.size() > operands && (cell == Cell::gru_after ||
+                                        (cell == Cell::lstm && in[operands].shape == Dims{3, h}));
+  if (cell == Cell::gru_after) require_shape(in[operands], {h});
   for (const Types* types : {&node.in, &node.out})
     for (const TensorType& type : *types)
       if (type.dtype != DType::f32 && type.dtype != DType::s32)
@@ -101,6 +103,19 @@ Operands operands_of(const Plan& plan, const Buffers& buffers, size_t skip) {
   bool all = std::all_of(lengths, lengths + plan.batch, [&](int32_t n) { return n >= plan.time; });
   o.lengths = all ? nullptr : lengths;
   return o;
+}
+
+RecurrentSteps steps_of(const Plan& plan, const Operands& operands, float* work) {
+  RecurrentSteps s{};
+  s.shape = plan.shape(), s.work = work;
+  s.time = plan.time, s.reverse = plan.reverse;
+  s.extra = operands.extra, s.lengths = operands.lengths, s.c0 = operands.c0;
+  s.p = plan.p, s.flip = plan.flip;
+  if (plan.neuron) {
+    s.neuron = plan.neuron->kind;
+    s.a = plan.neuron->a, s.b = plan.neuron->b, s.c = plan.neuron->c;
+  }
+  return s;
 }
 
 Chunks::Chunks(const Plan& plan) {

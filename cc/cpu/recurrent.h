@@ -18,11 +18,11 @@
 
 #ifdef JAX_MPS_ONEDNN
 
-#include "loops/recurrent.h"
+#include "loops/recurrent_steps.h"
 
 namespace jax_mps::cpu::recurrent {
 
-enum class CellKind { lstm, gru, gru_after, mgu, rnn };
+using Cell = RecurrentCell;
 
 // Columns [w, w + width) of w and b, which are columns [gates, gates + width) of the gates.
 struct Segment {
@@ -31,7 +31,7 @@ struct Segment {
 
 // What a node says.
 struct Plan {
-  CellKind cell;
+  Cell cell;
   int64_t batch, time, inputs, hidden;
   int64_t columns;  // of w and r: gates of the cell times hidden
   int64_t width;    // of the gates that a step makes
@@ -41,9 +41,11 @@ struct Plan {
   float p = 1;
   std::optional<Neuron> neuron;  // of the single gate
   int states;
+  int parts;  // of the rows, each for a thread alone
 
+  RecurrentShape shape() const { return {cell, batch, hidden, columns, width, parts}; }
   int64_t second() const { return columns - first; }
-  bool is_lstm() const { return cell == CellKind::lstm; }
+  bool is_lstm() const { return cell == Cell::lstm; }
 };
 
 // The plan of a node whose first `skip` operands are not the cell's, or the reason why not.
@@ -51,7 +53,7 @@ struct PlanOrReason {
   std::optional<Plan> plan;
   std::string reason;
 };
-PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip);
+PlanOrReason plan_of(const Node& node, Cell cell, size_t skip);
 
 // The cell's operands in Buffers::in, from `skip` on.
 struct Operands {
@@ -59,6 +61,9 @@ struct Operands {
   const int32_t* lengths;  // null if every row has all steps
 };
 Operands operands_of(const Plan& plan, const Buffers& buffers, size_t skip);
+
+// What all chunks of steps share.
+RecurrentSteps steps_of(const Plan& plan, const Operands& operands, float* work);
 
 // Runs of steps that are worked on together, in the order of work: the first may be shorter.
 class Chunks {

@@ -19,115 +19,79 @@ class Forward : public Kernel {
         inputs_[kind].emplace_back(chunks_.steps(kind == 0) * p.batch, p.inputs, s.width,
                                    Matmul::Matrix{p.inputs}, Matmul::Matrix{p.columns}, p.width,
                                    Matmul::Options{.bias = true});
-    auto step = [&](int64_t columns) {
-      return Matmul(p.batch, p.hidden, columns, {p.hidden}, {p.columns}, p.width,
-                    {.accumulate = true, .packed = true});
-    };
-    products_.push_back(step(p.first));
-    if (p.second()) products_.push_back(step(p.second()));
 
     Layout layout;
     const int64_t rows = chunks_.largest() * p.batch;
-    for (size_t i = 0; i < products_.size(); i++)
-      packed_[i] = layout.bytes(products_[i].packed_bytes());
+    work_ = layout.floats(recurrent_steps().forward_floats(p.shape()));
     x_ = layout.floats(rows * p.inputs);
     if (!keeps_gates()) gates_ = layout.floats(rows * p.width);
-    h_ = layout.floats(p.batch * p.hidden);
     c_ = layout.floats(p.batch * p.hidden);
-    reset_ = layout.floats(p.batch * p.hidden);
     size_t most = 0;
-    for (const auto* list : {&inputs_[0], &inputs_[1], &products_})
+    for (const auto* list : {&inputs_[0], &inputs_[1]})
       for (const Matmul& m : *list) most = std::max(most, m.scratch_bytes());
     product_ = layout.bytes(most);
     scratch_bytes_ = layout.end();
   }
 
   bool supported() const {
-    for (const auto* list : {&inputs_[0], &inputs_[1], &products_})
+    for (const auto* list : {&inputs_[0], &inputs_[1]})
       for (const Matmul& m : *list)
         if (!m.supported()) return false;
     return true;
   }
   std::string implementation() const override {
-    return "steps on oneDNN " + products_[0].name() + " and " + isa_name();
+    return std::string("steps in panels ") + isa_name() + ", inputs on oneDNN " +
+           inputs_[0][0].name();
   }
   size_t scratch_bytes() const override { return scratch_bytes_; }
 
   void run(const Buffers& b) const override {
     const Plan& p = plan_;
-    const RecurrentLoops& loops = recurrent_loops();
+    const RecurrentStepsLoops& loops = recurrent_steps();
     const Operands o = operands_of(p, b, 0);
     const int64_t state = p.batch * p.hidden;
     auto at = [&](size_t offset) { return reinterpret_cast<float*>(b.scratch + offset); };
-    std::byte* scratch = b.scratch + product_;
-    for (size_t i = 0; i < products_.size(); i++)
-      products_[i].pack(o.r + (i == 0 ? 0 : p.first), b.scratch + packed_[i]);
     float* kept_cells = training_ && p.is_lstm() ? b.output<float>(3) : nullptr;
     float* kept_gates =
         keeps_gates() ? b.output<float>(1 + p.states + (p.is_lstm() ? 1 : 0)) : nullptr;
 
-    RecurrentStep s{};
-    s.rows = p.batch, s.hidden = p.hidden, s.width = p.width;
-    s.h = at(h_), s.h_before = s.h, s.reset = at(reset_);
-    s.y_stride = p.time * p.hidden;
-    s.extra = o.extra, s.lengths = o.lengths, s.p = p.p, s.flip = p.flip;
+    RecurrentSteps s = steps_of(p, o, at(work_));
+    s.cells = kept_cells ? kept_cells : at(c_), s.cells_kept = kept_cells;
+    s.y = b.output<float>(0), s.h = b.output<float>(1);
+    s.first = p.reverse ? p.time - 1 : 0;
     std::memcpy(s.h, o.h0, state * sizeof(float));
-    s.c_before = o.c0;
+    loops.begin_forward(s, o.r);
     for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
-      const int64_t steps = chunks_.steps(chunk == 0), begin = chunks_.begin(chunk);
-      const int64_t low = p.reverse ? p.time - begin - steps : begin;
-      float* gates = kept_gates ? kept_gates + low * p.batch * p.width : at(gates_);
-      loops.gather(o.x, at(x_), p.batch, p.time, p.inputs, low, steps);
+      s.count = chunks_.steps(chunk == 0);
+      s.low = p.reverse ? p.time - chunks_.begin(chunk) - s.count : chunks_.begin(chunk);
+      s.first = p.reverse ? s.low + s.count - 1 : s.low;
+      s.gates = kept_gates ? kept_gates + s.low * p.batch * p.width : at(gates_);
+      recurrent_loops().gather(o.x, at(x_), p.batch, p.time, p.inputs, s.low, s.count);
       for (size_t i = 0; i < p.segments.size(); i++) {
         const Segment& part = p.segments[i];
-        inputs_[chunk != 0][i].run(at(x_), o.w + part.w, gates + part.gates, scratch, o.b + part.w);
+        inputs_[chunk != 0][i].run(at(x_), o.w + part.w, s.gates + part.gates, b.scratch + product_,
+                                   o.b + part.w);
       }
-      if (p.cell == CellKind::gru_after)
-        loops.fill(o.extra, gates + 2 * p.hidden, steps * p.batch, p.hidden, p.width);
-      for (int64_t i = 0; i < steps; i++) {
-        s.t = low + (p.reverse ? steps - 1 - i : i);
-        s.gates = gates + (s.t - low) * p.batch * p.width;
-        s.y = b.output<float>(0) + s.t * p.hidden;
-        s.c = kept_cells ? kept_cells + s.t * state : at(c_);
-        products_[0].run(s.h, b.scratch + packed_[0], s.gates, scratch);
-        step(s, b.scratch + packed_[1], scratch);
-        s.c_before = s.c;
-      }
+      loops.forward(s);
     }
-    std::memcpy(b.output<float>(1), s.h, state * sizeof(float));
-    if (p.is_lstm()) std::memcpy(b.output<float>(2), s.c, state * sizeof(float));
+    if (p.is_lstm()) {
+      const float* last = kept_cells ? kept_cells + (p.reverse ? 0 : p.time - 1) * state : at(c_);
+      std::memcpy(b.output<float>(2), last, state * sizeof(float));
+    }
   }
 
  private:
   bool keeps_gates() const { return training_ && !plan_.recompute; }
 
-  void step(const RecurrentStep& s, const void* second, std::byte* scratch) const {
-    const RecurrentLoops& loops = recurrent_loops();
-    switch (plan_.cell) {
-      case CellKind::lstm:
-        return loops.lstm(s);
-      case CellKind::gru_after:
-        return loops.gru_after(s);
-      case CellKind::gru:
-      case CellKind::mgu:
-        loops.gru_gates(s);
-        products_[1].run(s.reset, second, s.gates + plan_.first, scratch);
-        return loops.gru(s);
-      case CellKind::rnn:
-        plan_.neuron->apply(s.gates, s.reset, s.rows * s.hidden);
-        return loops.rnn(s);
-    }
-  }
-
   Plan plan_;
   Chunks chunks_;
   bool training_;
-  std::vector<Matmul> inputs_[2], products_;
-  size_t packed_[2] = {}, x_, gates_ = 0, h_, c_, reset_, product_, scratch_bytes_;
+  std::vector<Matmul> inputs_[2];
+  size_t work_, x_, gates_ = 0, c_, product_, scratch_bytes_;
 };
 
 template <bool training>
-Offer forward(const Node& node, CellKind cell) {
+Offer forward(const Node& node, Cell cell) {
   PlanOrReason found = plan_of(node, cell, 0);
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
@@ -145,20 +109,20 @@ Offer forward(const Node& node, CellKind cell) {
 
 template <bool training>
 Offer lstm(const Node& node) {
-  return forward<training>(node, CellKind::lstm);
+  return forward<training>(node, Cell::lstm);
 }
 template <bool training>
 Offer gru(const Node& node) {
   bool after = node.attributes.string("reset") == "after";
-  return forward<training>(node, after ? CellKind::gru_after : CellKind::gru);
+  return forward<training>(node, after ? Cell::gru_after : Cell::gru);
 }
 template <bool training>
 Offer mgu(const Node& node) {
-  return forward<training>(node, CellKind::mgu);
+  return forward<training>(node, Cell::mgu);
 }
 template <bool training>
 Offer rnn(const Node& node) {
-  return forward<training>(node, CellKind::rnn);
+  return forward<training>(node, Cell::rnn);
 }
 
 const Register kLstm("lstm", {lstm<false>});

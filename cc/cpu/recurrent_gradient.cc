@@ -40,20 +40,14 @@ class Gradient : public Kernel {
                                 Matmul::Options{.accumulate = true});
       }
     }
-    steps_.emplace_back(p.batch, p.first, p.hidden, gates, across, p.hidden,
-                        Matmul::Options{.accumulate = true, .packed = true});
-    if (p.second())
-      steps_.emplace_back(p.batch, p.second(), p.hidden, gates, across, p.hidden,
-                          Matmul::Options{.packed = true});
 
     Layout layout;
     const int64_t rows = chunks_.largest() * p.batch;
-    for (size_t i = 0; i < steps_.size(); i++) packed_[i] = layout.bytes(steps_[i].packed_bytes());
+    work_ = layout.floats(recurrent_steps().backward_floats(p.shape()));
     x_ = layout.floats(rows * p.inputs);
     dx_ = layout.floats(rows * p.inputs);
     h_ = layout.floats(rows * p.hidden);
     reset_ = layout.floats(rows * p.hidden);
-    dreset_ = layout.floats(p.batch * p.hidden);
     dgates_ = layout.floats(rows * p.width);
     if (p.recompute) gates_ = layout.floats(rows * p.width);
     totals_ = layout.floats(p.width);
@@ -69,13 +63,15 @@ class Gradient : public Kernel {
     return all;
   }
   std::string implementation() const override {
-    return "steps on oneDNN " + steps_[0].name() + " and " + isa_name();
+    return std::string("steps in panels ") + isa_name() + ", the rest on oneDNN " +
+           products_[0].dr[0].name();
   }
   size_t scratch_bytes() const override { return scratch_bytes_; }
 
   void run(const Buffers& b) const override {
     const Plan& p = plan_;
     const RecurrentLoops& loops = recurrent_loops();
+    const RecurrentStepsLoops& engine = recurrent_steps();
     const int before = 1 + p.states;
     const Operands o = operands_of(p, b, before);
     const int64_t state = p.batch * p.hidden;
@@ -88,20 +84,19 @@ class Gradient : public Kernel {
           *dextra = p.extra ? b.output<float>(4 + p.states) : nullptr;
     auto at = [&](size_t offset) { return reinterpret_cast<float*>(b.scratch + offset); };
     std::byte* scratch = b.scratch + product_;
-    for (size_t i = 0; i < steps_.size(); i++)
-      steps_[i].pack(o.r + (i == 0 ? 0 : p.first), b.scratch + packed_[i]);
 
-    RecurrentStep s{};
-    s.rows = p.batch, s.hidden = p.hidden, s.width = p.width;
-    s.y_stride = p.time * p.hidden;
-    s.extra = o.extra, s.lengths = o.lengths, s.p = p.p, s.flip = p.flip;
-    s.dh = b.output<float>(1), s.dreset = at(dreset_);
+    RecurrentSteps s = steps_of(p, o, at(work_));
+    s.cells = const_cast<float*>(cells), s.cells_kept = true;
+    s.dy = b.input<float>(0), s.h_before = at(h_);
+    s.reset = at(reset_), s.dgates = at(dgates_);
+    s.dh = b.output<float>(1);
     std::memcpy(s.dh, b.in[1], state * sizeof(float));
     if (p.is_lstm()) {
       s.dc = b.output<float>(2);
       std::memcpy(s.dc, b.in[2], state * sizeof(float));
       if (dextra) std::memset(dextra, 0, 3 * p.hidden * sizeof(float));
     }
+    engine.begin_backward(s, o.r);
     for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
       const OfChunk& products = products_[chunk != 0];
       const int64_t steps = chunks_.steps(chunk == 0), begin = chunks_.begin(chunk);
@@ -112,19 +107,16 @@ class Gradient : public Kernel {
       auto cells_at = [&](int64_t t) { return t < 0 || t >= p.time ? o.c0 : cells + t * state; };
       float* gates = p.recompute ? at(gates_) : const_cast<float*>(kept) + low * p.batch * p.width;
       if (p.recompute) gates_again(products, o, cells_at, gates, low, steps, b.scratch);
-      for (int64_t i = 0; i < steps; i++) {
-        s.t = low + (p.reverse ? i : steps - 1 - i);
-        const int64_t row = (s.t - low) * p.batch;
-        s.gates = gates + row * p.width, s.dgates = at(dgates_) + row * p.width;
-        s.h_before = at(h_) + row * p.hidden, s.reset = at(reset_) + row * p.hidden;
-        s.dy = b.input<float>(0) + s.t * p.hidden;
-        if (p.is_lstm()) {
-          s.c_before = cells_at(s.t + (p.reverse ? 1 : -1));
-          s.c = const_cast<float*>(cells_at(s.t));
+      s.count = steps, s.low = low, s.gates = gates;
+      s.first = p.reverse ? low : low + steps - 1;
+      engine.backward(s, chunk == 0);
+      if (p.is_lstm() && dextra) {
+        for (int64_t t = low; t < low + steps; t++) {
+          RecurrentGates g{};
+          g.rows = p.batch, g.hidden = p.hidden, g.width = p.width;
+          g.c_before = cells_at(t + (p.reverse ? 1 : -1)), g.c = cells_at(t);
+          loops.peephole_gradient(g, s.dgates + (t - low) * p.batch * p.width, dextra);
         }
-        step(s, b.scratch + packed_[1], scratch);
-        if (p.is_lstm() && dextra) loops.peephole_gradient(s, dextra);
-        steps_[0].run(s.dgates, b.scratch + packed_[0], s.dh, scratch);
       }
       const float* dgates = at(dgates_);
       for (size_t i = 0; i < p.segments.size(); i++) {
@@ -137,9 +129,10 @@ class Gradient : public Kernel {
       loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
       loops.column_sums(dgates, at(totals_), rows, p.width, chunk > 0);
     }
+    engine.end_backward(s);
     for (const Segment& part : p.segments)
       std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
-    if (p.cell == CellKind::gru_after)
+    if (p.cell == Cell::gru_after)
       std::memcpy(dextra, at(totals_) + 2 * p.hidden, p.hidden * sizeof(float));
   }
 
@@ -154,7 +147,6 @@ class Gradient : public Kernel {
     for (const OfChunk& c : products_)
       for (const auto* list : {&c.dw, &c.dx, &c.sums, &c.dr, &c.memory})
         for (const Matmul& m : *list) f(m);
-    for (const Matmul& m : steps_) f(m);
   }
 
   // [steps, batch, hidden]: the state that each step began with.
@@ -181,61 +173,40 @@ class Gradient : public Kernel {
       const Segment& part = p.segments[i];
       products.sums[i].run(at(x_), o.w + part.w, gates + part.gates, scratch, o.b + part.w);
     }
-    RecurrentStep s{};
-    s.rows = steps * p.batch, s.hidden = p.hidden, s.width = p.width;
-    s.gates = gates, s.h_before = at(h_), s.reset = at(reset_);
-    s.extra = o.extra, s.p = p.p, s.flip = p.flip;
-    if (p.cell == CellKind::gru_after)
-      loops.fill(o.extra, gates + 2 * p.hidden, s.rows, p.hidden, p.width);
+    RecurrentGates g{};
+    g.rows = steps * p.batch, g.hidden = p.hidden, g.width = p.width;
+    g.gates = gates, g.h_before = at(h_), g.reset = at(reset_), g.extra = o.extra;
+    if (p.cell == Cell::gru_after)
+      loops.fill(o.extra, gates + 2 * p.hidden, g.rows, p.hidden, p.width);
     products.memory[0].run(at(h_), o.r, gates, scratch);
     switch (p.cell) {
-      case CellKind::lstm:
-        s.rows = p.batch;
-        for (int64_t t = low; t < low + steps; t++, s.gates += p.batch * p.width) {
-          s.c_before = cells_at(t + (p.reverse ? 1 : -1));
-          loops.lstm(s);
+      case Cell::lstm:
+        g.rows = p.batch;
+        for (int64_t t = low; t < low + steps; t++, g.gates += p.batch * p.width) {
+          g.c_before = cells_at(t + (p.reverse ? 1 : -1));
+          loops.lstm(g);
         }
         return;
-      case CellKind::gru_after:
-        return loops.gru_after(s);
-      case CellKind::gru:
-      case CellKind::mgu:
-        loops.gru_gates(s);
-        products.memory[1].run(s.reset, o.r + p.first, gates + p.first, scratch);
-        return loops.gru(s);
-      case CellKind::rnn:
+      case Cell::gru_after:
+        return loops.gru_after(g);
+      case Cell::gru:
+      case Cell::mgu:
+        loops.gru_gates(g);
+        products.memory[1].run(g.reset, o.r + p.first, gates + p.first, scratch);
+        return loops.candidate(g);
+      case Cell::rnn:
         return;
-    }
-  }
-
-  void step(const RecurrentStep& s, const void* second, std::byte* scratch) const {
-    const RecurrentLoops& loops = recurrent_loops();
-    switch (plan_.cell) {
-      case CellKind::lstm:
-        return loops.lstm_backward(s);
-      case CellKind::gru_after:
-        return loops.gru_after_backward(s);
-      case CellKind::gru:
-      case CellKind::mgu:
-        loops.gru_backward(s);
-        steps_[1].run(s.dgates + plan_.first, second, s.dreset, scratch);
-        return loops.gru_gates_backward(s);
-      case CellKind::rnn:
-        loops.rnn_backward(s);
-        return plan_.neuron->gradient(s.reset, s.gates, s.dgates, s.rows * s.hidden);
     }
   }
 
   Plan plan_;
   Chunks chunks_;
   OfChunk products_[2];
-  std::vector<Matmul> steps_;
-  size_t packed_[2] = {}, x_, dx_, h_, reset_, dreset_, dgates_, gates_ = 0, totals_, product_,
-         scratch_bytes_;
+  size_t work_, x_, dx_, h_, reset_, dgates_, gates_ = 0, totals_, product_, scratch_bytes_;
 };
 
-Offer gradient(const Node& node, CellKind cell) {
-  const size_t states = cell == CellKind::lstm ? 2 : 1, before = 1 + states;
+Offer gradient(const Node& node, Cell cell) {
+  const size_t states = cell == Cell::lstm ? 2 : 1, before = 1 + states;
   PlanOrReason found = plan_of(node, cell, before);
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
@@ -254,13 +225,13 @@ Offer gradient(const Node& node, CellKind cell) {
   return Offer(std::move(kernel));
 }
 
-Offer lstm(const Node& node) { return gradient(node, CellKind::lstm); }
+Offer lstm(const Node& node) { return gradient(node, Cell::lstm); }
 Offer gru(const Node& node) {
   bool after = node.attributes.string("reset") == "after";
-  return gradient(node, after ? CellKind::gru_after : CellKind::gru);
+  return gradient(node, after ? Cell::gru_after : Cell::gru);
 }
-Offer mgu(const Node& node) { return gradient(node, CellKind::mgu); }
-Offer rnn(const Node& node) { return gradient(node, CellKind::rnn); }
+Offer mgu(const Node& node) { return gradient(node, Cell::mgu); }
+Offer rnn(const Node& node) { return gradient(node, Cell::rnn); }
 
 const Register kLstmGradient("lstm_gradient", {lstm});
 const Register kGruGradient("gru_gradient", {gru});

@@ -1,35 +1,22 @@
-// What one step of a recurrent cell does besides its matrix products.
+// What a recurrent cell does besides the products and steps of recurrent_steps.h.
 #pragma once
 
 #include "../isa.h"
 
 namespace jax_mps::cpu {
 
-// One step of `rows` sequences. Gates lie side by side in the columns of `gates`; arrays without a
-// stride are [rows, hidden].
-struct RecurrentStep {
+enum class RecurrentCell { lstm, gru, gru_after, mgu, rnn };  // gru_after: reset after the product
+
+// Gates of `rows` sequences and steps. They lie side by side in the columns of `gates`: sums in,
+// neurons of them out; other arrays are [rows, hidden].
+struct RecurrentGates {
   int64_t rows, hidden;
-  int64_t width;  // columns of gates and dgates: a multiple of hidden
-  float* gates;   // sums in, neurons of them out
+  int64_t width;  // columns of gates: a multiple of hidden
+  float* gates;
   const float* h_before;
-  float* h;          // the new state, in the place of the old one; null: only the gates are wanted
-  float* y;          // where the new state goes too, or null
-  int64_t y_stride;  // from row to row, of dy too
-  const float* c_before;  // cells of the LSTM
-  float* c;
-  float* reset;  // reset gate * h, or an array of this size to work in
-  const float*
-      extra;  // peepholes [3, hidden] or the bias of the recurrent product [hidden], or null
-  const int32_t* lengths;  // null: every row is alive
-  int64_t t;
-  float p;  // of the GRU's (1 - z^p)^(1/p)
-  bool flip;
-  // Backward only
-  float* dgates;    // gradients of the sums
-  const float* dy;  // null once it is added
-  float* dh;      // in: from the step after; out: what reaches h_before by other ways than products
-  float* dc;      // in: from the step after; out: for the step before
-  float* dreset;  // gradient of reset
+  const float *c_before, *c;  // cells of the LSTM
+  float* reset;               // reset gate * h
+  const float* extra;         // peepholes [3, hidden] of the LSTM, or null
 };
 
 struct RecurrentLoops {
@@ -43,24 +30,14 @@ struct RecurrentLoops {
   // rows x hidden numbers at `to`, rows of `stride`: the same vector in every row.
   void (*fill)(const float* vector, float* to, int64_t rows, int64_t hidden, int64_t stride);
 
-  void (*lstm)(const RecurrentStep& step);
-  void (*lstm_backward)(const RecurrentStep& step);
-  void (*peephole_gradient)(const RecurrentStep& step, float* gradient);  // adds to [3, hidden]
+  // The gates again from all of their sums, for a gradient that did not keep them.
+  void (*lstm)(const RecurrentGates& gates);
+  void (*gru_gates)(const RecurrentGates& gates);  // those before the candidate, and reset
+  void (*candidate)(const RecurrentGates& gates);
+  void (*gru_after)(const RecurrentGates& gates);  // z, r, m, n, where m = h r_n + bias is reset
 
-  // Gates z, r, n (or z, n, where z resets: width 2): the gates before the candidate and reset,
-  // then candidate and state.
-  void (*gru_gates)(const RecurrentStep& step);
-  void (*gru)(const RecurrentStep& step);
-  void (*gru_backward)(const RecurrentStep& step);        // dgates of the candidate, partly of z
-  void (*gru_gates_backward)(const RecurrentStep& step);  // the others, and reset itself
-  // Gates z, r, m, n, where m = h r_n + bias is what the gate r resets.
-  void (*gru_after)(const RecurrentStep& step);
-  void (*gru_after_backward)(const RecurrentStep& step);
-
-  // `reset` holds the neuron of the gate: it becomes the state.
-  void (*rnn)(const RecurrentStep& step);
-  // reset = the gradient of the new state, 0 in rows that have ended; dh = what passes those by.
-  void (*rnn_backward)(const RecurrentStep& step);
+  // Adds to [3, hidden]; `dgates` [rows, width].
+  void (*peephole_gradient)(const RecurrentGates& gates, const float* dgates, float* gradient);
 };
 JAX_MPS_LOOPS(RecurrentLoops, recurrent_loops)
 

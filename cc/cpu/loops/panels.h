@@ -1,0 +1,112 @@
+// Products of some rows, step after step, with one matrix that is kept in panels of columns; the
+// sums stay in registers. Include only from files of loops/.
+//
+// The sums go over `segments` of `length` numbers, which are cut into blocks of a vector:
+//   panel   [segments][blocks][lanes][vectors][lanes]   some columns, zeros beyond the last
+//   strip   [segments][blocks][height][lanes]           some rows
+#pragma once
+
+#include "lanes.h"
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+constexpr int kLanes = kMaxLanes;
+
+// As many rows as leave registers for a panel: 32 vector registers with AVX-512, else 16.
+constexpr int strip_height(int vectors) { return (kMaxLanes == 16 ? 24 : 12) / vectors; }
+
+struct Depth {
+  int64_t segments, length;
+  int64_t blocks() const { return segments * ((length + kLanes - 1) / kLanes); }
+};
+
+// Rows in strips of nearly equal heights.
+struct Strips {
+  int64_t rows, count;
+  int height;  // in memory
+
+  Strips(int64_t rows, int vectors)
+      : rows(rows),
+        count((rows + strip_height(vectors) - 1) / strip_height(vectors)),
+        height(strip_height(vectors)) {}
+
+  int64_t begin(int64_t strip) const { return strip * rows / count; }
+  int64_t floats(Depth depth) const { return count * depth.blocks() * height * kLanes; }
+  // Where the first number of a row is, the next block being `height` vectors further on.
+  int64_t offset(int64_t row, Depth depth) const {
+    int64_t strip = ((row + 1) * count - 1) / rows;
+    return (strip * depth.blocks() * height + row - begin(strip)) * kLanes;
+  }
+};
+
+template <int Rows, int Vectors>
+inline void strip_tile(const float* a, const float* b, Depth depth, float* sums) {
+  using V = Lanes<kLanes>::Float;
+  constexpr int height = strip_height(Vectors);
+  V sum[Rows][Vectors];
+#pragma GCC unroll 24
+  for (int i = 0; i < Rows; i++)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v++) sum[i][v] = V{};
+  for (int64_t segment = 0; segment < depth.segments; segment++) {
+    for (int64_t left = depth.length; left > 0; left -= kLanes) {
+      const int64_t steps = left < kLanes ? left : kLanes;
+      for (int64_t k = 0; k < steps; k++) {
+        V right[Vectors];
+#pragma GCC unroll 4
+        for (int v = 0; v < Vectors; v++) right[v] = load<V>(b + (k * Vectors + v) * kLanes);
+#pragma GCC unroll 24
+        for (int i = 0; i < Rows; i++)
+#pragma GCC unroll 4
+          for (int v = 0; v < Vectors; v++) sum[i][v] += a[i * kLanes + k] * right[v];
+      }
+      a += height * kLanes;
+      b += kLanes * Vectors * kLanes;
+    }
+  }
+#pragma GCC unroll 24
+  for (int i = 0; i < Rows; i++)
+#pragma GCC unroll 4
+    for (int v = 0; v < Vectors; v++) store(sums + (i * Vectors + v) * kLanes, sum[i][v]);
+}
+
+// sums [rows][vectors][lanes] of a strip times a panel.
+template <int Vectors, int Rows = strip_height(Vectors)>
+inline void strip_product(int64_t rows, const float* strip, const float* panel, Depth depth,
+                          float* sums) {
+  if (rows == Rows) return strip_tile<Rows, Vectors>(strip, panel, depth, sums);
+  if constexpr (Rows > 1) strip_product<Vectors, Rows - 1>(rows, strip, panel, depth, sums);
+}
+
+// before(row, rows, panel), which fetches what f will read, and f(row, rows, panel, sums) for each
+// tile of the product, all of whose rows are `strips` and whose columns are `panels`. If `shared`,
+// the threads of the surrounding region share the tiles and then wait for each other.
+template <int Vectors, class Before, class F>
+inline void tiles(bool shared, const Strips& strips, const float* a, const float* b, Depth depth,
+                  int64_t panels, const Before& before, const F& f) {
+  const int64_t size = depth.blocks() * kLanes * Vectors * kLanes;
+  const int64_t count = panels * strips.count;
+  auto tile = [&](int64_t item) {
+    const int64_t panel = item / strips.count, strip = item % strips.count;
+    const int64_t row = strips.begin(strip), rows = strips.begin(strip + 1) - row;
+    before(row, rows, panel);
+    alignas(64) float sums[strip_height(Vectors) * Vectors * kLanes];
+    const float* from = a + strip * depth.blocks() * strips.height * kLanes;
+    strip_product<Vectors>(rows, from, b + panel * size, depth, sums);
+    f(row, rows, panel, sums);
+  };
+  if (!shared) {
+    for (int64_t item = 0; item < count; item++) tile(item);
+    return;
+  }
+#pragma omp for schedule(static)
+  for (int64_t item = 0; item < count; item++) tile(item);
+}
+
+inline int64_t panel_count(int64_t columns, int vectors) {
+  return (columns + vectors * kLanes - 1) / (vectors * kLanes);
+}
+
+}  // namespace
+}  // namespace jax_mps::cpu::JAX_MPS_ISA

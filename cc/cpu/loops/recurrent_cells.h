@@ -1,0 +1,202 @@
+// What the cells do between their products, for `n` units of one row: never more than a vector.
+// Include only from files of loops/.
+//
+// N is n where it is known when compiling, else 0. Of arrays that hold a part for each gate,
+// `stride` is the way from one to the next. `sums` are the products of the state before.
+#pragma once
+
+#include "math.h"
+
+// With the neurons inlined, or the compiler does not vectorise; in files of many loops it would
+// leave them out.
+#define JAX_MPS_WHOLE __attribute__((noinline, flatten))
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+// exp between 2^-126 and 2^127; more is infinity.
+inline float gate_exp(float x) {
+  float bounded = x < -87.0f ? -87.0f : x;
+  bounded = bounded > 89.0f ? 89.0f : bounded;
+  float shifted = shift_to_integer(bounded * 0x1.715476p+0f);
+  float r = minus_ln2(bounded, shifted - 0x1.8p23f);
+  return exp_reduced(r) * power_of_two(shifted_integer(shifted));
+}
+// As good as those of math.h but where the result is subnormal.
+inline float gate_sigmoid(float x) { return 1.0f / (1.0f + gate_exp(-x)); }
+inline float gate_tanh(float x) {
+  float u = x * x;
+  float p = -0.00609693434f;
+  p = p * u + 0.0209973519f;
+  p = p * u - 0.0538509521f;
+  p = p * u + 0.133327701f;
+  p = p * u - 0.333333289f;
+  float large = 1.0f - 2.0f / (gate_exp(2.0f * x) + 1.0f);
+  return u < 0.390625f ? x + x * u * p : large;
+}
+
+template <int N, bool peephole>
+JAX_MPS_WHOLE void lstm_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
+                              int64_t stride, const float* c0, float* c1, float* h,
+                              const float* extra) {
+  const int64_t n = N ? N : count;
+  float *i = gates, *f = i + stride, *g = f + stride, *o = g + stride;
+  const float *si = sums, *sf = si + sums_stride, *sg = sf + sums_stride, *so = sg + sums_stride;
+  const float* pi = peephole ? extra : gates;
+  const float *pf = pi + stride, *po = pf + stride;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    float before = c0[j], vi = i[j] + si[j], vf = f[j] + sf[j], vo = o[j] + so[j];
+    if constexpr (peephole) vi += pi[j] * before, vf += pf[j] * before;
+    vi = gate_sigmoid(vi), vf = gate_sigmoid(vf);
+    float vg = gate_tanh(g[j] + sg[j]);
+    float cell = vf * before + vi * vg;
+    if constexpr (peephole) vo += po[j] * cell;
+    vo = gate_sigmoid(vo);
+    i[j] = vi, f[j] = vf, g[j] = vg, o[j] = vo;
+    c1[j] = cell;
+    h[j] = vo * gate_tanh(cell);
+  }
+}
+
+// From dh, all of the state's gradient; dc in: from the step after, out: for the step before.
+template <int N, bool peephole>
+JAX_MPS_WHOLE void lstm_units_backward(int64_t count, const float* gates, int64_t stride,
+                                       const float* c0, const float* c1, const float* dh, float* dc,
+                                       float* dgates, const float* extra) {
+  const int64_t n = N ? N : count;
+  const float *i = gates, *f = i + stride, *g = f + stride, *o = g + stride;
+  float *di = dgates, *df = di + stride, *dg = df + stride, *d_o = dg + stride;
+  const float* pi = peephole ? extra : gates;
+  const float *pf = pi + stride, *po = pf + stride;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    float vi = i[j], vf = f[j], vg = g[j], vo = o[j], t = gate_tanh(c1[j]);
+    float dso = dh[j] * t * vo * (1 - vo);
+    float dcell = dc[j] + dh[j] * vo * (1 - t * t);
+    if constexpr (peephole) dcell += dso * po[j];
+    float dsi = dcell * vg * vi * (1 - vi);
+    float dsf = dcell * c0[j] * vf * (1 - vf);
+    float through = dcell * vf;
+    if constexpr (peephole) through += dsi * pi[j] + dsf * pf[j];
+    di[j] = dsi, df[j] = dsf, d_o[j] = dso;
+    dg[j] = dcell * vi * (1 - vg * vg);
+    dc[j] = through;
+  }
+}
+
+// (1 - z^p)^(1/p) and its derivative; plain: p = 1.
+template <bool plain>
+inline float keep(float z, float p) {
+  if constexpr (plain) return 1 - z;
+  return __builtin_powf(1 - __builtin_powf(z, p), 1 / p);
+}
+template <bool plain>
+inline float keep_derivative(float z, float p) {
+  if constexpr (plain) return -1;
+  return -__builtin_powf(z, p - 1) * __builtin_powf(1 - __builtin_powf(z, p), 1 / p - 1);
+}
+
+// h' from the gate z, the candidate v and the state before.
+template <int N, bool plain>
+JAX_MPS_WHOLE void blend_units(int64_t count, const float* z, const float* v, const float* before,
+                               float* h, float p, bool flip) {
+  const int64_t n = N ? N : count;
+  if (flip) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) h[j] = keep<plain>(z[j], p) * before[j] + z[j] * v[j];
+  } else {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) h[j] = keep<plain>(z[j], p) * v[j] + z[j] * before[j];
+  }
+}
+
+// Gates z, r, m, n, where m = h r_n + bias is what the gate r resets; the sums have no n. `again`:
+// m is there already.
+template <int N, bool again>
+JAX_MPS_WHOLE void gru_after_units(int64_t count, const float* sums, int64_t sums_stride,
+                                   float* gates, int64_t stride, const float* bias) {
+  const int64_t n = N ? N : count;
+  float *z = gates, *r = z + stride, *m = r + stride, *v = m + stride;
+  const float *sz = sums, *sr = sz + sums_stride, *sm = sr + sums_stride;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    float vr = gate_sigmoid(r[j] + sr[j]), vm = again ? m[j] : sm[j] + bias[j];
+    z[j] = gate_sigmoid(z[j] + sz[j]);
+    r[j] = vr, m[j] = vm;
+    v[j] = gate_tanh(v[j] + vr * vm);
+  }
+}
+
+// Gates z, r (or z alone, which then resets), and reset = r h.
+template <int N, bool two>
+JAX_MPS_WHOLE void gru_gate_units(int64_t count, const float* sums, int64_t sums_stride,
+                                  float* gates, int64_t stride, const float* before, float* reset) {
+  const int64_t n = N ? N : count;
+  float *z = gates, *r = two ? z + stride : z;
+  const float *sz = sums, *sr = two ? sz + sums_stride : sz;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    float vz = gate_sigmoid(z[j] + sz[j]), vr = two ? gate_sigmoid(r[j] + sr[j]) : vz;
+    z[j] = vz;
+    if constexpr (two) r[j] = vr;
+    reset[j] = vr * before[j];
+  }
+}
+
+template <int N>
+JAX_MPS_WHOLE void candidate_units(int64_t count, const float* sums, float* v) {
+  const int64_t n = N ? N : count;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) v[j] = gate_tanh(v[j] + sums[j]);
+}
+
+// From dh, all of the state's gradient: dgates of z, r, m, n (after), or of n and, but for its
+// neuron, of z; dh becomes what goes past the products.
+template <int N, bool plain, bool after>
+JAX_MPS_WHOLE void gru_units_backward(int64_t count, const float* gates, int64_t stride,
+                                      int64_t last, const float* before, float* dh, float* dgates,
+                                      float p, bool flip) {
+  const int64_t n = N ? N : count;
+  const float *z = gates, *r = z + stride, *m = r + stride, *v = gates + last;
+  float *d = dgates, *dr = d + stride, *dm = dr + stride, *dv = dgates + last;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    float vz = z[j], vv = v[j], h0 = before[j], g = dh[j];
+    float a = keep<plain>(vz, p), slope = keep_derivative<plain>(vz, p);
+    float dz = g * (flip ? slope * h0 + vv : slope * vv + h0);
+    float dn = g * (flip ? vz : a) * (1 - vv * vv);
+    dh[j] = g * (flip ? a : vz);
+    if constexpr (after) {
+      float vr = r[j], vm = m[j];
+      d[j] = dz * vz * (1 - vz);
+      dr[j] = dn * vm * vr * (1 - vr);
+      dm[j] = dn * vr;
+    } else {
+      d[j] = dz;
+    }
+    dv[j] = dn;
+  }
+}
+
+// The rest where the gates reset before the product, from dreset.
+template <int N, bool two>
+JAX_MPS_WHOLE void gru_gate_units_backward(int64_t count, const float* gates, int64_t stride,
+                                           const float* dreset, const float* before, float* dh,
+                                           float* dgates, float* reset) {
+  const int64_t n = N ? N : count;
+  const float *z = gates, *r = two ? z + stride : z;
+  float *dz = dgates, *dr = two ? dz + stride : dz;
+#pragma omp simd
+  for (int64_t j = 0; j < n; j++) {
+    float vz = z[j], vr = r[j], d = dreset[j], h0 = before[j];
+    dh[j] += d * vr;
+    reset[j] = vr * h0;
+    float total = two ? dz[j] : dz[j] + d * h0;
+    dz[j] = total * vz * (1 - vz);
+    if constexpr (two) dr[j] = d * h0 * vr * (1 - vr);
+  }
+}
+
+}  // namespace
+}  // namespace jax_mps::cpu::JAX_MPS_ISA

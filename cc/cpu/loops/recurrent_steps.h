@@ -1,0 +1,67 @@
+// All steps of a recurrent cell: the products with the state before and everything between them.
+//
+// A step is one pass over tiles of [rows, units]: the product with the panels of r, then at once
+// what the cell does with these sums. Where the batch has rows enough for every thread, each goes
+// through all steps of its part of the rows alone. Else they share the tiles of a step, meet once a
+// step (twice where the reset gate stands before the product), and each keeps its share of r in its
+// own cache. No number depends on which of the two it is.
+#pragma once
+
+#include "../isa.h"
+#include "neuron.h"
+#include "recurrent.h"
+
+namespace jax_mps::cpu {
+
+struct RecurrentShape {
+  RecurrentCell cell;
+  int64_t batch, hidden;
+  int64_t columns;  // of r
+  int64_t width;    // of gates and dgates, a multiple of hidden
+  int parts;        // that the rows are cut into
+};
+
+// Some steps in the order of work. Gates lie side by side in the columns of `gates`.
+struct RecurrentSteps {
+  RecurrentShape shape;
+  float* work;             // of as many floats as work_floats says, kept between calls
+  int64_t time;            // steps of the whole sequence
+  bool reverse;            // the direction of the forward pass
+  int64_t first, count;    // the time of the first of these steps, and their number
+  int64_t low;             // the lowest time of these steps
+  const float* extra;      // peepholes [3, hidden], or the bias of the recurrent product
+  const int32_t* lengths;  // null: every row has all steps
+  float p;                 // of the GRU's (1 - z^p)^(1/p)
+  bool flip;
+  NeuronKind neuron;  // of the single gate
+  float a, b, c;      // its parameters
+  float* gates;       // [count, batch, width] from `low` on: sums in, neurons out
+  const float* c0;    // [batch, hidden]
+  float* cells;       // [time, batch, hidden], or with cells_kept false one state
+  bool cells_kept;
+  // Forward
+  float* h;  // [batch, hidden], the state: in and out
+  float* y;  // [batch, time, hidden]
+  // Backward
+  const float* dy;        // [batch, time, hidden]
+  const float* h_before;  // [count, batch, hidden] from `low` on
+  float* reset;           // the same of reset gate * h_before, to write
+  float* dgates;          // [count, batch, width] from `low` on
+  float *dh, *dc;  // [batch, hidden], in: from the steps after; dh is without what products give
+};
+
+struct RecurrentStepsLoops {
+  int64_t (*forward_floats)(const RecurrentShape& shape);
+  int64_t (*backward_floats)(const RecurrentShape& shape);
+  // Before the first call of forward: packs r and the first state.
+  void (*begin_forward)(const RecurrentSteps& steps, const float* r);
+  void (*forward)(const RecurrentSteps& steps);
+  // Before the first call of backward: packs r.
+  void (*begin_backward)(const RecurrentSteps& steps, const float* r);
+  void (*backward)(const RecurrentSteps& steps, bool is_first);
+  // After the last: adds to dh what the products of that step give.
+  void (*end_backward)(const RecurrentSteps& steps);
+};
+JAX_MPS_LOOPS(RecurrentStepsLoops, recurrent_steps)
+
+}  // namespace jax_mps::cpu
