@@ -76,6 +76,14 @@ class Cursor {
     expect("[");
     int64_t elements = 1;
     while (!accept("]")) {
+      if (type.shape.size() > 1 && accept("|")) {
+        type.row = integer();
+        if (type.row < type.shape.back() || type.row > kMaxElements ||
+            (elements > 0 && type.row > kMaxElements / elements))
+          fail("rows " + std::to_string(type.row) + " apart are out of range");
+        expect("]");
+        break;
+      }
       if (!type.shape.empty()) expect(",");
       int64_t dim = integer();
       if (dim < 0 || dim > kMaxElements || (elements > 0 && dim > kMaxElements / elements))
@@ -171,8 +179,13 @@ class Parser {
   Program finish() {
     if (!returned_) throw ProgramError("the program has no 'return' line");
     std::vector<bool> bound(program_.values.size());
-    for (int value : program_.inputs) bound[value] = true;
-    for (int value : program_.outputs) bound[value] = true;
+    for (const auto* values : {&program_.inputs, &program_.outputs})
+      for (int value : *values) {
+        bound[value] = true;
+        if (program_.values[value].type.row)
+          throw ProgramError("an input or output of type " + program_.values[value].type.text() +
+                             " has rows apart");
+      }
     for (const Step& step : program_.steps)
       if (step.is_alias()) bound[step.results[0]] = true;
     for (size_t i = 0; i < program_.values.size(); i++) {
@@ -183,8 +196,9 @@ class Parser {
       if (value.offset > kMaxArena || static_cast<int64_t>(value.type.bytes()) > kMaxArena)
         throw ProgramError("an intermediate of type " + value.type.text() + " at offset " +
                            std::to_string(value.offset) + " is out of range");
-      program_.arena_bytes = std::max<size_t>(
-          program_.arena_bytes, std::max<int64_t>(value.offset, 0) + value.type.bytes());
+      program_.arena_bytes =
+          std::max<size_t>(program_.arena_bytes, std::max<int64_t>(value.offset, 0) +
+                                                     value.type.span() * size_of(value.type.dtype));
     }
     return std::move(program_);
   }
@@ -244,7 +258,8 @@ class Parser {
     for (int value : step.operands) step.node.in.push_back(program_.values[value].type);
     for (int value : step.results) step.node.out.push_back(program_.values[value].type);
     if (step.is_alias() && (step.node.in.size() != 1 || step.node.out.size() != 1 ||
-                            step.node.in[0].bytes() != step.node.out[0].bytes()))
+                            step.node.in[0].bytes() != step.node.out[0].bytes() ||
+                            step.node.in[0].row || step.node.out[0].row))
       cursor.fail("a reshape keeps one operand's bytes");
     bool is_loop = step.node.op == "loop";
     if (is_loop) cursor.expect("do");
@@ -275,6 +290,11 @@ int64_t TensorType::elements() const {
   return count;
 }
 
+int64_t TensorType::span() const {
+  int64_t count = elements();
+  return row && count ? (count / dim(-1) - 1) * row + dim(-1) : count;
+}
+
 int64_t TensorType::dim(int axis) const {
   int index = axis < 0 ? axis + rank() : axis;
   if (index < 0 || index >= rank())
@@ -286,6 +306,7 @@ std::string TensorType::text() const {
   std::string text(name_of(dtype));
   text += '[';
   for (size_t i = 0; i < shape.size(); i++) text += (i ? "," : "") + std::to_string(shape[i]);
+  if (row) text.append(1, '|').append(std::to_string(row));
   return text + ']';
 }
 

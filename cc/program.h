@@ -5,7 +5,10 @@
 //   return %2
 //
 // One statement a line. `@0` is the byte offset of an intermediate in the program's arena. A loop's
-// body is a program of its own between `do`, at the end of the loop's line, and a line `end`. A
+// body is a program of its own between `do`, at the end of the loop's line, and a line `end`. An
+// intermediate `f32[8,16|48]` has its rows, of the last axis, 48 elements apart: it lies in
+// another.
+// A
 // first line `device metal` asks for that device, else the program runs on the CPU.
 #pragma once
 
@@ -35,12 +38,15 @@ inline bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType
 struct TensorType {
   DType dtype = DType::f32;
   std::vector<int64_t> shape;
+  int64_t row = 0;  // from one row of the last axis to the next, where rows are apart
 
   int64_t elements() const;
+  int64_t pitch() const { return row ? row : dim(-1); }
+  int64_t span() const;  // elements from the first to the last in memory
   size_t bytes() const { return static_cast<size_t>(elements()) * size_of(dtype); }
   int64_t dim(int axis) const;  // from the end if negative; ProgramError if there is no such axis
   int rank() const { return static_cast<int>(shape.size()); }
-  std::string text() const;  // "f32[2,3]"
+  std::string text() const;  // "f32[2,3]", "f32[2,3|8]"
 };
 
 struct Attribute;

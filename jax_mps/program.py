@@ -7,7 +7,8 @@
     return %2
 
 One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``. A first
-line ``device metal`` says what device the program is for, if not for the CPU.
+line ``device metal`` says what device the program is for, if not for the CPU. An intermediate ``f32[8,16|48]`` lies in
+another: its rows, of the last axis, are 48 elements apart.
 
 A loop runs its body, a program of its own, over constants, a carry and slices of arrays along their first axis, and
 gives the last carry and the slices stacked::
@@ -55,6 +56,7 @@ class Type:
 
     dtype: str
     shape: tuple[int, ...]
+    row: int = 0  # from one row of the last axis to the next, where rows are apart
 
     @classmethod
     def of(cls, x: Any) -> Type:
@@ -73,11 +75,11 @@ class Type:
 
     @property
     def bytes(self) -> int:
-        """How many bytes they take."""
+        """How many bytes they take, without what is between rows."""
         return self.elements * _SIZES[self.dtype]
 
     def __str__(self) -> str:
-        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+        return f"{self.dtype}[{','.join(map(str, self.shape))}{f'|{self.row}' if self.row else ''}]"
 
 
 @dataclass(eq=False)

@@ -10,7 +10,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from bench_common import Bench, normal
+import pytest
+from bench_common import Bench, blocking, normal
 
 import jax_mps as mps
 
@@ -18,7 +19,7 @@ import jax_mps as mps
 def graph_more() -> Iterator[Bench]:
     """All of these."""
     yield from _nothing_to_gain()
-    yield _inception()
+    yield from _inception()
     yield _compile_time()
     _peak_memory()
 
@@ -82,7 +83,7 @@ def _nothing_to_gain() -> Iterator[Bench]:
         yield Bench(f"tiny convolutions {n}x{size}x{size}x{c}", _stepping(convolutions, params, image), "no gain")
 
 
-def _inception(n: int = 16, size: int = 28, channels: int = 64) -> Bench:
+def _inception(n: int = 16, size: int = 28, channels: int = 64) -> Iterator[Bench]:
     from flax import linen as nn
 
     class Inception(nn.Module):
@@ -97,7 +98,14 @@ def _inception(n: int = 16, size: int = 28, channels: int = 64) -> Bench:
     x = jnp.asarray(normal(n, size, size, channels))
     params = net.init(jax.random.key(0), x)
     loss = lambda params, x: jnp.mean(net.apply(params, x) ** 2)  # noqa: E731
-    return Bench("Inception blocks 16x28x28x64", _stepping(loss, params, x, unfused=True))
+    yield Bench("Inception blocks 16x28x28x64", _stepping(loss, params, x, unfused=True))
+    engines = {"jax_mps": blocking(mps.graph(net.apply), params, x), "xla": blocking(net.apply, params, x)}
+    copying = pytest.MonkeyPatch()
+    copying.setattr(sys.modules["jax_mps.graph.compile"], "elide_concatenations", lambda program: program)
+    engines["unfused"] = blocking(mps.graph(net.apply), params, x)
+    engines["unfused"]()  # compiled while concatenations are copies
+    copying.undo()
+    yield Bench("Inception blocks, forward; unfused: concatenations copied", engines)
 
 
 def _compile_time(layers: int = 100) -> Bench:

@@ -17,6 +17,7 @@ from random_programs import arrays, gradients, half_program, program
 from test_graph import assert_same, normal
 
 import jax_mps as mps
+from jax_mps.graph.plan import placed_operands
 
 compiler = sys.modules["jax_mps.graph.compile"]
 
@@ -30,9 +31,18 @@ def everything_natively():
     patch.undo()
 
 
+def placed(program, value):
+    """The concatenation's result that a value lies in, if it does."""
+    found = placed_operands(program).get(id(value))
+    return [] if found is None else [found[0]]
+
+
 def overlaps(program):
     """Pairs of values alive at once whose memory overlaps, but for those that one node reads and writes in place."""
-    written, read, place = {}, {}, {}
+    written, read = {}, {}
+    # What lies in a concatenation's result is alive as long as that, from the first part on.
+    parts = {v: w for v in (r for n in program.nodes for r in n.results) for w in placed(program, v)}
+    place = dict(parts)
     for i, node in enumerate(program.nodes):
         for o in node.operands:
             read[place.get(o, o)] = i
@@ -40,7 +50,7 @@ def overlaps(program):
             if node.op == "reshape":
                 place[r] = place.get(node.operands[0], node.operands[0])
             elif r.offset is not None:
-                written[r] = i
+                written.setdefault(parts.get(r, r), i)
     found = []
     for a, b in itertools.combinations(written, 2):
         last = {v: read.get(v, written[v]) for v in (a, b)}

@@ -348,7 +348,8 @@ class Plan : private ChainParts {
       step(ChainOp::copy, ChainType::f32, 0, {x}, y, trait);
       x = y;
     }
-    stores_.push_back({output, x, code_.outputs[output].storage, -1});
+    const ChainOutput& o = code_.outputs[output];
+    stores_.push_back({output, x, o.storage, -1, o.cols, o.row});
   }
 };
 
@@ -384,7 +385,7 @@ Offer chain(const Node& node) {
   return Offer::none("the code needs too many registers");
 }
 
-const Register kChain("chain", {chain});
+const Register kChain("chain", {chain}, /*rows_apart=*/true);
 
 }  // namespace
 }  // namespace jax_mps::cpu

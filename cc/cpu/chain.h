@@ -35,6 +35,7 @@ struct ChainOutput {
   Storage storage;
   std::vector<bool> reduced;  // one an axis
   int64_t elements;
+  int64_t cols, row;  // of a store: as ChainStore has them
 };
 
 struct ChainCode {

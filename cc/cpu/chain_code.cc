@@ -249,11 +249,11 @@ void read_operands(const Node& node, ChainCode& code) {
       operand.strides.push_back(code.shape[axis] == 1 ? 0 : stride);
       inside = stride <= kLimit / code.shape[axis];
       if (inside) last += (code.shape[axis] - 1) * stride;
-      inside = inside && last < node.in[i].elements();
+      inside = inside && last < node.in[i].span();
     }
-    require(inside && last < node.in[i].elements(),
+    require(inside && last < node.in[i].span(),
             "operand " + std::to_string(i) + " of type " + node.in[i].text() +
-                " is read outside its " + std::to_string(node.in[i].elements()) + " elements");
+                " is read outside its " + std::to_string(node.in[i].span()) + " elements");
     code.operands.push_back(std::move(operand));
     code.values.push_back({.kind = Kind::operand, .type = type});
   }
@@ -280,7 +280,10 @@ void read_output(const Attribute& attribute, const TensorType& type, const Reade
                      .type = source.type,
                      .storage = storage,
                      .reduced = std::vector<bool>(code.shape.size()),
-                     .elements = type.elements()};
+                     .elements = type.elements(),
+                     .cols = type.row ? type.dim(-1) : 0,
+                     .row = type.row};
+  require(stores || !type.row, "a reduction gives no rows apart");
   std::vector<int64_t> shape;
   if (!stores) {
     require(kind != "sum" || source.type != ChainType::pred,

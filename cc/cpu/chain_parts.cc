@@ -51,7 +51,7 @@ bool ChainParts::place(int64_t bytes) {
   for (ChainStore& store : stores_) {
     last[store.x] = kForever;
     bool may = written[store.x] >= 0 && registers_[store.x].home == Home::local &&
-               store.storage == Storage::word && !straight[store.x];
+               store.storage == Storage::word && !store.row && !straight[store.x];
     if (may) store.written = written[store.x], straight[store.x] = true;
   }
   last_read_.assign(code_.operands.size(), -1);

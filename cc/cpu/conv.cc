@@ -107,6 +107,8 @@ Offer onednn_conv(const Node& node) {
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
   auto post = fuse_neuron(node);
+  if (node.in[0].row || node.in[1].row || node.out[0].row)
+    return Offer::none("oneDNN's convolutions take no rows that are apart");
   if (!post) return Offer::none("only relu is fused in half precision");
   memory::desc bias;
   if (node.in.size() == 3) {
@@ -186,7 +188,7 @@ Offer onednn_conv_weight_gradient(const Node& node) {
   return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node));
 }
 
-const Register kConv("conv", {winograd_conv, onednn_conv});
+const Register kConv("conv", {winograd_conv, pointwise_conv, onednn_conv}, /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient",
                                  {winograd_conv_data_gradient, onednn_conv_data_gradient});
 const Register kConvWeightGradient("conv_weight_gradient",
@@ -195,7 +197,7 @@ const Register kConvWeightGradient("conv_weight_gradient",
 }  // namespace
 #else
 namespace {
-const Register kConv("conv", {winograd_conv});
+const Register kConv("conv", {winograd_conv}, /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient});
 const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient});
 }  // namespace

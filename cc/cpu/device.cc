@@ -10,14 +10,24 @@
 namespace jax_mps::cpu {
 namespace {
 
-std::map<std::string, std::vector<Implementation>>& table() {
-  static std::map<std::string, std::vector<Implementation>> table;
+struct Row {
+  std::vector<Implementation> implementations;
+  bool rows_apart;
+};
+
+std::map<std::string, Row>& table() {
+  static std::map<std::string, Row> table;
   return table;
 }
 
 bool has_half(const Node& node) {
   auto half = [](const TensorType& type) { return is_half(type.dtype); };
   return std::ranges::any_of(node.in, half) || std::ranges::any_of(node.out, half);
+}
+
+bool has_rows_apart(const Node& node) {
+  auto apart = [](const TensorType& type) { return type.row != 0; };
+  return std::ranges::any_of(node.in, apart) || std::ranges::any_of(node.out, apart);
 }
 
 Offer first_offer(const Node& node, const std::vector<Implementation>& implementations) {
@@ -32,8 +42,9 @@ Offer first_offer(const Node& node, const std::vector<Implementation>& implement
 
 }  // namespace
 
-Register::Register(const char* op, std::initializer_list<Implementation> implementations) {
-  table()[op] = implementations;
+Register::Register(const char* op, std::initializer_list<Implementation> implementations,
+                   bool rows_apart) {
+  table()[op] = {implementations, rows_apart};
 }
 
 Offer offer(const Node& node) {
@@ -43,9 +54,11 @@ Offer offer(const Node& node) {
     for (const auto* types : {&node.in, &node.out})
       for (const TensorType& type : *types)
         if (type.elements() == 0) return Offer::none("an empty array needs no kernel");
-  Offer native = first_offer(node, row->second);
-  if (native.kernel || !has_half(node) || node.body) return native;
-  Offer wide = first_offer(widened(node), row->second);
+  bool apart = has_rows_apart(node);
+  if (apart && !row->second.rows_apart) return Offer::none("no kernel takes rows that are apart");
+  Offer native = first_offer(node, row->second.implementations);
+  if (native.kernel || !has_half(node) || node.body || apart) return native;
+  Offer wide = first_offer(widened(node), row->second.implementations);
   return wide.kernel ? Offer(widen(node, std::move(wide.kernel))) : std::move(native);
 }
 

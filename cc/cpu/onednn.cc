@@ -33,7 +33,7 @@ dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtyp
   int64_t stride = 1;
   for (int axis = type.rank() - 1; axis >= 0; axis--) {
     strides[axis] = stride;
-    stride *= type.dim(axis);
+    stride *= axis == type.rank() - 1 ? type.pitch() : type.dim(axis);
   }
   Dims permuted_strides;
   for (int64_t axis : order) permuted_strides.push_back(axis < 0 ? stride : strides[axis]);
@@ -94,7 +94,11 @@ std::optional<FusedNeuron> fuse_neuron(const Node& node) {
   FusedNeuron fused;
   if (!node.attributes.has("neuron")) return fused;
   Neuron neuron(node.attributes.list("neuron"));
-  if (neuron.is(NeuronKind::relu)) {
+  const TensorType& y = node.out[0];
+  // Below this, a pass over what is still in the cache costs less than oneDNN's exponentials.
+  constexpr size_t kCached = size_t{8} << 20;
+  bool pass = y.dtype == DType::f32 && neuron.a == 0 && !y.row && y.bytes() <= kCached;
+  if (neuron.is(NeuronKind::relu) && !pass) {
     dnnl::post_ops post;
     // oneDNN's relu of slope 0 turns NaN into 0, which would hide a training that diverged; elu of
     // scale 0 keeps it.
@@ -106,7 +110,7 @@ std::optional<FusedNeuron> fuse_neuron(const Node& node) {
     fused.attributes.set_post_ops(post);
     return fused;
   }
-  if (node.out[0].dtype != DType::f32) return std::nullopt;
+  if (y.dtype != DType::f32) return std::nullopt;
   fused.after = neuron;
   return fused;
 }

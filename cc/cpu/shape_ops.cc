@@ -97,13 +97,16 @@ Offer pad(const Node& node) {
   return Offer(std::make_unique<Pad>(any ? merged(box) : box, any, whole, y.elements()));
 }
 
+// Operands that lie in their places already are not copied.
 class Concatenate : public Kernel {
  public:
   explicit Concatenate(std::vector<BoxCopy> boxes) : boxes_(std::move(boxes)) {}
   std::string implementation() const override { return name("concatenate"); }
   void run(const Buffers& b) const override {
-    for (size_t i = 0; i < boxes_.size(); i++)
-      if (boxes_[i].rank > 0) shape_loops().copy(boxes_[i], b.in[i], b.out[0]);
+    for (size_t i = 0; i < boxes_.size(); i++) {
+      const void* place = b.output<std::byte>(0) + boxes_[i].to_offset * boxes_[i].width;
+      if (boxes_[i].rank > 0 && b.in[i] != place) shape_loops().copy(boxes_[i], b.in[i], b.out[0]);
+    }
   }
 
  private:
@@ -124,14 +127,15 @@ Offer concatenate(const Node& node) {
     std::vector<int64_t> shape = y.shape;
     shape[axis] = x.dim(static_cast<int>(axis));
     require_shape(x, shape);
-    auto from = row_major(shape);
+    require((!x.row && !y.row) || axis == y.rank() - 1, "rows are apart along the last axis alone");
     // Three axes: what is before the axis, and the axis with what is after.
     BoxCopy box{};
     box.rank = 2, box.width = static_cast<int>(size_of(y.dtype));
     int64_t before = 1;
     for (int a = 0; a < axis; a++) before *= y.shape[a];
     box.size[0] = before, box.size[1] = shape[axis] * to[axis];
-    box.from[0] = shape[axis] * to[axis], box.to[0] = y.shape[axis] * to[axis];
+    box.from[0] = x.row ? x.row : shape[axis] * to[axis];
+    box.to[0] = y.row ? y.row : y.shape[axis] * to[axis];
     box.from[1] = box.to[1] = 1;
     box.to_offset = done * to[axis];
     done += shape[axis];
@@ -187,7 +191,7 @@ Offer pick_gradient(const Node& node) {
 }
 
 const Register kPad("pad", {pad});
-const Register kConcatenate("concatenate", {concatenate});
+const Register kConcatenate("concatenate", {concatenate}, /*rows_apart=*/true);
 const Register kPick("pick", {pick});
 const Register kPickGradient("pick_gradient", {pick_gradient});
 

@@ -72,6 +72,7 @@ WinogradPlan turned(WinogradPlan plan) {
   std::swap(plan.height, plan.rows);
   std::swap(plan.width, plan.cols);
   std::swap(plan.channels, plan.filters);
+  plan.y_pixel = plan.filters;
   plan.pad_top = plan.taps - 1 - plan.pad_top;
   plan.pad_left = plan.taps - 1 - plan.pad_left;
   return plan;
@@ -136,6 +137,10 @@ Offer winograd_conv(const Node& node) {
   if (bias && node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
   std::optional<Neuron> neuron;
   if (node.attributes.has("neuron")) neuron.emplace(node.attributes.list("neuron"));
+  if (node.in[0].row || node.in[1].row) return Offer::none("the operands' rows are apart");
+  if (node.out[0].row && neuron && !neuron->is(NeuronKind::relu))
+    return Offer::none("the result's rows are apart");
+  plan->y_pixel = node.out[0].pitch();
   return Offer(std::make_unique<Winograd>(*plan, false, bias, neuron));
 }
 

@@ -15,11 +15,13 @@ from jax_mps._compat import with_weak_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
+from jax_mps.graph.concatenations import elide_concatenations
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
 from jax_mps.graph.hoist import hoist
 from jax_mps.graph.loops import convert_loop
 from jax_mps.graph.neuron import take_neurons
+from jax_mps.graph.padding import fold_padding
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
@@ -176,8 +178,9 @@ def _fused(program: Program, fuse: bool) -> Program:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
     if fuse:
-        program = take_neurons(program)
-    return fuse_pass(program, ELEMENTWISE, separate=not fuse)
+        program = take_neurons(fold_padding(program))
+    program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
+    return elide_concatenations(program) if fuse and device() == "cpu" else program
 
 
 def _gains(program: Program) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jax_mps.graph import card, svg
-from jax_mps.graph.plan import Memory
+from jax_mps.graph.plan import Memory, placed_operands
 from jax_mps.program import Program, Value
 
 PEAK = "#b3452f"
@@ -28,14 +28,18 @@ def lives(program: Program) -> list[Life]:
     root: dict[int, Value] = {}  # a reshape's result is its operand by another name
     written: dict[int, tuple[Value, int]] = {}
     last: dict[int, int] = {}
+    root.update((part, whole) for part, (whole, _) in placed_operands(program).items())  # drawn as what they are put in
+    parts = set(root)
     for i, node in enumerate(program.nodes):
         for operand in node.operands:
             last[id(root.get(id(operand), operand))] = i
         for result in node.results:
-            if node.op == "reshape":
+            if id(result) in parts:
+                written.setdefault(id(root[id(result)]), (root[id(result)], i))
+            elif node.op == "reshape":
                 root[id(result)] = root.get(id(node.operands[0]), node.operands[0])
             elif result.offset is not None:
-                written[id(result)] = (result, i)
+                written.setdefault(id(result), (result, i))
     ends = {(v.offset, last.get(k, i)): k for k, (v, i) in written.items()}
     found = []
     for k, (value, i) in written.items():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jax_mps.graph.views import row_major
 from jax_mps.primitive import OPS
@@ -30,6 +31,8 @@ class Slot:
     first: int  # the node that writes it
     last: int  # the last node that reads it
     bytes: int
+    starts: list[int] = field(default_factory=list)  # of each value, in bytes
+    shared: bool = False  # by the operands of a concatenation
 
 
 def slots(program: Program, device: str = "cpu") -> list[Slot]:
@@ -38,6 +41,7 @@ def slots(program: Program, device: str = "cpu") -> list[Slot]:
     slot_of: dict[int, Slot] = {}
     found: list[Slot] = []
     last_read = {id(o): i for i, n in enumerate(program.nodes) for o in n.operands}
+    places = placed_operands(program)
     for i, node in enumerate(program.nodes):
         if node.op == "reshape":  # another name of the same memory
             if id(node.operands[0]) in slot_of:
@@ -45,6 +49,7 @@ def slots(program: Program, device: str = "cpu") -> list[Slot]:
                 slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
             continue
         free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i]
+        free = [o for o in free if not slot_of[id(o)].shared]
         if node.op != "chain":  # it must not read the memory under another name
             times = Counter(id(slot_of[id(o)]) for o in free)
             free = [o for o in free if times[id(slot_of[id(o)])] == 1]
@@ -52,17 +57,47 @@ def slots(program: Program, device: str = "cpu") -> list[Slot]:
             if id(result) in outside:
                 continue
             last = last_read.get(id(result), i)
+            whole, start = places.get(id(result), (result, 0))
+            if whole is not result or id(result) in slot_of:  # a part of what is put together, or that
+                if id(whole) in slot_of:
+                    slot = slot_of[id(whole)]
+                else:
+                    slot = Slot([], i, i, _aligned(whole.type.bytes, device), shared=True)
+                    found.append(slot)
+                    slot_of[id(whole)] = slot
+                slot_of[id(result)] = slot
+                slot.values.append(result)
+                slot.starts.append(start)
+                slot.last = max(slot.last, last, last_read.get(id(whole), i))
+                continue
             heir = next((o for o in free if _in_place(node, k, o)), None)
             if heir is not None:
                 slot = slot_of[id(heir)]
                 free = [o for o in free if slot_of[id(o)] is not slot]
                 slot.values.append(result)
+                slot.starts.append(0)
                 slot.last = last
             else:
-                slot = Slot([result], i, last, _aligned(result.type.bytes, device))
+                slot = Slot([result], i, last, _aligned(result.type.bytes, device), [0])
                 found.append(slot)
             slot_of[id(result)] = slot
     return found
+
+
+def placed_operands(program: Program) -> dict[int, tuple[Value, int]]:
+    """By id of an operand that lies in a concatenation's result: the outermost such result, and the bytes before it."""
+    places: dict[int, tuple[Value, int]] = {}
+    for node in reversed(program.nodes):
+        if node.op != "concatenate":
+            continue
+        whole, start = places.get(id(node.results[0]), (node.results[0], 0))
+        axis, shape = node.attributes["axis"], node.results[0].type.shape
+        step = node.results[0].type.bytes // math.prod(shape[: axis + 1])
+        for i, operand in enumerate(node.operands):
+            if i in node.attributes.get("in_place", ()):
+                places[id(operand)] = whole, start
+            start += operand.type.shape[axis] * step
+    return places
 
 
 def aliases(program: Program) -> tuple[tuple[int, int], ...]:
@@ -139,8 +174,8 @@ def plan(program: Program, device: str = "cpu") -> Memory:
             if offset + slot.bytes > start and start + other.bytes > offset:
                 offset = start + other.bytes
         insort(placed, (offset, slot), key=lambda p: p[0])
-        for value in slot.values:
-            value.offset = offset
+        for value, start in zip(slot.values, slot.starts, strict=True):
+            value.offset = offset + start
     separate = sum(_aligned(v.type.bytes, device) for s in everything for v in s.values)
     arena = max((offset + s.bytes for offset, s in placed), default=0)
     return Memory(arena + max((m.arena for m in inner), default=0), separate + sum(m.without_aliasing for m in inner))

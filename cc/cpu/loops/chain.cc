@@ -100,6 +100,15 @@ void run_store(Storage storage, const void* x, void* result, int64_t offset, int
   }
 }
 
+// The same into rows that lie apart.
+void store_rows(const ChainStore& store, const char* x, void* result, int64_t linear, int64_t n) {
+  while (n > 0) {
+    int64_t at = linear % store.cols, piece = store.cols - at < n ? store.cols - at : n;
+    run_store(store.storage, x, result, linear / store.cols * store.row + at, piece);
+    x += piece * kWord, linear += piece, n -= piece;
+  }
+}
+
 // Folds a tile into its part of a result: the kept axes of a tile are consecutive there.
 struct Fold {
   const ChainReduction& r;
@@ -291,7 +300,9 @@ struct Run {
       }
     }
     for (int s = 0; s < chain.store_count; s++)
-      if (!straight[s])
+      if (chain.stores[s].row)
+        store_rows(chain.stores[s], reg[chain.stores[s].x], out[chain.stores[s].result], linear, n);
+      else if (!straight[s])
         run_store(chain.stores[s].storage, reg[chain.stores[s].x], out[chain.stores[s].result],
                   linear, n);
   }

@@ -87,7 +87,8 @@ struct ChainCoordinate {
 struct ChainStore {
   int result, x;
   Storage storage;
-  int written;  // the step that writes x straight into the result, or -1 if none may
+  int written;        // the step that writes x straight into the result, or -1 if none may
+  int64_t cols, row;  // rows of cols elements that lie row apart in the result, unless row is 0
 };
 
 struct ChainReduction {

@@ -78,7 +78,7 @@ void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int
   constexpr int outputs = winograd_outputs(taps);
   int64_t rows = p.rows - tile.row < outputs ? p.rows - tile.row : outputs;
   int64_t cols = p.cols - tile.col < outputs ? p.cols - tile.col : outputs;
-  float* corner = y + ((tile.image * p.rows + tile.row) * p.cols + tile.col) * p.filters;
+  float* corner = y + ((tile.image * p.rows + tile.row) * p.cols + tile.col) * p.y_pixel;
   for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
     Vector bias = tail.bias ? load<Vector>(tail.bias + k) : Vector{};
     transform_tile<OutputsTransform<outputs>>(
@@ -87,7 +87,7 @@ void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int
           if (i / outputs >= rows || i % outputs >= cols) return;
           v += bias;
           if (tail.relu) v = v <= 0 ? tail.slope * v : v;  // NaN stays
-          store(corner + (i / outputs * p.cols + i % outputs) * p.filters + k, v);
+          store(corner + (i / outputs * p.cols + i % outputs) * p.y_pixel + k, v);
         });
   }
 }
