@@ -2,8 +2,10 @@
 // checked when encoding.
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "command.h"
 #include "fibers.h"
@@ -74,6 +76,14 @@ class HeapShield {
  private:
   std::vector<Ref<Heap>> heaps_;
 };
+
+// Turns the exponent of the first number in each result, of whatever floating type.
+void plant(Planted planted, const msl::Kernel& kernel, const std::vector<void*>& slots) {
+  for (int i = 0; planted.wrong && i < kernel.count; i++)
+    if (kernel.arguments[i].kind == msl::kBuffer && kernel.arguments[i].writable)
+      static_cast<unsigned char*>(slots[static_cast<size_t>(i)])[kernel.arguments[i].bytes - 1] ^= 0x40;
+  if (planted.slow) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+}
 
 struct ComputeEncoder : Encoder {
   static constexpr const char* kName = "MTLComputeCommandEncoder";
@@ -193,7 +203,7 @@ struct ComputeEncoder : Encoder {
       grid->threads[i] = static_cast<uint32_t>((&threads.width)[i]);
       grid->threadgroup[i] = static_cast<uint32_t>((&size.width)[i]);
     }
-    act([bindings, grid, accesses, name](Queue& queue) {
+    act([bindings, grid, accesses, name, kernel, planted = pipeline->planted](Queue& queue) {
       if (std::string hazard = queue.hazards.dispatch(accesses); !hazard.empty())
         return "hazard: " + hazard;
       std::vector<std::unique_ptr<char[]>> constants;
@@ -215,6 +225,7 @@ struct ComputeEncoder : Encoder {
       {
         HeapShield shield(*bindings);
         text = run_grid(*grid);
+        plant(planted, *kernel, grid->slots);
       }
       if (!text.empty()) {
         violation("kernel", "%s: %s", name.c_str(), text.c_str());

@@ -108,6 +108,15 @@ const auto options_class = Define<CompileOptions>()
 
 Image::~Image() { dlclose(handle); }
 
+namespace {
+
+bool has_text_of(const char* variable, const std::string& source) {
+  const char* text = getenv(variable);
+  return text && *text && source.find(text) != std::string::npos;
+}
+
+}  // namespace
+
 Library* new_library(Device* device, String* source, Object* options, Error** error) {
   std::string text, macros;
   if (auto* given = options ? static_cast<CompileOptions*>(options)->macros.get() : nullptr)
@@ -130,6 +139,8 @@ Library* new_library(Device* device, String* source, Object* options, Error** er
   library->path = path;
   library->plain = image;
   library->has_constants = has_constants;
+  library->planted = {has_text_of("METAL_SIM_WRONG", source->value),
+                      has_text_of("METAL_SIM_SLOW", source->value)};
   library->owner = device;
   return library;
 }
@@ -155,6 +166,7 @@ Function* make_function(Library* library, const std::string& name, ConstantValue
   function->function_name = name;
   function->kernel = image->kernels[name];
   function->image = image;
+  function->planted = library->planted;
   function->owner = library->owner;
   return function;
 }
@@ -267,6 +279,7 @@ Pipeline* new_pipeline(Device* device, Function* function, Error** error) {
   }
   auto* pipeline = make<Pipeline>();
   pipeline->image = function->image;
+  pipeline->planted = function->planted;
   pipeline->kernel = function->kernel;
   pipeline->function_name = function->function_name;
   pipeline->owner = device;

@@ -33,8 +33,15 @@ struct Image : Object {
   ~Image() override;
 };
 
+// Faults of kernels whose source has the text of METAL_SIM_WRONG, which give a wrong number in each
+// result, or of METAL_SIM_SLOW, which take 20 ms longer.
+struct Planted {
+  bool wrong = false, slow = false;
+};
+
 struct Library : Labelled {
   static constexpr const char* kName = "MTLLibrary";
+  Planted planted;
   std::string path;
   Ref<Image> plain;  // without constants
   bool has_constants = false;
@@ -43,6 +50,7 @@ struct Library : Labelled {
 
 struct Function : Labelled {
   static constexpr const char* kName = "MTLFunction";
+  Planted planted;
   std::string function_name;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
@@ -51,6 +59,7 @@ struct Function : Labelled {
 
 struct Pipeline : Labelled {
   static constexpr const char* kName = "MTLComputePipelineState";
+  Planted planted;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
   std::string function_name;
