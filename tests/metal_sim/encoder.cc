@@ -2,10 +2,8 @@
 // checked when encoding.
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstring>
 #include <memory>
-#include <thread>
 
 #include "command.h"
 #include "fibers.h"
@@ -76,14 +74,6 @@ class HeapShield {
  private:
   std::vector<Ref<Heap>> heaps_;
 };
-
-// Turns the exponent of the first number in each result, of whatever floating type.
-void plant(Planted planted, const msl::Kernel& kernel, const std::vector<void*>& slots) {
-  for (int i = 0; planted.wrong && i < kernel.count; i++)
-    if (kernel.arguments[i].kind == msl::kBuffer && kernel.arguments[i].writable)
-      static_cast<unsigned char*>(slots[static_cast<size_t>(i)])[kernel.arguments[i].bytes - 1] ^= 0x40;
-  if (planted.slow) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-}
 
 struct ComputeEncoder : Encoder {
   static constexpr const char* kName = "MTLComputeCommandEncoder";
@@ -225,8 +215,11 @@ struct ComputeEncoder : Encoder {
       {
         HeapShield shield(*bindings);
         text = run_grid(*grid);
-        plant(planted, *kernel, grid->slots);
       }
+      planted.delay();
+      for (size_t i = 0; i < bindings->size(); i++)
+        if (const Binding& b = (*bindings)[i]; b.buffer && kernel->arguments[i].writable)
+          planted.spoil(b.buffer->memory + b.offset, b.buffer->size - b.offset);
       if (!text.empty()) {
         violation("kernel", "%s: %s", name.c_str(), text.c_str());
         return name + ": " + text;

@@ -108,15 +108,6 @@ const auto options_class = Define<CompileOptions>()
 
 Image::~Image() { dlclose(handle); }
 
-namespace {
-
-bool has_text_of(const char* variable, const std::string& source) {
-  const char* text = getenv(variable);
-  return text && *text && source.find(text) != std::string::npos;
-}
-
-}  // namespace
-
 Library* new_library(Device* device, String* source, Object* options, Error** error) {
   std::string text, macros;
   if (auto* given = options ? static_cast<CompileOptions*>(options)->macros.get() : nullptr)
@@ -139,8 +130,7 @@ Library* new_library(Device* device, String* source, Object* options, Error** er
   library->path = path;
   library->plain = image;
   library->has_constants = has_constants;
-  library->planted = {has_text_of("METAL_SIM_WRONG", source->value),
-                      has_text_of("METAL_SIM_SLOW", source->value)};
+  library->planted = Planted(source->value);
   library->owner = device;
   return library;
 }

@@ -7,6 +7,7 @@
 #include "foundation.h"
 #include "msl/shim/abi.h"
 #include "resource.h"
+#include "rule.h"
 
 namespace sim {
 
@@ -31,12 +32,6 @@ struct Image : Object {
   void* handle = nullptr;
   std::map<std::string, const msl::Kernel*> kernels;
   ~Image() override;
-};
-
-// Faults of kernels whose source has the text of METAL_SIM_WRONG, which give a wrong number in each
-// result, or of METAL_SIM_SLOW, which take 20 ms longer.
-struct Planted {
-  bool wrong = false, slow = false;
 };
 
 struct Library : Labelled {
