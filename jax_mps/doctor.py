@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_mps as mps
-from jax_mps import ffi
+from jax_mps import doctor_training, ffi
 from jax_mps._compat import Literal, jaxprs_in_params
 from jax_mps.explain import CALLS
 from jax_mps.ops.pick import pick_op
@@ -26,10 +26,11 @@ from jax_mps.ops.random import random_bits_op
 from jax_mps.primitive import OPS
 
 TOLERANCE = 1e-4  # relative to the largest element, or to 1
+HALF_TOLERANCES = {"float16": 1e-2, "bfloat16": 6e-2}
 
 
 class Check(NamedTuple):
-    """A function and the shapes of its operands (float32, normal numbers)."""
+    """A function and the shapes of its operands (normal numbers)."""
 
     function: Callable[..., Any]
     shapes: tuple[tuple[int, ...], ...]
@@ -93,6 +94,7 @@ class Finding(NamedTuple):
     implementation: str
     error: float  # of its results
     gradient_error: float | None  # of the check's gradient, where its function calls the op
+    native: bool  # whether a kernel ran, or the meaning
 
 
 class Line(NamedTuple):
@@ -105,18 +107,36 @@ class Line(NamedTuple):
     ok: bool
 
 
-def examine() -> list[Line]:
+def examine(dtype: str = "float32") -> list[Line]:
     """Runs every check, and tells of every op the largest errors and the implementations."""
-    findings = [finding for check in CHECKS for finding in _run(check)]
-    return [_line(op, [f for f in findings if f.op == op]) for op in sorted(op.name for op in OPS.values())]
+    tolerance = HALF_TOLERANCES.get(dtype, TOLERANCE)
+    rng = np.random.default_rng(0)
+    found = []
+    for check in CHECKS:
+        operands = [jnp.asarray(rng.standard_normal(shape), dtype) for shape in check.shapes]
+        found.extend(findings(check.function, operands))
+    names = sorted(op.name for op in OPS.values())
+    return [_line(op, [f for f in found if f.op == op], tolerance) for op in names]
 
 
-def main() -> int:
-    """Prints the report; gives 1 if an op fails, else 0."""
+def main(quick: bool = False) -> int:
+    """Prints the report; gives 1 if anything fails, else 0. On Metal, half precision and a training belong to it."""
     for name, value in about().items():
         print(f"{name:22} {value}")
-    lines = examine()
+    failed = _print_ops("float32")
+    if mps.device() == "metal":
+        for dtype in HALF_TOLERANCES:
+            failed += _print_ops(dtype)
+        failed += doctor_training.main(quick)
+        print(f"\n{'FAILED: ' + ', '.join(failed) if failed else 'everything passes'}")
+    return 1 if failed else 0
+
+
+def _print_ops(dtype: str) -> list[str]:
+    lines = examine(dtype)
     width = max(len(line.op) for line in lines)
+    if dtype != "float32":
+        print(f"\nin {dtype}")
     print(f"\n{'op':{width}}  error    gradient  implementation")
     for line in lines:
         gradient = "" if line.gradient_error is None else f"{line.gradient_error:.1e}"
@@ -126,8 +146,9 @@ def main() -> int:
     verdict = (
         f"{len(failed)} of {len(lines)} ops failed: {', '.join(failed)}" if failed else f"all {len(lines)} ops pass"
     )
-    print(f"\n{verdict}; errors are relative to the largest element, at most {TOLERANCE:.0e} passes")
-    return 1 if failed else 0
+    tolerance = HALF_TOLERANCES.get(dtype, TOLERANCE)
+    print(f"\n{verdict}; errors are relative to the largest element, at most {tolerance:.0e} passes")
+    return [f"{op} in {dtype}" for op in failed]
 
 
 def about() -> dict[str, str]:
@@ -153,29 +174,28 @@ def _metal() -> dict[str, str]:
     return {f"metal {name}": told[name] for name in shown}
 
 
-def _line(op: str, findings: list[Finding]) -> Line:
-    if not findings:
+def _line(op: str, found: list[Finding], tolerance: float) -> Line:
+    if not found:
         return Line(op, np.nan, None, "no check runs it", False)
-    error = float(np.max([f.error for f in findings]))  # a NaN stays
-    gradients = [f.gradient_error for f in findings if f.gradient_error is not None]
+    error = float(np.max([f.error for f in found]))  # a NaN stays
+    gradients = [f.gradient_error for f in found if f.gradient_error is not None]
     gradient_error = float(np.max(gradients)) if gradients else None
-    ok = error <= TOLERANCE and (gradient_error is None or gradient_error <= TOLERANCE)
-    return Line(op, error, gradient_error, " | ".join(dict.fromkeys(f.implementation for f in findings)), ok)
+    ok = error <= tolerance and (gradient_error is None or gradient_error <= tolerance)
+    return Line(op, error, gradient_error, " | ".join(dict.fromkeys(f.implementation for f in found)), ok)
 
 
-def _run(check: Check) -> Iterator[Finding]:
-    rng = np.random.default_rng(0)
-    operands = [rng.standard_normal(shape).astype(np.float32) for shape in check.shapes]
-    argnums = tuple(range(len(operands)))
+def findings(function: Callable[..., Any], operands: Sequence[jax.Array]) -> Iterator[Finding]:
+    """What each op did in a function's value and gradient."""
+    argnums = tuple(i for i, x in enumerate(operands) if jnp.issubdtype(x.dtype, jnp.floating))
 
     def scalar(*operands: Any) -> Any:
-        floating = (y for y in jax.tree.leaves(check.function(*operands)) if jnp.issubdtype(y.dtype, jnp.floating))
-        return sum(jnp.sum(jnp.sin(y * 0.7 + 0.3)) for y in floating)
+        floating = (y for y in jax.tree.leaves(function(*operands)) if jnp.issubdtype(y.dtype, jnp.floating))
+        return sum(jnp.sum(jnp.sin(y.astype(jnp.promote_types(y.dtype, jnp.float32)) * 0.7 + 0.3)) for y in floating)
 
     def value_and_gradient(*operands: Any) -> Any:
-        return check.function(*operands), jax.grad(scalar, argnums)(*operands)
+        return function(*operands), jax.grad(scalar, argnums)(*operands)
 
-    forward = {e.primitive.name for e in _equations(jax.make_jaxpr(check.function)(*operands).jaxpr)}
+    forward = {e.primitive.name for e in _equations(jax.make_jaxpr(function)(*operands).jaxpr)}
     closed = jax.make_jaxpr(value_and_gradient)(*operands)
     ops: list[Any] = []  # the equations that are ours
 
@@ -184,7 +204,7 @@ def _run(check: Check) -> Iterator[Finding]:
         sites: list[Any] = []
         results = _evaluate(closed.jaxpr, closed.consts, operands, sites)
         ops[:] = [equation for equation, _, _ in sites]
-        return results[-len(operands) :], [arrays for _, *arrays in sites]
+        return results[-len(argnums) :], [arrays for _, *arrays in sites]
 
     @jax.jit
     def in_float64(operands: Any, inputs: Any) -> Any:
@@ -201,8 +221,9 @@ def _run(check: Check) -> Iterator[Finding]:
     for equation, (_, outputs), wanted in zip(ops, arrays, meanings, strict=True):
         name, op = equation.primitive.name, OPS[equation.primitive.name]
         avals = [v.aval for v in equation.invars], [v.aval for v in equation.outvars]
-        _, implementation = op.placement(*avals, equation.params)
-        yield Finding(op.name, implementation, _error(outputs, wanted), gradient_error if name in forward else None)
+        text, implementation = op.placement(*avals, equation.params)
+        through = gradient_error if name in forward else None
+        yield Finding(op.name, implementation, _error(outputs, wanted), through, bool(text))
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
@@ -234,7 +255,7 @@ def _evaluate(jaxpr: Any, consts: Any, operands: Any, sites: list[Any]) -> list[
 
 def _float64(x: Any) -> Any:
     x = jnp.asarray(x)
-    return x.astype(jnp.float64) if x.dtype == jnp.float32 else x
+    return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _error(got: Any, wanted: Any) -> float:

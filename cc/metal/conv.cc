@@ -9,6 +9,7 @@ namespace {
 struct Convolution {
   ConvParameters g{};
   int batch = 0, groups = 1;
+  bool half_sums = false;  // the caller lets float16 be summed in float16
   std::optional<DType> dtype;
 
   Convolution(const Node& node, const TensorType& x, const TensorType& w, const TensorType& y) {
@@ -53,6 +54,7 @@ struct Convolution {
     g.channels = static_cast<int>(x.dim(-1)), g.out_channels = static_cast<int>(y.dim(-1));
     g.group_in = static_cast<int>(w.dim(-2)), g.group_out = g.out_channels / groups;
     dtype = one_floating({x, w, y});
+    half_sums = dtype == DType::f16 && a.has("accumulator") && a.string("accumulator") == "half";
   }
 
   int taps() const { return g.window_height * g.window_width; }
@@ -65,8 +67,9 @@ constexpr const char* kDtypes = "the convolutions take one floating dtype";
 // Thin groups leave most of a tile empty.
 bool thin(const Convolution& c) { return c.groups > 1 && (c.g.group_in < 8 || c.g.group_out < 8); }
 
-std::string tile_name(Tile t) {
-  return "implicit product in tiles of " + std::to_string(t.m) + " by " + std::to_string(t.n);
+std::string tile_name(const Convolution& c, Tile t) {
+  return "implicit product in tiles of " + std::to_string(t.m) + " by " + std::to_string(t.n) +
+         (c.half_sums ? ", sums in half" : "");
 }
 
 Gemm gemm_of(const Convolution& c, int mode, int m, int n, int k, Span result) {
@@ -74,7 +77,7 @@ Gemm gemm_of(const Convolution& c, int mode, int m, int n, int k, Span result) {
   gemm.mode = mode;
   gemm.p.m = m, gemm.p.n = n, gemm.p.k = k, gemm.p.conv = c.g;
   gemm.p.total = static_cast<int>(result.bytes / size_of(*c.dtype));
-  gemm.batches = c.groups;
+  gemm.batches = c.groups, gemm.half_sums = c.half_sums;
   gemm.dtype = storage(*c.dtype), gemm.result = *c.dtype;
   gemm.c = result;
   return gemm;
@@ -88,7 +91,7 @@ Offer conv(const Node& node) {
   if (biased) require_shape(node.in[2], {node.out[0].dim(-1)});
   if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
   if (thin(c)) return Offer::none("the groups are thin");
-  Recipe recipe(node, tile_name(kTiles[which]));
+  Recipe recipe(node, tile_name(c, kTiles[which]));
   Gemm gemm = gemm_of(c, kGemmConv, c.out_pixels(), c.g.group_out, c.taps() * c.g.group_in,
                       recipe.result(0));
   gemm.p.a_batch = c.g.group_in;
@@ -108,7 +111,7 @@ Offer data_gradient(const Node& node) {
   Convolution c(node, node.out[0], node.in[1], node.in[0]);
   if (!c.dtype) return Offer::none(kDtypes);
   if (thin(c)) return Offer::none("the groups are thin");
-  Recipe recipe(node, tile_name(kTiles[which]));
+  Recipe recipe(node, tile_name(c, kTiles[which]));
   Gemm gemm = gemm_of(c, kGemmDataGradient, c.in_pixels(), c.g.group_in, c.taps() * c.g.group_out,
                       recipe.result(0));
   gemm.p.a_batch = c.g.group_out;
@@ -127,7 +130,7 @@ Offer weight_gradient(const Node& node) {
   Convolution c(node, node.in[0], node.out[0], node.in[1]);
   if (!c.dtype) return Offer::none(kDtypes);
   if (thin(c)) return Offer::none("the groups are thin");
-  Recipe recipe(node, tile_name(kTiles[which]));
+  Recipe recipe(node, tile_name(c, kTiles[which]));
   Gemm gemm = gemm_of(c, kGemmWeightGradient, c.taps() * c.g.group_in, c.g.group_out,
                       c.out_pixels(), recipe.result(0));
   gemm.splits = true;

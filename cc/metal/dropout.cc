@@ -1,19 +1,39 @@
 // dropout(x, key_data): x / keep_probability where the mask of the key is set, else 0.
+// random_bits(key_data): the bits that the mask is made of.
 #include "family.h"
 #include "kernels/dropout_parameters.h"
 
 namespace jax_mps::metal {
 namespace {
 
+// Why the key's draws cannot be had here; null if they can.
+const char* refusal(const Node& node, const TensorType& key) {
+  if (key.dtype != DType::u32 || key.elements() != 2 ||
+      node.attributes.string("generator") != "threefry2x32")
+    return "kernels draw threefry2x32 only";
+  if (!node.attributes.boolean("partitionable"))
+    return "kernels draw with jax_threefry_partitionable on only";
+  return nullptr;
+}
+
+Offer threefry_bits(const Node& node) {
+  require_counts(node, 1, 1);
+  require(node.out[0].dtype == DType::u32, "random bits are u32");
+  if (const char* reason = refusal(node, node.in[0])) return Offer::none(reason);
+  Recipe recipe(node, "threefry");
+  recipe.dispatch("dropout", "random_bits", storage(DType::f32))
+      .parameters(count_of(node.out[0]))
+      .reads(recipe.operand(0))
+      .writes(recipe.result(0))
+      .over_elements(node.out[0].elements());
+  return recipe;
+}
+
 Offer threefry(const Node& node) {
   require_counts(node, 2, 1);
   const TensorType& x = node.in[0];
   require_shape(node.out[0], x.shape);
-  if (node.in[1].dtype != DType::u32 || node.in[1].elements() != 2 ||
-      node.attributes.string("generator") != "threefry2x32")
-    return Offer::none("kernels draw threefry2x32 only");
-  if (!node.attributes.boolean("partitionable"))
-    return Offer::none("kernels draw with jax_threefry_partitionable on only");
+  if (const char* reason = refusal(node, node.in[1])) return Offer::none(reason);
   auto dtype = one_floating({x, node.out[0]});
   if (!dtype) return Offer::none("dropout takes one floating dtype");
   auto keep = static_cast<float>(node.attributes.number("keep_probability"));
@@ -57,6 +77,7 @@ Offer threefry(const Node& node) {
 }
 
 const Register kDropout("dropout", {threefry});
+const Register kRandomBits("random_bits", {threefry_bits});
 
 }  // namespace
 }  // namespace jax_mps::metal

@@ -42,6 +42,7 @@ void add_gemm(Recipe& recipe, Gemm gemm, Tile tile) {
   bool cut = p.splits > 1;
   Span sums = cut ? recipe.scratch(sizeof(float) * p.total * p.splits) : gemm.c;
   std::string definitions = gemm.dtype + storage(cut ? DType::f32 : gemm.result, "R");
+  if (gemm.half_sums) definitions += "#define HALF_SUMS\n";
   for (auto [name, value] :
        {std::pair("M", tile.m), std::pair("N", tile.n), std::pair("K", tile.k)})
     definitions += std::string("#define TILE_") + name + " " + std::to_string(value) + "\n";

@@ -18,8 +18,9 @@ constexpr Tile kTiles[] = {{64, 64, 16}, {32, 32, 16}, {64, 32, 16}, {32, 64, 32
 struct Gemm {
   int mode = kGemmMatrix;
   GemmParameters p{};
-  int batches = 1;      // products, or groups of a convolution
-  bool splits = false;  // whether k may be cut; a neuron or a bias forbids it
+  int batches = 1;         // products, or groups of a convolution
+  bool splits = false;     // whether k may be cut; a neuron or a bias forbids it
+  bool half_sums = false;  // sums in half rather than in float
   NeuronCall neuron;
   std::string dtype;  // storage of A, B and the bias
   DType result;

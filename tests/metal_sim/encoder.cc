@@ -193,7 +193,7 @@ struct ComputeEncoder : Encoder {
       grid->threads[i] = static_cast<uint32_t>((&threads.width)[i]);
       grid->threadgroup[i] = static_cast<uint32_t>((&size.width)[i]);
     }
-    act([bindings, grid, accesses, name](Queue& queue) {
+    act([bindings, grid, accesses, name, kernel, planted = pipeline->planted](Queue& queue) {
       if (std::string hazard = queue.hazards.dispatch(accesses); !hazard.empty())
         return "hazard: " + hazard;
       std::vector<std::unique_ptr<char[]>> constants;
@@ -216,6 +216,10 @@ struct ComputeEncoder : Encoder {
         HeapShield shield(*bindings);
         text = run_grid(*grid);
       }
+      planted.delay();
+      for (size_t i = 0; i < bindings->size(); i++)
+        if (const Binding& b = (*bindings)[i]; b.buffer && kernel->arguments[i].writable)
+          planted.spoil(b.buffer->memory + b.offset, b.buffer->size - b.offset);
       if (!text.empty()) {
         violation("kernel", "%s: %s", name.c_str(), text.c_str());
         return name + ": " + text;

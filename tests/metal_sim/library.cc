@@ -130,6 +130,7 @@ Library* new_library(Device* device, String* source, Object* options, Error** er
   library->path = path;
   library->plain = image;
   library->has_constants = has_constants;
+  library->planted = Planted(source->value);
   library->owner = device;
   return library;
 }
@@ -155,6 +156,7 @@ Function* make_function(Library* library, const std::string& name, ConstantValue
   function->function_name = name;
   function->kernel = image->kernels[name];
   function->image = image;
+  function->planted = library->planted;
   function->owner = library->owner;
   return function;
 }
@@ -267,6 +269,7 @@ Pipeline* new_pipeline(Device* device, Function* function, Error** error) {
   }
   auto* pipeline = make<Pipeline>();
   pipeline->image = function->image;
+  pipeline->planted = function->planted;
   pipeline->kernel = function->kernel;
   pipeline->function_name = function->function_name;
   pipeline->owner = device;

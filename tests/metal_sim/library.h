@@ -7,6 +7,7 @@
 #include "foundation.h"
 #include "msl/shim/abi.h"
 #include "resource.h"
+#include "rule.h"
 
 namespace sim {
 
@@ -35,6 +36,7 @@ struct Image : Object {
 
 struct Library : Labelled {
   static constexpr const char* kName = "MTLLibrary";
+  Planted planted;
   std::string path;
   Ref<Image> plain;  // without constants
   bool has_constants = false;
@@ -43,6 +45,7 @@ struct Library : Labelled {
 
 struct Function : Labelled {
   static constexpr const char* kName = "MTLFunction";
+  Planted planted;
   std::string function_name;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
@@ -51,6 +54,7 @@ struct Function : Labelled {
 
 struct Pipeline : Labelled {
   static constexpr const char* kName = "MTLComputePipelineState";
+  Planted planted;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
   std::string function_name;

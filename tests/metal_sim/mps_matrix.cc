@@ -70,6 +70,10 @@ void encode_work(CommandBuffer* commands, std::vector<Region> regions,
     if (std::string text = queue.hazards.dispatch(accesses); !text.empty())
       return "hazard: " + text;
     work(memory);
+    const Planted planted("MPS");
+    planted.delay();
+    for (size_t i = 0; i < regions.size(); i++)
+      if (regions[i].writes) planted.spoil(memory[i], regions[i].bytes);
     return std::string();
   });
 }

@@ -3,13 +3,17 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <sstream>
+#include <thread>
 
 namespace sim {
 namespace {
@@ -86,6 +90,30 @@ bool fault(const char* name) {
     return wanted == 0 || ++seen[name] == wanted;
   }
   return false;
+}
+
+namespace {
+
+bool has_one_of(const char* variable, const std::string& source) {
+  const char* list = getenv(variable);
+  std::istringstream texts(list ? list : "");
+  for (std::string text; std::getline(texts, text, '|');)
+    if (!text.empty() && source.find(text) != std::string::npos) return true;
+  return false;
+}
+
+}  // namespace
+
+Planted::Planted(const std::string& source)
+    : wrong(has_one_of("METAL_SIM_WRONG", source)), slow(has_one_of("METAL_SIM_SLOW", source)) {}
+
+// The exponents of a float or of two halves.
+void Planted::spoil(char* result, size_t bytes) const {
+  for (size_t i = 1; wrong && i < std::min<size_t>(bytes, 4); i += 2) result[i] ^= 0x40;
+}
+
+void Planted::delay() const {
+  if (slow) std::this_thread::sleep_for(std::chrono::milliseconds(20));
 }
 
 }  // namespace sim

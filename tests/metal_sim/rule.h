@@ -23,6 +23,17 @@ struct Watch {
 // Faults to inject, by name=N of METAL_SIM_FAULT: true when this is the Nth occasion (N=0: every
 // one).
 bool fault(const char* name);
+
+// Kernels whose source has one of the texts of METAL_SIM_WRONG, a list with | between, give wrong
+// numbers at the beginning of each result; those of METAL_SIM_SLOW take 20 ms longer. Apple's own
+// have the source "MPS".
+struct Planted {
+  Planted() = default;
+  explicit Planted(const std::string& source);
+  void spoil(char* result, size_t bytes) const;
+  void delay() const;
+  bool wrong = false, slow = false;
+};
 long environment(const char* name, long otherwise);
 
 }  // namespace sim

@@ -14,7 +14,7 @@ constexpr int kVariables = 256;
 
 struct Fiber {
   void* sp = nullptr;
-  char* stack = nullptr;
+  char *stack = nullptr, *top = nullptr;
   void* tsan = nullptr;
 };
 

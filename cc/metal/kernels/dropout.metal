@@ -1,4 +1,5 @@
-// dropout(x, key): x / keep where the mask of the key is set, else 0.
+// dropout(x, key): x / keep where the mask of the key is set, else 0. random_bits(key): the bits
+// that the mask is made of.
 #include "common.h"
 #include "dropout_parameters.h"
 
@@ -32,4 +33,10 @@ kernel void dropout(constant DropoutParameters& p [[buffer(0)]], device const T*
     bool kept = (threefry(key[0], key[1], index) >> 9) < p.threshold;
     y[i] = kept ? T(float(x[i]) / p.keep) : T(0.0f);
   }
+}
+
+kernel void random_bits(constant int& count [[buffer(0)]], device const uint* key [[buffer(1)]],
+                        device uint* y [[buffer(2)]], uint first [[thread_position_in_grid]],
+                        uint step [[threads_per_grid]]) {
+  for (uint i = first; i < uint(count); i += step) y[i] = threefry(key[0], key[1], i);
 }

@@ -3,6 +3,12 @@
 #include "gemm_parameters.h"
 #include "neuron.h"
 
+#ifdef HALF_SUMS  // the caller allows it, for operands in half
+typedef half S;
+#else
+typedef float S;
+#endif
+
 constant int mode [[function_constant(0)]];
 constant int kind [[function_constant(1)]];      // of the neuron
 constant int has_bias [[function_constant(2)]];
@@ -91,10 +97,10 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
                  device R* c [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
                  uint thread_index [[thread_index_in_threadgroup]],
                  uint simd [[simdgroup_index_in_threadgroup]]) {
-  threadgroup float shared[kShared];
+  threadgroup S shared[kShared];
   threadgroup int rows[kRows];
-  threadgroup float* tile_a = shared;
-  threadgroup float* tile_b = shared + TILE_M * TILE_K;
+  threadgroup S* tile_a = shared;
+  threadgroup S* tile_b = shared + TILE_M * TILE_K;
   int first_m = int(group.y) * TILE_M, first_n = int(group.x) * TILE_N;
   int split = int(group.z) % p.splits, batch = int(group.z) / p.splits;
   int begin = split * p.split_k, end = min(begin + p.split_k, p.k);
@@ -107,9 +113,9 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
     rows[i * 3 + 1] = part.y;
     rows[i * 3 + 2] = part.x;
   }
-  simdgroup_float8x8 sums[TILE_M / 16][TILE_N / 16];
+  simdgroup_matrix<S, 8, 8> sums[TILE_M / 16][TILE_N / 16];
   for (int i = 0; i < TILE_M / 16; i++)
-    for (int j = 0; j < TILE_N / 16; j++) sums[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0);
+    for (int j = 0; j < TILE_N / 16; j++) sums[i][j] = make_filled_simdgroup_matrix<S, 8, 8>(S(0));
   int my_row = int(simd) / 2 * (TILE_M / 2), my_column = int(simd) % 2 * (TILE_N / 2);
 
   for (int k = begin; k < end; k += TILE_K) {
@@ -124,17 +130,17 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
       row_of_a.x = rows[row * 3 + 2];
       bool inside = k + column < end && first_m + row < p.m;
       int at = inside ? address(p.conv, row_of_a, column_of_a) : -1;
-      tile_a[row * TILE_K + column] = at >= 0 ? float(a[at]) : 0.0f;
+      tile_a[row * TILE_K + column] = at >= 0 ? S(a[at]) : S(0);
     }
     for (int i = int(thread_index); i < TILE_K * TILE_N; i += kThreads) {
       int row = k + i / TILE_N, n = first_n + i % TILE_N;
       bool inside = row < end && n < p.n;
       int at = row % p.b_divisor * p.b_inner + row / p.b_divisor * p.b_outer + n * p.b_column;
-      tile_b[i] = inside ? float(b[at]) : 0.0f;
+      tile_b[i] = inside ? S(b[at]) : S(0);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int step = 0; step < TILE_K; step += 8) {
-      simdgroup_float8x8 left[TILE_M / 16], right[TILE_N / 16];
+      simdgroup_matrix<S, 8, 8> left[TILE_M / 16], right[TILE_N / 16];
       for (int i = 0; i < TILE_M / 16; i++)
         simdgroup_load(left[i], tile_a + (my_row + i * 8) * TILE_K + step, TILE_K);
       for (int j = 0; j < TILE_N / 16; j++)
@@ -153,7 +159,7 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
   for (int i = int(thread_index); i < TILE_M * TILE_N; i += kThreads) {
     int m = first_m + i / TILE_N, n = first_n + i % TILE_N;
     if (m >= p.m || n >= p.n) continue;
-    float y = shared[i];
+    float y = float(shared[i]);
     if (has_bias) y += float(bias[batch * p.n + n]);
     if (kind != kNeuronNone) y = neuron_value(kind, p.a, p.b, p.c, p.log_c, y);
     c[split * p.total + batch * p.c_batch + m * p.c_row + n] = R(y);

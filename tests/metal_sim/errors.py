@@ -1,0 +1,112 @@
+"""Writes docs/metal-errors.md: of each op and dtype the largest error seen on the Metal device.
+
+    tests/metal_sim/run python tests/metal_sim/errors.py [--sample N]
+
+Every row of tests/cases.py and every check of doctor is run with its gradient; the results of each op on the way are
+compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zlib
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+import jax  # noqa: E402
+
+jax.config.update("jax_disable_most_optimizations", True)
+
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from cases import CASES  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+import jax_mps as mps  # noqa: E402
+from jax_mps import doctor, ffi  # noqa: E402
+from jax_mps.primitive import OPS  # noqa: E402
+
+DTYPES = ("float32", "float16", "bfloat16")
+COMMAND = "tests/metal_sim/run python tests/metal_sim/errors.py"
+
+
+def rows(sample: int):
+    """(function, operands as numpy arrays, whether also in half precision) of what is run."""
+    for case in CASES:
+        seed = zlib.crc32(case.name.encode())
+        if seed % sample == 0:
+            rng = np.random.default_rng(seed)
+            operands = [rng.standard_normal(o) if isinstance(o, tuple) else np.asarray(o(rng)) for o in case.operands]
+            yield case.function, operands, case.half
+    rng = np.random.default_rng(0)
+    for check in doctor.CHECKS:
+        yield check.function, [rng.standard_normal(shape) for shape in check.shapes], True
+
+
+def cast(operands, dtype):
+    return [jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else x.dtype) for x in operands]
+
+
+def measure(sample: int):
+    """Op -> dtype -> largest error, and the ops that stay on XLA, with the reason."""
+    errors = defaultdict(lambda: dict.fromkeys(DTYPES, None))
+    elsewhere = {}
+    for function, operands, half in tqdm(list(rows(sample))):
+        for dtype in DTYPES if half else DTYPES[:1]:
+            for finding in doctor.findings(function, cast(operands, dtype)):
+                if not finding.native:
+                    elsewhere.setdefault(finding.op, finding.implementation)
+                    continue
+                known = errors[finding.op][dtype]
+                errors[finding.op][dtype] = float(np.max([finding.error, known or 0.0]))
+    return errors, elsewhere
+
+
+def page(errors, elsewhere, sample: int) -> str:
+    """The page of docs."""
+    device = ffi.native().metal_information()["name"]
+    some = "every row" if sample == 1 else f"one in {sample} of the rows"
+    lines = [
+        "# Errors of the Metal kernels",
+        "",
+        f"The largest error of each op over {some} of `tests/cases.py` and the checks of `python -m jax_mps doctor`, "
+        "values and gradients: the largest difference from the op's meaning in float64 on the same operands, relative "
+        "to the largest element of the result or to 1. Half precision is storage; sums are in float32, and the error "
+        "is that of the last rounding (2^-11 of float16, 2^-8 of bfloat16) where nothing cancels.",
+        "",
+        f"Simulated Metal is the `{device}` of `tests/metal_sim`, whose shaders run on the CPU: its exp, log and tanh "
+        "are those of the C library, and an Apple GPU's own differ in the last places. `-`: no row has it.",
+        "",
+        f"Made by `{COMMAND}{'' if sample == 1 else f' --sample {sample}'}`.",
+        "",
+        "| op | " + " | ".join(f"{dtype}, simulated Metal | {dtype}, H200" for dtype in DTYPES) + " |",
+        "|---|" + "---|" * (2 * len(DTYPES)),
+    ]
+    for op in sorted(errors):
+        cells = ["-" if errors[op][dtype] is None else f"{errors[op][dtype]:.1e}" for dtype in DTYPES]
+        lines.append(f"| `{op}` | " + " | ".join(f"{cell} | " for cell in cells) + "|")
+    missing = {op.name for op in OPS.values()} - set(errors)
+    if missing:
+        lines += ["", "On XLA, for the Metal device has no kernel of these:", ""]
+        lines += [f"* `{op}`: {elsewhere.get(op, 'no row runs it')}" for op in sorted(missing)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sample", type=int, default=1, help="one in so many rows (default %(default)s)")
+    options = parser.parse_args()
+    assert mps.device() == "metal", "needs the Metal device: " + COMMAND
+    path = ROOT / "docs" / "metal-errors.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(page(*measure(options.sample), options.sample))
+    print(path.read_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
