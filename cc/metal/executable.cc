@@ -104,13 +104,15 @@ void MetalExecutable::add_recipe(const Recipe& recipe, const Step& step) {
     for (const Use& use : dispatch.uses) {
       const Span& span = use.span;
       Place place;
+      size_t offset = span.offset;
       if (span.of == Span::Of::scratch) {
-        place = heap_place(scratch_offset_ + span.offset, span.bytes);
+        const Span& whole = recipe.scratch_of(span);
+        place = heap_place(scratch_offset_ + whole.offset, whole.bytes);
+        offset -= whole.offset;
       } else {
         bool in = span.of == Span::Of::operand;
         place = place_[in ? step.operands[span.index] : step.results[span.index]];
       }
-      size_t offset = span.of == Span::Of::scratch ? 0 : span.offset;
       launch.arguments.push_back({place, offset, span.bytes, use.reads, use.writes});
     }
     bytes_ += sizeof(Launch) + 1024;
