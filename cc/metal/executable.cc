@@ -33,29 +33,37 @@ MetalExecutable::MetalExecutable(Program program, size_t text_bytes,
     : Executable(std::move(program)), device_(device_or_error()), candidate_(candidate) {
   Pool pool;
   bytes_ = sizeof(*this) + text_bytes * 4;
-  // The launches know no address yet, only places; those of scratch memory follow the arena.
-  scratch_offset_ = align_up(program_.arena_bytes);
-  place_values();
-  for (const Step& step : program_.steps) {
-    try {
-      add_step(step);
-    } catch (const std::exception& error) {
-      throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
-                         error.what());
-    }
-  }
-  for (auto [value, output] : copied_outputs(program_))
-    add_copy(place_[value], {Place::In::output, output}, program_.values[value].type.bytes());
+  // The launches know no address yet, only places.
+  block_ = block_of(program_, 0);
   device_.save_pipelines();
 }
 
 MetalExecutable::~MetalExecutable() {
   Pool pool;
   workspaces_.clear();
-  launches_.clear();
+  block_ = Block();
 }
 
-MetalExecutable::Place MetalExecutable::heap_place(size_t offset, size_t bytes) {
+Block MetalExecutable::block_of(const Program& program, size_t arena) {
+  Block block;
+  place_values(block, program, arena);
+  const size_t scratch = align_up(arena + program.arena_bytes);
+  for (const Step& step : program.steps) {
+    try {
+      add_step(block, step, scratch);
+    } catch (const std::exception& error) {
+      throw ProgramError("line " + std::to_string(step.line) + ": " + step.node.op + ": " +
+                         error.what());
+    }
+  }
+  for (auto [value, output] : copied_outputs(program))
+    add_copy(block, block.place[value], {Place::In::output, output},
+             program.values[value].type.bytes());
+  return block;
+}
+
+Place MetalExecutable::heap_place(size_t offset, size_t bytes) {
+  if (bytes == 0) return {Place::In::heap, -1};
   for (size_t i = 0; i < heap_.size(); i++)
     if (heap_[i].offset == offset && heap_[i].bytes == bytes)
       return {Place::In::heap, static_cast<int>(i)};
@@ -63,40 +71,41 @@ MetalExecutable::Place MetalExecutable::heap_place(size_t offset, size_t bytes) 
   return {Place::In::heap, static_cast<int>(heap_.size()) - 1};
 }
 
-void MetalExecutable::place_values() {
+void MetalExecutable::place_values(Block& block, const Program& program, size_t arena) {
   constexpr Place kNowhere{Place::In::heap, -1};
-  place_.assign(program_.values.size(), kNowhere);
-  for (size_t i = 0; i < program_.values.size(); i++) {
-    const Value& value = program_.values[i];
-    if (value.offset >= 0 && value.type.bytes() > 0)
-      place_[i] = heap_place(value.offset, value.type.bytes());
+  block.place.assign(program.values.size(), kNowhere);
+  for (size_t i = 0; i < program.values.size(); i++) {
+    const Value& value = program.values[i];
+    if (value.offset >= 0) block.place[i] = heap_place(arena + value.offset, value.type.bytes());
   }
-  for (size_t i = program_.outputs.size(); i-- > 0;)
-    place_[program_.outputs[i]] = {Place::In::output, static_cast<int>(i)};
-  for (size_t i = 0; i < program_.inputs.size(); i++)
-    place_[program_.inputs[i]] = {Place::In::input, static_cast<int>(i)};
+  for (size_t i = program.outputs.size(); i-- > 0;)
+    block.place[program.outputs[i]] = {Place::In::output, static_cast<int>(i)};
+  for (size_t i = 0; i < program.inputs.size(); i++)
+    block.place[program.inputs[i]] = {Place::In::input, static_cast<int>(i)};
 }
 
-void MetalExecutable::add_step(const Step& step) {
+void MetalExecutable::add_step(Block& block, const Step& step, size_t scratch) {
   if (step.is_alias()) {
-    Place &result = place_[step.results[0]], operand = place_[step.operands[0]];
+    Place &result = block.place[step.results[0]], operand = block.place[step.operands[0]];
     if (result.index >= 0)  // a result that the caller holds is no alias
-      add_copy(operand, result, step.node.out[0].bytes());
+      add_copy(block, operand, result, step.node.out[0].bytes());
     else
       result = operand;
     names_.push_back("alias");
     return;
   }
+  if (step.node.op == "loop") return add_loop(block, step, scratch);
   std::string reason;
   std::vector<Recipe> candidates = recipes(step.node, reason);
   if (candidates.empty()) throw ProgramError(reason);
   const Recipe& recipe =
       candidates[candidate_ ? *candidate_ : choose(device_, step.node, candidates)];
-  add_recipe(recipe, step);
+  add_recipe(block, recipe, step, scratch);
   names_.push_back(recipe.implementation);
 }
 
-void MetalExecutable::add_recipe(const Recipe& recipe, const Step& step) {
+void MetalExecutable::add_recipe(Block& block, const Recipe& recipe, const Step& step,
+                                 size_t scratch) {
   for (const Dispatch& dispatch : recipe.dispatches) {
     Launch launch{dispatch, {}, {}, {}};
     if (!dispatch.foreign) launch.pipeline = device_.pipeline(dispatch);
@@ -105,30 +114,52 @@ void MetalExecutable::add_recipe(const Recipe& recipe, const Step& step) {
     for (const Use& use : dispatch.uses) {
       const Span& span = use.span;
       Place place;
+      size_t offset = span.offset;
       if (span.of == Span::Of::scratch) {
-        place = heap_place(scratch_offset_ + span.offset, span.bytes);
+        const Span& whole = recipe.scratch_of(span);
+        place = heap_place(scratch + whole.offset, whole.bytes);
+        offset -= whole.offset;
       } else {
         bool in = span.of == Span::Of::operand;
-        place = place_[in ? step.operands[span.index] : step.results[span.index]];
+        place = block.place[in ? step.operands[span.index] : step.results[span.index]];
       }
-      size_t offset = span.of == Span::Of::scratch ? 0 : span.offset;
       launch.arguments.push_back({place, offset, span.bytes, use.reads, use.writes});
     }
     bytes_ += sizeof(Launch) + 1024;
-    launches_.push_back(std::move(launch));
+    block.items.emplace_back(std::move(launch));
   }
-  scratch_bytes_ = std::max(scratch_bytes_, recipe.scratch_bytes);
 }
 
-void MetalExecutable::add_copy(Place from, Place to, size_t bytes) {
-  if (bytes == 0 || from.index < 0) return;
+void MetalExecutable::add_loop(Block& block, const Step& step, size_t scratch) {
+  auto loop = std::make_unique<Loop>(step.node);
+  for (int value : step.operands) loop->operands.push_back(block.place[value]);
+  for (int value : step.results) loop->results.push_back(block.place[value]);
+  for (const LoopShape::Carry& carry : loop->shape.carry) {
+    loop->copies.push_back(copy_of(carry.bytes));
+    loop->second.push_back(heap_place(scratch, carry.in_place ? 0 : carry.bytes));
+    if (!carry.in_place) scratch += align_up(carry.bytes);
+  }
+  names_.push_back("loop");
+  loop->body = block_of(*step.node.body, scratch);
+  block.items.emplace_back(std::move(loop));
+}
+
+Launch MetalExecutable::copy_of(size_t bytes) {
   bool words = bytes % 4 == 0;
   auto count = static_cast<int>(words ? bytes / 4 : bytes);
   Dispatch dispatch("copy", "copy", words ? "typedef int T;\n" : "typedef uchar T;\n");
   dispatch.parameters(count).over_elements(count);
   Launch launch{dispatch, device_.pipeline(dispatch), NS::RetainPtr(ns_string("copy")), {}};
-  launch.arguments = {{from, 0, bytes, true, false}, {to, 0, bytes, false, true}};
-  launches_.push_back(std::move(launch));
+  launch.arguments = {{{}, 0, bytes, true, false}, {{}, 0, bytes, false, true}};
+  launch.is_copy = true;
+  return launch;
+}
+
+void MetalExecutable::add_copy(Block& block, Place from, Place to, size_t bytes) {
+  if (bytes == 0 || from.index < 0) return;
+  Launch launch = copy_of(bytes);
+  launch.arguments[0].place = from, launch.arguments[1].place = to;
+  block.items.emplace_back(std::move(launch));
 }
 
 }  // namespace jax_mps::metal

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../executable.h"
+#include "block.h"
 #include "memory.h"
 
 namespace jax_mps::metal {
@@ -18,39 +19,21 @@ class MetalExecutable : public Executable {
   double run_timed(const void* const* inputs, void* const* outputs) const;
 
  private:
-  // Where a value lies: an argument of the call, or a place of the workspace.
-  struct Place {
-    enum class In : uint8_t { input, output, heap } in;
-    int index;
-  };
-  struct Argument {
-    Place place;
-    size_t offset, bytes;
-    bool reads, writes;
-  };
-  struct Launch {
-    Dispatch dispatch;
-    Owned<MTL::ComputePipelineState> pipeline;
-    Owned<NS::String> label;
-    std::vector<Argument> arguments;
-  };
-  struct Bindings;
-
-  void place_values();
-  void add_step(const Step& step);
-  void add_recipe(const Recipe& recipe, const Step& step);
-  void add_copy(Place from, Place to, size_t bytes);
+  // The arena of a block's program begins at `arena`, its kernels' scratch memory behind it.
+  Block block_of(const Program& program, size_t arena);
+  void place_values(Block& block, const Program& program, size_t arena);
+  void add_step(Block& block, const Step& step, size_t scratch);
+  void add_recipe(Block& block, const Recipe& recipe, const Step& step, size_t scratch);
+  void add_loop(Block& block, const Step& step, size_t scratch);
+  void add_copy(Block& block, Place from, Place to, size_t bytes);
+  Launch copy_of(size_t bytes);
   Place heap_place(size_t offset, size_t bytes);
   std::unique_ptr<Workspace> take_workspace() const;
-  void encode(std::vector<MTL::CommandBuffer*>& commands, const Bindings& bindings) const;
-  [[noreturn]] void fail(MTL::CommandBuffer* commands) const;
 
   Device& device_;
   std::optional<size_t> candidate_;
-  std::vector<Place> place_;  // of each value
   std::vector<Workspace::Place> heap_;
-  size_t scratch_offset_ = 0, scratch_bytes_ = 0;
-  std::vector<Launch> launches_;
+  Block block_;
   std::vector<std::string> names_;
   bool foreign_ = false;  // whether any launch is a kernel of Apple's
   mutable std::mutex mutex_;

@@ -2,6 +2,7 @@
 // the reason why there is none. Recipes need no device: executable.cc binds their spans to buffers.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <functional>
@@ -102,7 +103,13 @@ class Recipe {
   Span scratch(size_t bytes) {
     Span span{Span::Of::scratch, 0, scratch_bytes, bytes};
     scratch_bytes += (bytes + 255) / 256 * 256;
+    scratch_spans.push_back(span);
     return span;
+  }
+  // The whole span that scratch() gave, of which this one is a part.
+  const Span& scratch_of(const Span& part) const {
+    return *std::prev(std::upper_bound(scratch_spans.begin(), scratch_spans.end(), part.offset,
+                                       [](size_t at, const Span& s) { return at < s.offset; }));
   }
   Dispatch& dispatch(std::string file, std::string function, std::string definitions = "") {
     return dispatches.emplace_back(std::move(file), std::move(function), std::move(definitions));
@@ -111,6 +118,7 @@ class Recipe {
   std::string implementation;  // the name that `explain` shows
   std::vector<Dispatch> dispatches;
   size_t scratch_bytes = 0;
+  std::vector<Span> scratch_spans;
   bool apple = false;  // whether a kernel of Apple's takes part: such a recipe must win a contest
   double cost =
       0;  // an estimate, comparable among the recipes of one node: they are tried in order

@@ -1,0 +1,201 @@
+// The steps of recurrent cells. `gates` holds the inputs' share of the sums, and takes the gates.
+#include "recurrent.h"
+
+// The new state: rows that have ended keep theirs.
+inline void give(constant RecurrentParameters& p, Element e, bool alive, float value,
+                 device const float* h, device float* after, device T* y) {
+  float state = alive ? value : h[e.state];
+  after[e.state] = state;
+  y[e.y] = T(state);
+}
+
+kernel void lstm_step(constant RecurrentParameters& p [[buffer(0)]],
+                      device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
+                      device const T* bias [[buffer(3)]], device const T* peephole [[buffer(4)]],
+                      device const int* lengths [[buffer(5)]], device const T* c0 [[buffer(6)]],
+                      device const float* cells [[buffer(7)]], device float* gates [[buffer(8)]],
+                      device float* cells_after [[buffer(9)]], device float* after [[buffer(10)]],
+                      device T* y [[buffer(11)]], uint3 group [[threadgroup_position_in_grid]],
+                      uint thread_index [[thread_index_in_threadgroup]],
+                      uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<4, false>(p, h, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    int n = p.hidden, layer = p.batch * n;
+    float before = e.t == p.first_step
+                       ? float(c0[e.state])
+                       : cells[p.kept ? e.kept + p.before * layer : e.state];
+    float v[4];
+    for (int g = 0; g < 4; g++)
+      v[g] = gates[e.gate + g * n] + sum_of<4>(shared, at, g) + float(bias[g * n + e.unit]);
+    if (has_extra) {
+      v[0] += float(peephole[e.unit]) * before;
+      v[1] += float(peephole[n + e.unit]) * before;
+    }
+    float i = logistic(v[0]), f = logistic(v[1]), g = precise::tanh(v[2]);
+    float c = f * before + i * g;
+    if (has_extra) v[3] += float(peephole[2 * n + e.unit]) * c;
+    float o = logistic(v[3]);
+    gates[e.gate] = i;
+    gates[e.gate + n] = f;
+    gates[e.gate + 2 * n] = g;
+    gates[e.gate + 3 * n] = o;
+    if (gates_only) continue;
+    bool alive = e.t < lengths[e.b];
+    cells_after[p.kept ? e.kept : e.state] = alive ? c : before;
+    give(p, e, alive, o * precise::tanh(c), h, after, y);
+  }
+}
+
+// The gates before the candidate, of which the last resets.
+template <int gates_before>
+inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* shared,
+                            device const float* h, device const T* bias, device float* gates,
+                            device float* reset, uint3 group, uint thread_index) {
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    float v = 0;
+    for (int g = 0; g < gates_before; g++) {
+      int gate = e.gate + g * p.hidden;
+      float sum = sum_of<gates_before>(shared, at, g) + float(bias[g * p.hidden + e.unit]);
+      v = logistic(gates[gate] + sum);
+      gates[gate] = v;
+    }
+    int own = e.row * p.hidden + e.unit;
+    reset[own] = v * h[own];
+  }
+}
+
+kernel void gru_gates(constant RecurrentParameters& p [[buffer(0)]],
+                      device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
+                      device const T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
+                      device float* reset [[buffer(5)]],
+                      uint3 group [[threadgroup_position_in_grid]],
+                      uint thread_index [[thread_index_in_threadgroup]],
+                      uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<2, false>(p, h, r, shared, group, thread_index, simd);
+  gates_and_reset<2>(p, shared, h, bias, gates, reset, group, thread_index);
+}
+
+kernel void mgu_gates(constant RecurrentParameters& p [[buffer(0)]],
+                      device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
+                      device const T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
+                      device float* reset [[buffer(5)]],
+                      uint3 group [[threadgroup_position_in_grid]],
+                      uint thread_index [[thread_index_in_threadgroup]],
+                      uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, false>(p, h, r, shared, group, thread_index, simd);
+  gates_and_reset<1>(p, shared, h, bias, gates, reset, group, thread_index);
+}
+
+inline float blend(constant RecurrentParameters& p, float z, float n, float h) {
+  float kept = keep(z, p.p);
+  return p.flip ? kept * h + z * n : kept * n + z * h;
+}
+
+// The candidate, from the reset state, and the new state.
+kernel void gru_step(constant RecurrentParameters& p [[buffer(0)]],
+                     device const float* reset [[buffer(1)]], device const T* r [[buffer(2)]],
+                     device const T* bias [[buffer(3)]], device const int* lengths [[buffer(4)]],
+                     device const float* h [[buffer(5)]], device float* gates [[buffer(6)]],
+                     device float* after [[buffer(7)]], device T* y [[buffer(8)]],
+                     uint3 group [[threadgroup_position_in_grid]],
+                     uint thread_index [[thread_index_in_threadgroup]],
+                     uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, false>(p, reset, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    int gate = e.gate + p.width - p.hidden;
+    float sum = sum_of<1>(shared, at, 0) + float(bias[p.r_column + e.unit]);
+    float n = precise::tanh(gates[gate] + sum);
+    gates[gate] = n;
+    if (gates_only) continue;
+    give(p, e, e.t < lengths[e.b], blend(p, gates[e.gate], n, h[e.state]), h, after, y);
+  }
+}
+
+// Gates z, r, m, n, where m = h r_n + bias is what the gate r resets.
+kernel void gru_after_step(constant RecurrentParameters& p [[buffer(0)]],
+                           device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
+                           device const T* bias [[buffer(3)]],
+                           device const T* recurrent_bias [[buffer(4)]],
+                           device const int* lengths [[buffer(5)]],
+                           device float* gates [[buffer(6)]], device float* after [[buffer(7)]],
+                           device T* y [[buffer(8)]], uint3 group [[threadgroup_position_in_grid]],
+                           uint thread_index [[thread_index_in_threadgroup]],
+                           uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<3, false>(p, h, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    int size = p.hidden;
+    float z = gates[e.gate] + sum_of<3>(shared, at, 0) + float(bias[e.unit]);
+    float reset = gates[e.gate + size] + sum_of<3>(shared, at, 1) + float(bias[size + e.unit]);
+    float m = sum_of<3>(shared, at, 2) + float(recurrent_bias[e.unit]);
+    z = logistic(z);
+    reset = logistic(reset);
+    float n = gates[e.gate + 3 * size] + float(bias[2 * size + e.unit]) + reset * m;
+    n = precise::tanh(n);
+    gates[e.gate] = z;
+    gates[e.gate + size] = reset;
+    gates[e.gate + 2 * size] = m;
+    gates[e.gate + 3 * size] = n;
+    if (gates_only) continue;
+    give(p, e, e.t < lengths[e.b], blend(p, z, n, h[e.state]), h, after, y);
+  }
+}
+
+// The gate is kept as the sum: so any neuron's derivative can be had.
+kernel void rnn_step(constant RecurrentParameters& p [[buffer(0)]],
+                     device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
+                     device const T* bias [[buffer(3)]], device const int* lengths [[buffer(4)]],
+                     device float* gates [[buffer(5)]], device float* after [[buffer(6)]],
+                     device T* y [[buffer(7)]], uint3 group [[threadgroup_position_in_grid]],
+                     uint thread_index [[thread_index_in_threadgroup]],
+                     uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, false>(p, h, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    float sum = gates[e.gate] + sum_of<1>(shared, at, 0) + float(bias[e.unit]);
+    gates[e.gate] = sum;
+    if (gates_only) continue;
+    float value = neuron_value(kind, p.a, p.b, p.c, p.log_c, sum);
+    give(p, e, e.t < lengths[e.b], value, h, after, y);
+  }
+}
+
+kernel void widen(constant int& count [[buffer(0)]], device const T* x [[buffer(1)]],
+                  device float* y [[buffer(2)]], uint first [[thread_position_in_grid]],
+                  uint step [[threads_per_grid]]) {
+  for (uint i = first; i < uint(count); i += step) y[i] = float(x[i]);
+}
+
+kernel void narrow(constant int& count [[buffer(0)]], device const float* x [[buffer(1)]],
+                   device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
+                   uint step [[threads_per_grid]]) {
+  for (uint i = first; i < uint(count); i += step) y[i] = T(x[i]);
+}
+
+// [time, batch, hidden]: the state that each step begins with.
+kernel void states_before(constant StatesParameters& p [[buffer(0)]],
+                          device const T* h0 [[buffer(1)]], device const T* y [[buffer(2)]],
+                          device float* before [[buffer(3)]],
+                          uint first [[thread_position_in_grid]],
+                          uint step [[threads_per_grid]]) {
+  for (uint i = first; i < uint(p.count); i += step) {
+    int state = int(i) % (p.batch * p.hidden), t = int(i) / (p.batch * p.hidden);
+    int b = state / p.hidden, unit = state % p.hidden;
+    before[i] = t == p.first_step ? float(h0[state])
+                                  : float(y[(b * p.time + t + p.before) * p.hidden + unit]);
+  }
+}

@@ -1,0 +1,230 @@
+// Back through the steps of recurrent cells: the product brings a state's gradient from the step
+// after, whose gates' gradients are `a`; `dh` has what came by other ways, and takes what passes
+// by this step. `dgates` may be `gates`: each element is read before it is written.
+#include "recurrent.h"
+
+inline void zero_gates(constant RecurrentParameters& p, Element e, device float* dgates) {
+  for (int column = 0; column < p.width; column += p.hidden) dgates[e.gate + column] = 0.0f;
+}
+
+kernel void lstm_backward(constant RecurrentParameters& p [[buffer(0)]],
+                          device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
+                          device const T* dy [[buffer(3)]],
+                          device const int* lengths [[buffer(4)]],
+                          device const T* peephole [[buffer(5)]],
+                          device const T* c0 [[buffer(6)]],
+                          device const float* cells [[buffer(7)]],
+                          device const float* gates [[buffer(8)]],
+                          device float* dgates [[buffer(9)]], device float* dh [[buffer(10)]],
+                          device float* dc [[buffer(11)]],
+                          uint3 group [[threadgroup_position_in_grid]],
+                          uint thread_index [[thread_index_in_threadgroup]],
+                          uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    float d = dh[e.state] + sum_of<1>(shared, at, 0) + float(dy[e.y]);
+    if (e.t >= lengths[e.b]) {
+      zero_gates(p, e, dgates);
+      dh[e.state] = d;
+      continue;
+    }
+    int n = p.hidden;
+    float before = e.t == p.first_step ? float(c0[e.state])
+                                       : cells[e.kept + p.before * p.batch * p.hidden];
+    float i = gates[e.gate], f = gates[e.gate + n];
+    float g = gates[e.gate + 2 * n], o = gates[e.gate + 3 * n];
+    float t = precise::tanh(cells[e.kept]);
+    float d_o = d * t * o * (1.0f - o);
+    float dcell = dc[e.state] + d * o * (1.0f - t * t);
+    if (has_extra) dcell += d_o * float(peephole[2 * n + e.unit]);
+    float di = dcell * g * i * (1.0f - i);
+    float df = dcell * before * f * (1.0f - f);
+    float through = dcell * f;
+    if (has_extra) through += di * float(peephole[e.unit]) + df * float(peephole[n + e.unit]);
+    dgates[e.gate] = di;
+    dgates[e.gate + n] = df;
+    dgates[e.gate + 2 * n] = dcell * i * (1.0f - g * g);
+    dgates[e.gate + 3 * n] = d_o;
+    dc[e.state] = through;
+    dh[e.state] = 0.0f;
+  }
+}
+
+// The gradients of the new state's parts, common to all gated units.
+struct Blend {
+  float dz, dn, pass;  // of z itself, of the candidate's sum, of the state before
+};
+
+inline Blend blend_backward(constant RecurrentParameters& p, float d, float z, float n,
+                            float before) {
+  float kept = keep(z, p.p), slope = keep_derivative(z, p.p);
+  Blend blend;
+  blend.dz = d * (p.flip ? slope * before + n : slope * n + before);
+  blend.dn = d * (p.flip ? z : kept) * (1.0f - n * n);
+  blend.pass = d * (p.flip ? kept : z);
+  return blend;
+}
+
+// Gates z, r, m, n give gradients in the order z, r, n, m: those of the inputs lie together.
+kernel void gru_after_backward(constant RecurrentParameters& p [[buffer(0)]],
+                               device const float* a [[buffer(1)]],
+                               device const T* r [[buffer(2)]], device const T* dy [[buffer(3)]],
+                               device const int* lengths [[buffer(4)]],
+                               device const float* before [[buffer(5)]],
+                               device const float* gates [[buffer(6)]],
+                               device float* dgates [[buffer(7)]],
+                               device float* dh [[buffer(8)]],
+                               uint3 group [[threadgroup_position_in_grid]],
+                               uint thread_index [[thread_index_in_threadgroup]],
+                               uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    float d = dh[e.state] + sum_of<1>(shared, at, 0) + float(dy[e.y]);
+    if (e.t >= lengths[e.b]) {
+      zero_gates(p, e, dgates);
+      dh[e.state] = d;
+      continue;
+    }
+    int size = p.hidden;
+    float z = gates[e.gate], reset = gates[e.gate + size];
+    float m = gates[e.gate + 2 * size], n = gates[e.gate + 3 * size];
+    Blend blend = blend_backward(p, d, z, n, before[e.kept]);
+    dgates[e.gate] = blend.dz * z * (1.0f - z);
+    dgates[e.gate + size] = blend.dn * m * reset * (1.0f - reset);
+    dgates[e.gate + 2 * size] = blend.dn;
+    dgates[e.gate + 3 * size] = blend.dn * reset;
+    dh[e.state] = blend.pass;
+  }
+}
+
+// The candidate's gradient; that of z is complete if it does not reset, else `raw` keeps its part.
+kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
+                         device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
+                         device const T* dy [[buffer(3)]], device const int* lengths [[buffer(4)]],
+                         device const float* before [[buffer(5)]],
+                         device const float* gates [[buffer(6)]],
+                         device float* dgates [[buffer(7)]], device float* dh [[buffer(8)]],
+                         device float* raw [[buffer(9)]],
+                         uint3 group [[threadgroup_position_in_grid]],
+                         uint thread_index [[thread_index_in_threadgroup]],
+                         uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    float d = dh[e.state] + sum_of<1>(shared, at, 0) + float(dy[e.y]);
+    if (e.t >= lengths[e.b]) {
+      zero_gates(p, e, dgates);
+      dh[e.state] = d;
+      continue;
+    }
+    int candidate = e.gate + p.width - p.hidden;
+    float z = gates[e.gate];
+    Blend blend = blend_backward(p, d, z, gates[candidate], before[e.kept]);
+    if (p.width == 3 * p.hidden)
+      dgates[e.gate] = blend.dz * z * (1.0f - z);
+    else
+      raw[e.state] = blend.dz;
+    dgates[candidate] = blend.dn;
+    dh[e.state] = blend.pass;
+  }
+}
+
+// The gradient of the gate that resets, from the candidate's; and the reset state again.
+kernel void gru_gates_backward(constant RecurrentParameters& p [[buffer(0)]],
+                               device const float* a [[buffer(1)]],
+                               device const T* r [[buffer(2)]],
+                               device const int* lengths [[buffer(3)]],
+                               device const float* before [[buffer(4)]],
+                               device const float* raw [[buffer(5)]],
+                               device const float* gates [[buffer(6)]],
+                               device float* dgates [[buffer(7)]], device float* dh [[buffer(8)]],
+                               device float* reset [[buffer(9)]],
+                               uint3 group [[threadgroup_position_in_grid]],
+                               uint thread_index [[thread_index_in_threadgroup]],
+                               uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    if (e.t >= lengths[e.b]) {
+      reset[e.kept] = 0.0f;
+      continue;
+    }
+    bool two = p.width == 3 * p.hidden;  // else z itself resets
+    int gate = e.gate + (two ? p.hidden : 0);
+    float v = gates[gate], d = sum_of<1>(shared, at, 0), h = before[e.kept];
+    reset[e.kept] = v * h;
+    dgates[gate] = (two ? d * h : raw[e.state] + d * h) * v * (1.0f - v);
+    dh[e.state] += d * v;
+  }
+}
+
+kernel void rnn_backward(constant RecurrentParameters& p [[buffer(0)]],
+                         device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
+                         device const T* dy [[buffer(3)]], device const int* lengths [[buffer(4)]],
+                         device const float* gates [[buffer(5)]],
+                         device float* dgates [[buffer(6)]], device float* dh [[buffer(7)]],
+                         uint3 group [[threadgroup_position_in_grid]],
+                         uint thread_index [[thread_index_in_threadgroup]],
+                         uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (!e.inside) continue;
+    float d = dh[e.state] + sum_of<1>(shared, at, 0) + float(dy[e.y]);
+    bool alive = e.t < lengths[e.b];
+    float slope = neuron_derivative(kind, p.a, p.b, p.c, p.log_c, gates[e.gate]);
+    dgates[e.gate] = alive ? d * slope : 0.0f;
+    dh[e.state] = alive ? 0.0f : d;
+  }
+}
+
+// The gradient of the first state.
+kernel void state_gradient(constant RecurrentParameters& p [[buffer(0)]],
+                           device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
+                           device const float* dh [[buffer(3)]], device T* dh0 [[buffer(4)]],
+                           uint3 group [[threadgroup_position_in_grid]],
+                           uint thread_index [[thread_index_in_threadgroup]],
+                           uint simd [[simdgroup_index_in_threadgroup]]) {
+  threadgroup float shared[kShared];
+  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
+    Element e = element(p, group, at);
+    if (e.inside) dh0[e.state] = T(dh[e.state] + sum_of<1>(shared, at, 0));
+  }
+}
+
+// Parts of the sums over all steps and rows, for the three peepholes.
+kernel void peephole_gradient(constant PeepholeParameters& p [[buffer(0)]],
+                              device const float* dgates [[buffer(1)]],
+                              device const T* c0 [[buffer(2)]],
+                              device const float* cells [[buffer(3)]],
+                              device float* partial [[buffer(4)]],
+                              uint thread_index [[thread_position_in_grid]]) {
+  int columns = 3 * p.hidden;
+  if (int(thread_index) >= columns * p.parts) return;
+  int column = int(thread_index) % columns, layer = p.batch * p.hidden;
+  int gate = column / p.hidden, unit = column % p.hidden;
+  float sum = 0;
+  for (int row = int(thread_index) / columns; row < p.rows; row += p.parts) {
+    int state = row % p.batch * p.hidden + unit, t = row / p.batch;
+    int at = t * layer + state;
+    if (gate == 2) {
+      sum += dgates[row * p.width + 3 * p.hidden + unit] * cells[at];
+    } else {
+      float before = t == p.first_step ? float(c0[state]) : cells[at + p.before * layer];
+      sum += dgates[row * p.width + gate * p.hidden + unit] * before;
+    }
+  }
+  partial[thread_index] = sum;
+}

@@ -1,0 +1,209 @@
+#include "recurrent.h"
+
+namespace jax_mps::metal::recurrent {
+namespace {
+
+constexpr int64_t kMaxSteps = 1 << 15;  // each is a launch or two
+
+const List& neuron_at(const List& neurons, size_t i) {
+  const List* list = i < neurons.size() ? std::get_if<List>(&neurons[i]) : nullptr;
+  require(list, "attribute 'neurons' must be a list of [name, a, b, c]");
+  return *list;
+}
+
+bool is_plain(const List& list, cpu::NeuronKind kind) {
+  cpu::Neuron neuron(list);
+  return neuron.is(kind) && (kind != cpu::NeuronKind::tanh || (neuron.a == 1 && neuron.b == 1));
+}
+
+// The tile that wastes least of a product.
+Tile tile_of(const Gemm& gemm) {
+  auto up = [](int64_t n, int64_t unit) { return (n + unit - 1) / unit; };
+  auto cost = [&](const Tile& t) {
+    return double(up(gemm.p.m, t.m)) * up(gemm.p.n, t.n) * up(gemm.p.k, t.k) * t.k *
+           (t.m * t.n + 8 * (t.m + t.n));
+  };
+  return *std::ranges::min_element(kTiles, {}, cost);
+}
+
+}  // namespace
+
+PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
+  auto no = [](std::string reason) { return PlanOrReason{std::nullopt, std::move(reason)}; };
+  const Types& in = node.in;
+  Plan plan{};
+  plan.cell = cell;
+  plan.states = cell == CellKind::lstm ? 2 : 1;
+  const TensorType& x = in[skip];
+  const TensorType& w = in[skip + 2 + plan.states];
+  const TensorType& r = in[skip + 3 + plan.states];
+  require(x.rank() == 3 && w.rank() == 2 && r.rank() == 2,
+          "takes x [batch, time, inputs] and matrices w and r");
+  const int64_t batch = x.dim(0), time = x.dim(1), hidden = r.dim(0), columns = r.dim(1);
+  const int64_t gates = cell == CellKind::lstm  ? 4
+                        : cell == CellKind::rnn ? 1
+                        : cell == CellKind::mgu ? 2
+                                                : 3;
+  require(columns == gates * hidden, "r must be [hidden, " + std::to_string(gates) + " hidden]");
+  require_shape(w, {x.dim(2), columns});
+  require_shape(in[skip + 1], {batch});
+  require(in[skip + 1].dtype == DType::s32, "lengths must be s32");
+  for (int i = 0; i < plan.states; i++) require_shape(in[skip + 2 + i], {batch, hidden});
+  require_shape(in[skip + 4 + plan.states], {columns});
+  plan.reverse = node.attributes.boolean("reverse");
+  plan.recompute = node.attributes.boolean("recompute");
+
+  const int64_t width = cell == CellKind::gru_after ? 4 * hidden : columns;
+  if (batch * time * std::max(width, x.dim(2)) >= kMaxElements)
+    return no("the gates of all steps take up to 2^31 elements");
+  if (time > kMaxSteps) return no("the kernels take up to " + std::to_string(kMaxSteps) + " steps");
+  plan.batch = static_cast<int>(batch), plan.time = static_cast<int>(time);
+  plan.inputs = static_cast<int>(x.dim(2)), plan.hidden = static_cast<int>(hidden);
+  plan.columns = static_cast<int>(columns), plan.width = static_cast<int>(width);
+  plan.first = plan.columns - (plan.resets_state() ? plan.hidden : 0);
+  plan.p = 1;
+
+  const List& neurons = node.attributes.list("neurons");
+  if (cell == CellKind::rnn) {
+    cpu::Neuron neuron(neuron_at(neurons, 0));
+    plan.neuron.kind = static_cast<int>(neuron.kind);
+    plan.neuron.a = neuron.a, plan.neuron.b = neuron.b, plan.neuron.c = neuron.c;
+    plan.neuron.log_c = neuron.c == -1 ? 1 : std::log(neuron.c);
+  } else {
+    for (size_t i = 0; i < (plan.is_lstm() ? 3 : 2); i++)
+      if (!is_plain(neuron_at(neurons, i),
+                    i == 0 ? cpu::NeuronKind::sigmoid : cpu::NeuronKind::tanh))
+        return no("the kernel has sigmoid gates and tanh");
+  }
+  if (plan.resets_state() || cell == CellKind::gru_after) {
+    plan.p = static_cast<float>(node.attributes.number("p"));
+    plan.flip = node.attributes.boolean("flip");
+  }
+  const size_t operands = skip + 5 + plan.states;
+  const bool has_more = in.size() > operands;
+  if (cell == CellKind::lstm && has_more)
+    plan.extra = in[operands].shape == std::vector<int64_t>{3, hidden};
+  if (cell == CellKind::gru_after) {
+    require_shape(in[operands], {hidden});
+    plan.extra = true;
+  }
+  plan.dtype = x.dtype;
+  if (!is_floating(x)) return no("the recurrent kernels take one floating dtype");
+  for (size_t i = 0; i < operands + plan.extra; i++)
+    if (i != skip + 1 && in[i].dtype != x.dtype)
+      return no("the recurrent kernels take one floating dtype");
+  return {plan, ""};
+}
+
+Sequence::Sequence(Recipe& recipe, const Plan& plan, size_t skip) : recipe_(recipe), plan_(plan) {
+  int at = static_cast<int>(skip);
+  x = recipe.operand(at++), lengths = recipe.operand(at++), h0 = recipe.operand(at++);
+  if (plan.is_lstm()) c0 = recipe.operand(at++);
+  w = recipe.operand(at++), r = recipe.operand(at++), b = recipe.operand(at++);
+  if (!plan.is_lstm()) c0 = b;
+  extra = plan.extra ? recipe.operand(at) : b;
+}
+
+void Sequence::widen(Span from, Span to, int64_t count) {
+  recipe_.dispatch("recurrent", "widen", storage(plan_.dtype))
+      .constants({1, 0, 0, 0})
+      .parameters(static_cast<int>(count))
+      .reads(from)
+      .writes(to)
+      .over_elements(count);
+}
+
+void Sequence::narrow(Span from, Span to, int64_t count) {
+  recipe_.dispatch("recurrent", "narrow", storage(plan_.dtype))
+      .constants({1, 0, 0, 0})
+      .parameters(static_cast<int>(count))
+      .reads(from)
+      .writes(to)
+      .over_elements(count);
+}
+
+Span Sequence::widened(Span from, int64_t count) {
+  if (plan_.dtype == DType::f32) return from;
+  Span to = floats(count);
+  widen(from, to, count);
+  return to;
+}
+
+RecurrentParameters Sequence::step(int t, int64_t rows) const {
+  const Plan& s = plan_;
+  RecurrentParameters p{};
+  p.rows = static_cast<int>(rows);
+  p.batch = s.batch, p.time = s.time, p.hidden = s.hidden, p.width = s.width;
+  p.columns = s.columns;
+  p.step = t, p.gate_row = t * s.batch;
+  p.first_step = s.time_of(0), p.before = s.reverse ? 1 : -1;
+  p.kept = 1;
+  p.depth = p.a_width = s.hidden, p.gap_from = s.width;
+  p.flip = s.flip, p.p = s.p;
+  p.a = s.neuron.a, p.b = s.neuron.b, p.c = s.neuron.c, p.log_c = s.neuron.log_c;
+  return p;
+}
+
+Dispatch& Sequence::launch(const char* file, const char* function, const RecurrentParameters& p,
+                           bool gates_only) {
+  constexpr size_t kThreads = 128, kUnits = 8;
+  const int simds = p.rows <= 8 ? 1 : p.rows <= 16 ? 2 : 4;
+  const size_t tile = simds * 8;
+  return recipe_.dispatch(file, function, storage(plan_.dtype))
+      .constants({simds, plan_.extra, gates_only, plan_.neuron.kind})
+      .parameters(p)
+      .over({(p.hidden + kUnits - 1) / kUnits, (p.rows + tile - 1) / tile, 1}, {kThreads, 1, 1});
+}
+
+Gemm Sequence::product(int m, int n, int k, Span a, Span b, Span c, DType result) const {
+  Gemm gemm;
+  GemmParameters& p = gemm.p;
+  p.m = m, p.n = n, p.k = k;
+  p.a_row = k, p.a_column = 1;
+  p.b_inner = n, p.b_column = 1, p.b_divisor = k;
+  p.c_row = n, p.total = m * n;
+  gemm.dtype = storage(DType::f32), gemm.result = result;
+  gemm.a = a, gemm.b = b, gemm.c = c;
+  return gemm;
+}
+
+void Sequence::add(Gemm gemm) {
+  const Tile tile = tile_of(gemm);
+  add_gemm(recipe_, std::move(gemm), tile);
+}
+
+void Sequence::project(int low, int steps, Span gates) {
+  const Plan& s = plan_;
+  const size_t size = size_of(s.dtype);
+  // Columns [from, from + count) of w make those of the gates from `to` on.
+  auto columns = [&](int from, int count, int to) {
+    Gemm gemm = product(s.batch, count, s.inputs, x, w.part(from * size, w.bytes - from * size),
+                        gates, DType::f32);
+    GemmParameters& p = gemm.p;
+    const size_t skipped = size_t(low) * s.inputs * size, skipped_gates = to * sizeof(float);
+    gemm.a = x.part(skipped, x.bytes - skipped);
+    gemm.c = gates.part(skipped_gates, gates.bytes - skipped_gates);
+    gemm.dtype = storage(s.dtype);
+    p.b_inner = s.columns;
+    // One product for each step, or for each sequence: what fills the tiles better.
+    const int of_sequence = s.time * s.inputs, of_step = s.batch * s.width;
+    auto waste = [](int n) { return double((n + 31) / 32 * 32) / n; };
+    if (waste(s.batch) <= waste(steps)) {
+      gemm.batches = steps;
+      p.a_row = of_sequence, p.a_batch = s.inputs, p.c_row = s.width, p.c_batch = of_step;
+    } else {
+      gemm.batches = s.batch;
+      p.m = steps;
+      p.a_row = s.inputs, p.a_batch = of_sequence, p.c_row = of_step, p.c_batch = s.width;
+    }
+    add(gemm);
+  };
+  if (s.cell == CellKind::gru_after) {
+    columns(0, 2 * s.hidden, 0);
+    columns(2 * s.hidden, s.hidden, 3 * s.hidden);
+  } else {
+    columns(0, s.columns, 0);
+  }
+}
+
+}  // namespace jax_mps::metal::recurrent

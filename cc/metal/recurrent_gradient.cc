@@ -1,0 +1,325 @@
+// The gradients of lstm, gru, mgu, rnn: back through the steps, then one product over all steps for
+// each of the weights' gradients.
+#include "kernels/shape_parameters.h"
+#include "recurrent.h"
+
+namespace jax_mps::metal::recurrent {
+namespace {
+
+class Gradient {
+ public:
+  Gradient(Recipe& recipe, const Plan& plan)
+      : recipe_(recipe), plan_(plan), s_(recipe, plan, 1 + plan.states) {
+    const Plan& p = plan_;
+    int at = 1 + p.states + 5 + p.states + p.extra;
+    const Span y = recipe.operand(at++);
+    cells_ = p.is_lstm() ? recipe.operand(at++) : Span{};
+    dgates_ = s_.floats(p.rows() * p.width);
+    gates_ = p.recompute ? dgates_ : recipe.operand(at);
+    before_ = s_.floats(p.rows() * p.hidden);
+    recipe.dispatch("recurrent", "states_before", storage(p.dtype))
+        .constants({1, 0, 0, 0})
+        .parameters(StatesParameters{static_cast<int>(p.rows() * p.hidden), p.batch, p.time,
+                                     p.hidden, p.time_of(0), p.reverse ? 1 : -1})
+        .reads(s_.h0)
+        .reads(y)
+        .writes(before_)
+        .over_elements(p.rows() * p.hidden);
+    if (p.resets_state()) reset_ = s_.floats(p.rows() * p.hidden), raw_ = s_.floats(p.state());
+    if (p.recompute) add_gates();
+    dh_ = s_.floats(p.state());
+    s_.widen(recipe.operand(1), dh_, p.state());
+    if (p.is_lstm()) {
+      dc_ = s_.floats(p.state());
+      s_.widen(recipe.operand(2), dc_, p.state());
+    }
+    for (int i = p.time - 1; i >= 0; i--) add_step(i);
+    s_.launch("recurrent_gradient", "state_gradient", from_after(-1))
+        .reads(dgates_)
+        .reads(s_.r)
+        .reads(dh_)
+        .writes(recipe.result(1));
+    if (p.is_lstm()) s_.narrow(dc_, recipe.result(2), p.state());
+    add_weights();
+  }
+
+ private:
+  // The gates of all steps from their inputs and the states before them.
+  void add_gates() {
+    const Plan& plan = plan_;
+    s_.project(0, plan.time, gates_);
+    RecurrentParameters p = s_.step(0, plan.rows());
+    auto launch = [&](const char* function) -> Dispatch& {
+      return s_.launch("recurrent", function, p, /*gates_only=*/true);
+    };
+    // The states and y, which these launches leave alone, are bound to the gates.
+    switch (plan.cell) {
+      case CellKind::lstm:
+        launch("lstm_step")
+            .reads(before_)
+            .reads(s_.r)
+            .reads(s_.b)
+            .reads(s_.extra)
+            .reads(s_.lengths)
+            .reads(s_.c0)
+            .reads(cells_)
+            .updates(gates_)
+            .writes(gates_)
+            .writes(gates_)
+            .writes(gates_);
+        return;
+      case CellKind::gru_after:
+        launch("gru_after_step")
+            .reads(before_)
+            .reads(s_.r)
+            .reads(s_.b)
+            .reads(s_.extra)
+            .reads(s_.lengths)
+            .updates(gates_)
+            .writes(gates_)
+            .writes(gates_);
+        return;
+      case CellKind::gru:
+      case CellKind::mgu:
+        launch(plan.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
+            .reads(before_)
+            .reads(s_.r)
+            .reads(s_.b)
+            .updates(gates_)
+            .writes(reset_);
+        p.r_column = plan.first;
+        launch("gru_step")
+            .reads(reset_)
+            .reads(s_.r)
+            .reads(s_.b)
+            .reads(s_.lengths)
+            .reads(before_)
+            .updates(gates_)
+            .writes(gates_)
+            .writes(gates_);
+        return;
+      case CellKind::rnn:
+        launch("rnn_step")
+            .reads(before_)
+            .reads(s_.r)
+            .reads(s_.b)
+            .reads(s_.lengths)
+            .updates(gates_)
+            .writes(gates_)
+            .writes(gates_);
+        return;
+    }
+  }
+
+  // The i-th step (-1: the initial state), with the product of what comes from the step after it.
+  RecurrentParameters from_after(int i) const {
+    const Plan& plan = plan_;
+    RecurrentParameters p = s_.step(plan.time_of(std::max(i, 0)), plan.batch);
+    p.a_width = plan.width;
+    p.depth = i + 1 < plan.time ? plan.first : 0;
+    p.a_row = i + 1 < plan.time ? plan.time_of(i + 1) * plan.batch : 0;
+    if (plan.cell == CellKind::gru_after) p.gap_from = 2 * plan.hidden, p.gap = plan.hidden;
+    return p;
+  }
+
+  void add_step(int i) {
+    const Plan& plan = plan_;
+    RecurrentParameters p = from_after(i);
+    const Span dy = recipe_.operand(0);
+    auto launch = [&](const char* function) -> Dispatch& {
+      Dispatch& dispatch = s_.launch("recurrent_gradient", function, p);
+      return dispatch.reads(dgates_).reads(s_.r);
+    };
+    switch (plan.cell) {
+      case CellKind::lstm:
+        launch("lstm_backward")
+            .reads(dy)
+            .reads(s_.lengths)
+            .reads(s_.extra)
+            .reads(s_.c0)
+            .reads(cells_)
+            .reads(gates_)
+            .writes(dgates_)
+            .updates(dh_)
+            .updates(dc_);
+        return;
+      case CellKind::gru_after:
+        launch("gru_after_backward")
+            .reads(dy)
+            .reads(s_.lengths)
+            .reads(before_)
+            .reads(gates_)
+            .writes(dgates_)
+            .updates(dh_);
+        return;
+      case CellKind::gru:
+      case CellKind::mgu:
+        launch("gru_backward")
+            .reads(dy)
+            .reads(s_.lengths)
+            .reads(before_)
+            .reads(gates_)
+            .writes(dgates_)
+            .updates(dh_)
+            .writes(raw_);
+        p.depth = plan.columns - plan.first, p.a_row = p.gate_row;
+        p.a_column = p.r_column = plan.first;
+        launch("gru_gates_backward")
+            .reads(s_.lengths)
+            .reads(before_)
+            .reads(raw_)
+            .reads(gates_)
+            .writes(dgates_)
+            .updates(dh_)
+            .writes(reset_);
+        return;
+      case CellKind::rnn:
+        launch("rnn_backward")
+            .reads(dy)
+            .reads(s_.lengths)
+            .reads(gates_)
+            .writes(dgates_)
+            .updates(dh_);
+        return;
+    }
+  }
+
+  void add_weights() {
+    const Plan& p = plan_;
+    const int rows = static_cast<int>(p.rows());
+    int result = 0;
+    const Span dx = recipe_.result(result), dw = recipe_.result(result += 1 + p.states);
+    const Span dr = recipe_.result(++result), db = recipe_.result(++result);
+
+    // dx of each step, or of each sequence, lies with a stride.
+    Gemm inputs = s_.product(p.time, p.inputs, p.columns, dgates_,
+                             s_.widened(s_.w, int64_t{p.inputs} * p.columns), dx, p.dtype);
+    inputs.batches = p.batch;
+    inputs.p.a_row = p.batch * p.width, inputs.p.a_batch = p.width;
+    inputs.p.b_inner = 1, inputs.p.b_column = p.columns;
+    inputs.p.c_batch = p.time * p.inputs, inputs.p.total = rows * p.inputs;
+    s_.add(inputs);
+
+    // The sum over k runs over the sequences' own order, [batch, time].
+    Gemm weights = s_.product(p.inputs, p.columns, rows, s_.widened(s_.x, p.rows() * p.inputs),
+                              dgates_, dw, p.dtype);
+    weights.p.a_row = 1, weights.p.a_column = p.inputs;
+    weights.p.b_inner = p.batch * p.width, weights.p.b_divisor = p.time;
+    weights.p.b_outer = p.width;
+    weights.splits = true;
+    s_.add(weights);
+
+    if (p.cell == CellKind::gru_after) {
+      add_recurrent(before_, 0, 2 * p.hidden, 0, dr);
+      add_recurrent(before_, 3 * p.hidden, p.hidden, 2 * p.hidden, dr);
+    } else {
+      add_recurrent(before_, 0, p.first, 0, dr);
+      if (p.first < p.columns) add_recurrent(reset_, p.first, p.hidden, p.first, dr);
+    }
+    add_biases(db);
+    if (p.is_lstm() && p.extra) add_peephole(recipe_.result(++result));
+  }
+
+  // Columns [to, to + width) of dr, from those of dgates.
+  void add_recurrent(Span states, int from, int width, int to, Span dr) {
+    const Plan& p = plan_;
+    const bool whole = width == p.columns;
+    const size_t skipped = from * sizeof(float);
+    Span c = whole ? dr : recipe_.scratch(size_of(p.dtype) * p.hidden * width);
+    Gemm gemm = s_.product(p.hidden, width, static_cast<int>(p.rows()), states,
+                           dgates_.part(skipped, dgates_.bytes - skipped), c, p.dtype);
+    gemm.p.a_row = 1, gemm.p.a_column = p.hidden;
+    gemm.p.b_inner = p.width;
+    gemm.splits = true;
+    s_.add(gemm);
+    if (whole) return;
+    BoxParameters box{};
+    box.count = p.hidden * width, box.rank = 2, box.to_offset = to;
+    box.size[0] = p.hidden, box.from[0] = width, box.to[0] = p.columns;
+    box.size[1] = width, box.from[1] = box.to[1] = 1;
+    recipe_.dispatch("shape_ops", "copy_box", storage(p.dtype))
+        .parameters(box)
+        .reads(c)
+        .writes(dr)
+        .over_elements(box.count);
+  }
+
+  void add_biases(Span db) {
+    const Plan& p = plan_;
+    ColumnParameters columns =
+        columns_of({DType::f32, {int64_t{p.batch} * p.time, int64_t{p.width}}});
+    Span partial = recipe_.scratch(part_bytes(columns));
+    Dispatch& sums = recipe_.dispatch("column", "column_sum", storage(DType::f32));
+    sums.parameters(columns).reads(dgates_).writes(partial);
+    over_parts(sums, columns);
+    if (p.cell != CellKind::gru_after) return add_parts(recipe_, columns, partial, db, p.dtype);
+    const size_t size = sizeof(float) * p.hidden;
+    Span total = recipe_.scratch(4 * size);
+    add_parts(recipe_, columns, partial, total, DType::f32);
+    s_.narrow(total.part(0, 3 * size), db, 3 * p.hidden);
+    s_.narrow(total.part(3 * size, size), recipe_.result(3 + p.states + 1), p.hidden);
+  }
+
+  void add_peephole(Span gradient) {
+    const Plan& p = plan_;
+    ColumnParameters columns = columns_of({DType::f32, {p.rows(), int64_t{3} * p.hidden}});
+    Span partial = recipe_.scratch(part_bytes(columns));
+    Dispatch& sums = recipe_.dispatch("recurrent_gradient", "peephole_gradient", storage(p.dtype));
+    sums.constants({1, 0, 0, 0})
+        .parameters(PeepholeParameters{columns.rows, p.batch, p.hidden, p.width, columns.parts,
+                                       p.time_of(0), p.reverse ? 1 : -1})
+        .reads(dgates_)
+        .reads(s_.c0)
+        .reads(cells_)
+        .writes(partial);
+    over_parts(sums, columns);
+    add_parts(recipe_, columns, partial, gradient, p.dtype);
+  }
+
+  Recipe& recipe_;
+  const Plan& plan_;
+  Sequence s_;
+  Span cells_{}, gates_{}, dgates_{}, before_{}, reset_{}, raw_{}, dh_{}, dc_{};
+};
+
+Offer gradient(const Node& node, CellKind cell) {
+  const size_t states = cell == CellKind::lstm ? 2 : 1, before = 1 + states;
+  PlanOrReason found = plan_of(node, cell, before);
+  if (!found.plan) return Offer::none(found.reason);
+  const Plan& p = *found.plan;
+  const size_t operands = before + 5 + states + p.extra;
+  require_counts(node, operands + states + !p.recompute, 4 + states + p.extra);
+  require_shape(node.in[0], {p.batch, p.time, p.hidden});
+  require_shape(node.in[operands], node.in[0].shape);
+  require(node.in[operands].dtype == p.dtype, "y must have x's dtype");
+  for (size_t i = 0; i < states; i++) require_shape(node.in[1 + i], {p.batch, p.hidden});
+  for (size_t i = operands + 1; i < node.in.size(); i++) {
+    const bool cells = p.is_lstm() && i == operands + 1;
+    require_shape(node.in[i], {p.time, p.batch, cells ? p.hidden : p.width});
+    require(node.in[i].dtype == DType::f32, "cells and gates must be f32");
+  }
+  require_shape(node.out[0], node.in[before].shape);
+  for (size_t i = 1; i < node.out.size(); i++)
+    require_shape(node.out[i], node.in[before + 1 + i].shape);
+  for (const TensorType& type : node.out)
+    require(type.dtype == p.dtype, "the gradients must have x's dtype");
+  Recipe recipe(node, "steps");
+  Gradient(recipe, p);
+  return recipe;
+}
+
+Offer lstm(const Node& node) { return gradient(node, CellKind::lstm); }
+Offer gru(const Node& node) {
+  const bool after = node.attributes.string("reset") == "after";
+  return gradient(node, after ? CellKind::gru_after : CellKind::gru);
+}
+Offer mgu(const Node& node) { return gradient(node, CellKind::mgu); }
+Offer rnn(const Node& node) { return gradient(node, CellKind::rnn); }
+
+const Register kLstmGradient("lstm_gradient", {lstm});
+const Register kGruGradient("gru_gradient", {gru});
+const Register kMguGradient("mgu_gradient", {mgu});
+const Register kRnnGradient("rnn_gradient", {rnn});
+
+}  // namespace
+}  // namespace jax_mps::metal::recurrent
