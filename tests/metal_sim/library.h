@@ -1,6 +1,7 @@
 // Libraries compiled from source, functions specialised by constants, pipelines, binary archives.
 #pragma once
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,9 +34,15 @@ struct Image : Object {
   ~Image() override;
 };
 
+// What a pipeline is made of.
+struct Origin {
+  std::string source;
+  std::map<unsigned long, ConstantValue> constants;
+};
+
 struct Library : Labelled {
   static constexpr const char* kName = "MTLLibrary";
-  std::string path;
+  std::string path, source;
   Ref<Image> plain;  // without constants
   bool has_constants = false;
   Device* owner = nullptr;
@@ -44,6 +51,7 @@ struct Library : Labelled {
 struct Function : Labelled {
   static constexpr const char* kName = "MTLFunction";
   std::string function_name;
+  std::shared_ptr<const Origin> origin;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
   Device* owner = nullptr;
@@ -51,6 +59,7 @@ struct Function : Labelled {
 
 struct Pipeline : Labelled {
   static constexpr const char* kName = "MTLComputePipelineState";
+  std::shared_ptr<const Origin> origin;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
   std::string function_name;
