@@ -1,8 +1,8 @@
 """Times the dispatches of large arrays on an NVIDIA GPU: bandwidth.py FOLDER [REPORT].
 
 FOLDER is what `record.py FOLDER --large` wrote and build.py compiled. Each dispatch is timed by itself: the median of
-seven rounds of ten. Its bytes are those of the arrays that it reads and of those that it writes, each once; the share is
-of the bandwidth of the GPU's own copy between two arrays, counted alike.
+seven rounds of ten. Its bytes are those of the arrays that it reads and of those that it writes, each once; the
+share is of the bandwidth of the GPU's own copy between two arrays, counted alike.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def arrays_of(call: dict) -> dict[tuple[int, int], str]:
 
 
 def traffic(dispatch: dict) -> int:
-    """The bytes of the arrays that a dispatch reads and of those that it writes; one that is bound twice counts once."""
+    """The bytes of the arrays that a dispatch reads and of those that it writes; one bound twice counts once."""
     arrays = {(a["address"], a["access"]): a["bytes"] for a in dispatch["arguments"] if a["access"] != "constant"}
     return sum(arrays.values())
 

@@ -20,11 +20,11 @@ import time
 
 sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file__).parent)]
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 
-from jax_mps.primitive import OPS
+from jax_mps.primitive import OPS  # noqa: E402
 
 DTYPES = {"float32": jnp.float32, "float16": jnp.float16, "bfloat16": jnp.bfloat16}
 
@@ -35,7 +35,7 @@ class Recorder:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         (folder / "sources").mkdir(parents=True, exist_ok=True)
-        self.data = open(folder / "data.bin", "wb")
+        self.data = (folder / "data.bin").open("wb")
         self.at = 0
         self.blobs: dict[bytes, int] = {}
         self.calls: list[dict] = []
