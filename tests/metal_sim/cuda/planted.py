@@ -1,8 +1,8 @@
 """Plants bugs into recorded kernels, to see that the sanitizers find them: planted.py FOLDER.
 
 FOLDER, of record.py, has the case "softmax: rows of 1000". FOLDER-overrun, FOLDER-race and FOLDER-divergence get a
-shader each that writes past its array, that lacks its barriers, and in which not all threads come to a barrier; build.py
-compiles them as any other.
+shader each: one that writes past its array, one that lacks its barriers, and one in which not all threads come to a
+barrier. build.py compiles them as any other.
 """
 
 import json
