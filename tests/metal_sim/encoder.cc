@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "fibers.h"
+#include "record.h"
 #include "rule.h"
 #include "sanitizers.h"
 
@@ -74,6 +75,20 @@ class HeapShield {
  private:
   std::vector<Ref<Heap>> heaps_;
 };
+
+// The bindings of a grid whose slots are known.
+std::vector<Bound> as_bound(const Grid& grid, const std::vector<Binding>& bindings) {
+  std::vector<Bound> list;
+  for (size_t i = 0; i < bindings.size(); i++) {
+    const Binding& b = bindings[i];
+    const msl::Argument& a = grid.kernel->arguments[i];
+    if (!grid.slots[i]) continue;
+    list.push_back({grid.kernel->names[i], a.index, static_cast<const char*>(grid.slots[i]),
+                    b.buffer ? b.buffer->size - b.offset : b.bytes->size(), a.writable,
+                    b.bytes != nullptr});
+  }
+  return list;
+}
 
 struct ComputeEncoder : Encoder {
   static constexpr const char* kName = "MTLComputeCommandEncoder";
@@ -193,7 +208,7 @@ struct ComputeEncoder : Encoder {
       grid->threads[i] = static_cast<uint32_t>((&threads.width)[i]);
       grid->threadgroup[i] = static_cast<uint32_t>((&size.width)[i]);
     }
-    act([bindings, grid, accesses, name, kernel, planted = pipeline->planted](Queue& queue) {
+    act([bindings, grid, accesses, name, made = pipeline](Queue& queue) {
       if (std::string hazard = queue.hazards.dispatch(accesses); !hazard.empty())
         return "hazard: " + hazard;
       std::vector<std::unique_ptr<char[]>> constants;
@@ -212,14 +227,19 @@ struct ComputeEncoder : Encoder {
         grid->slots.push_back(slot);
       }
       std::string text;
-      {
+      std::unique_ptr<Record> record;
+      const std::vector<Bound> seen =
+          Record::wanted() ? as_bound(*grid, *bindings) : std::vector<Bound>();
+      if (Record::wanted()) record = std::make_unique<Record>(*made.get(), *grid, seen);
+      if (!Record::only()) {
         HeapShield shield(*bindings);
         text = run_grid(*grid);
       }
-      planted.delay();
+      made->planted.delay();
       for (size_t i = 0; i < bindings->size(); i++)
-        if (const Binding& b = (*bindings)[i]; b.buffer && kernel->arguments[i].writable)
-          planted.spoil(b.buffer->memory + b.offset, b.buffer->size - b.offset);
+        if (const Binding& b = (*bindings)[i]; b.buffer && grid->kernel->arguments[i].writable)
+          made->planted.spoil(b.buffer->memory + b.offset, b.buffer->size - b.offset);
+      if (record) record->finish(seen);
       if (!text.empty()) {
         violation("kernel", "%s: %s", name.c_str(), text.c_str());
         return name + ": " + text;

@@ -128,6 +128,7 @@ Library* new_library(Device* device, String* source, Object* options, Error** er
   }
   auto* library = make<Library>();
   library->path = path;
+  library->source = source->value;
   library->plain = image;
   library->has_constants = has_constants;
   library->planted = Planted(source->value);
@@ -154,6 +155,8 @@ Function* make_function(Library* library, const std::string& name, ConstantValue
   }
   auto* function = make<Function>();
   function->function_name = name;
+  function->origin = std::make_shared<Origin>(
+      library->source, values ? values->by_index : std::map<unsigned long, ConstantValue>());
   function->kernel = image->kernels[name];
   function->image = image;
   function->planted = library->planted;
@@ -268,6 +271,7 @@ Pipeline* new_pipeline(Device* device, Function* function, Error** error) {
     return nullptr;
   }
   auto* pipeline = make<Pipeline>();
+  pipeline->origin = function->origin;
   pipeline->image = function->image;
   pipeline->planted = function->planted;
   pipeline->kernel = function->kernel;

@@ -1,6 +1,7 @@
 // Libraries compiled from source, functions specialised by constants, pipelines, binary archives.
 #pragma once
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -34,10 +35,16 @@ struct Image : Object {
   ~Image() override;
 };
 
+// What a pipeline is made of.
+struct Origin {
+  std::string source;
+  std::map<unsigned long, ConstantValue> constants;
+};
+
 struct Library : Labelled {
   static constexpr const char* kName = "MTLLibrary";
   Planted planted;
-  std::string path;
+  std::string path, source;
   Ref<Image> plain;  // without constants
   bool has_constants = false;
   Device* owner = nullptr;
@@ -47,6 +54,7 @@ struct Function : Labelled {
   static constexpr const char* kName = "MTLFunction";
   Planted planted;
   std::string function_name;
+  std::shared_ptr<const Origin> origin;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
   Device* owner = nullptr;
@@ -55,6 +63,7 @@ struct Function : Labelled {
 struct Pipeline : Labelled {
   static constexpr const char* kName = "MTLComputePipelineState";
   Planted planted;
+  std::shared_ptr<const Origin> origin;
   Ref<Image> image;
   const msl::Kernel* kernel = nullptr;
   std::string function_name;

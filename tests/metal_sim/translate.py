@@ -37,6 +37,8 @@ FORBIDDEN = {
     "thread_local": "MSL has no thread_local",
     "std": "MSL has no standard library of C++; its own is namespace metal",
 }
+# A declarator has no * or & outside of its brackets; pointers into threadgroup memory are left as they are.
+THREADGROUP_VARIABLE = re.compile(r"(?<=[;{}])((?:\s|\n#[^\n]*)*)threadgroup\s+((?:[^;*&\[]|\[[^\]]*\])*);")
 ATTRIBUTE = re.compile(r"\[\[(?:[^\[\]]|\[[^\[\]]*\])*\]\]")
 
 
@@ -106,7 +108,7 @@ def parse_argument(source: Source, at: int, kernel: str, text: str) -> dict:
     plain = ATTRIBUTE.sub("", text).strip()
     name = re.search(r"(\w+)\s*(?:\[[^\]]*\])?$", plain)
     name = name[1] if name else plain
-    found = {"name": name, "present": None, "kind": None, "index": "0"}
+    found = {"name": name, "type": plain, "present": None, "kind": None, "index": "0"}
     for attribute in re.findall(r"\[\[(.*?)\]\]", text, re.S):
         for word in split_commas(attribute):
             word = " ".join(word.split())
@@ -221,9 +223,7 @@ def take_constants(source: Source):
 
 def take_variables(source: Source):
     """Threadgroup variables of kernels become references into the threadgroup's memory."""
-    # A declarator has no * or & outside of its brackets; pointers into threadgroup memory are left as they are.
-    pattern = re.compile(r"(?<=[;{}])((?:\s|\n#[^\n]*)*)threadgroup\s+((?:[^;*&\[]|\[[^\]]*\])*);")
-    while m := pattern.search(source.text):
+    while m := THREADGROUP_VARIABLE.search(source.text):
         declarators = split_commas(m[2])
         first = re.match(r"(.*?)\b(\w+)\s*((?:\[.*\])*)\s*$", declarators[0].strip(), re.S)
         if not first or not first[1].strip() or "=" in m[2]:

@@ -1,0 +1,110 @@
+"""What the table of cases lacks of the device's kernels: optimizers, selections, and whole programs of graph.
+
+Each is a function of (recorder, name, dtype): what it runs eagerly is recorded op by op, a program of graph as one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import random_programs
+
+import jax_mps as mps
+from jax_mps.ops.pick import pick_op
+
+SHAPES = {"w": (5, 4), "b": (7,), "scale": (1,)}
+
+
+def draw(dtype: Any, seed: int, *shape: int) -> jax.Array:
+    """Standard normal numbers."""
+    return jnp.asarray(np.random.default_rng([seed, *shape]).standard_normal(shape), dtype)
+
+
+def updates(recorder: Any, name: str, dtype: Any, *, optimizer: Any) -> None:
+    """Two steps of an optimizer."""
+    params = {k: draw(dtype, 0, *s) for k, s in SHAPES.items()}
+    state = optimizer.init(params)
+    for seed in (1, 2):
+        gradients = {k: draw(dtype, seed, *s) for k, s in SHAPES.items()}
+        params, state = mps.optim.step(optimizer, gradients, state, params)
+
+
+def picks(recorder: Any, name: str, dtype: Any) -> None:
+    """One class of each row, some of them out of range, and the gradient."""
+    index = jnp.asarray(np.random.default_rng(0).integers(0, 40, 33), jnp.int32)
+    _, pull = jax.vjp(lambda x: pick_op(x, index), draw(dtype, 3, 33, 40))
+    pull(draw(dtype, 4, 33))
+
+
+def whole(recorder: Any, name: str, function: Callable, wanted: Callable, *operands: Any) -> None:
+    """One call of graph(function), and what `wanted`, which XLA computes, gives."""
+    recorder.outside += len(recorder.take())
+    dtype = str(jax.tree.leaves(operands)[0].dtype)
+    got = jax.block_until_ready(jax.jit(mps.graph(function))(*operands))
+    with mps.set_device("reference"):
+        truths = jax.tree.leaves(jax.jit(wanted)(*operands))
+    results, arrays = jax.tree.leaves(got), jax.tree.leaves(operands)
+    recorder.keep("graph", name, dtype, [*arrays, *results], results, truths)
+
+
+def random_program(recorder: Any, name: str, dtype: Any, *, seed: int) -> None:
+    """A random program and its gradients, in float32; in half precision the values."""
+    if dtype == jnp.float32:
+        function = random_programs.gradients(seed, 10)
+        return whole(recorder, name, function, function, *random_programs.arrays(seed))
+    half = random_programs.half_program(seed, 8, dtype)
+    wide = random_programs.half_program(seed, 8, jnp.float32)
+    operands = [x.astype(dtype) for x in random_programs.arrays(seed)]
+    return whole(recorder, name, half, wide, *operands)
+
+
+def training_step(recorder: Any, name: str, dtype: Any) -> None:
+    """A step of a small network for images with adam: convolution, batch norm, pool, dropout, dense, loss."""
+    x, labels = draw(dtype, 5, 8, 12, 12, 3), jnp.arange(8, dtype=jnp.int32) % 5
+    params = {
+        "conv": draw(dtype, 6, 3, 3, 3, 8) * 0.2,
+        "gamma": jnp.ones(8, dtype),
+        "beta": jnp.zeros(8, dtype),
+        "dense": draw(dtype, 7, 288, 5) * 0.1,
+        "bias": jnp.zeros(5, dtype),
+    }
+    optimizer = mps.optim.adam(1e-2)
+    key = jax.random.key(0)
+
+    def loss(p, x):
+        y = mps.conv(x, p["conv"])
+        y, _, _ = mps.batch_norm(y, p["gamma"], p["beta"], epsilon=1e-3, neuron="relu")
+        y = mps.max_pool(y, 2).reshape(8, -1)
+        y = mps.dense(mps.dropout(y, key, keep_probability=0.8), p["dense"], p["bias"])
+        return jnp.mean(mps.losses.softmax_cross_entropy(y, labels, reduction="none").astype(jnp.float32))
+
+    def step(params, state, x):
+        value, gradients = jax.value_and_grad(loss)(params, x)
+        params, state = mps.optim.step(optimizer, gradients, state, params)
+        return params, state, value
+
+    whole(recorder, name, step, step, params, optimizer.init(params), x)
+
+
+OPTIMIZERS = {
+    "sgd": mps.optim.sgd(0.1),
+    "sgd, nesterov, clip": mps.optim.sgd(0.1, 0.9, True, gradient_clip=(-1.0, 1.0)),
+    "adam": mps.optim.adam(0.1),
+    "adam, l2": mps.optim.adam(0.1, regularization="l2", regularization_scale=0.3),
+    "adam, l1": mps.optim.adam(0.1, regularization="l1", regularization_scale=0.3),
+    "nadam": mps.optim.adam(0.1, nesterov=True),
+    "amsgrad": mps.optim.adam(0.1, amsgrad=True),
+    "rmsprop": mps.optim.rmsprop(0.1),
+    "rmsprop, centered, nesterov": mps.optim.rmsprop(0.1, centered=True, momentum=0.9, nesterov=True),
+}
+PROGRAMS: dict[str, Callable] = {
+    "pick": picks,
+    "graph: a training step": training_step,
+    **{f"optimizer: {k}": functools.partial(updates, optimizer=o) for k, o in OPTIMIZERS.items()},
+    **{f"graph: random program {s}": functools.partial(random_program, seed=s) for s in range(12)},
+}
