@@ -52,8 +52,33 @@ CELLS = {
 }
 
 
+def _kept(shape: tuple[int, ...], recompute: bool) -> float:
+    """Bytes that XLA keeps for the gradient of a loss of y: what training keeps, y and dy."""
+    batch, time, inputs, units = shape
+    operands = [
+        jax.ShapeDtypeStruct(s, jnp.float32)
+        for s in ((batch, time, inputs), (inputs, 4 * units), (units, 4 * units), (4 * units,))
+    ]
+    loss = lambda *a: jnp.sum(mps.lstm(*a, recompute=recompute)[0] ** 2)  # noqa: E731
+    memory = jax.jit(jax.grad(loss, (0, 1, 2, 3))).lower(*operands).compile().memory_analysis()
+    return float(memory.temp_size_in_bytes)
+
+
+def _memory() -> None:
+    for shape in SHAPES[2:]:
+        batch, time, _, units = shape
+        parts = []
+        for recompute in (False, True):
+            kept = _kept(shape, recompute)
+            numbers = kept / (4 * batch * time * units)
+            parts.append(f"{kept / 1e6:.1f} MB ({numbers:.2f} numbers a unit and step)")
+        name = "x".join(map(str, shape[:3]))
+        print(f"  lstm {name} to {units}, kept for the gradient: {parts[0]}; with recompute {parts[1]}", flush=True)
+
+
 def rnn() -> Iterator[Bench]:
     """LSTM and GRU against lax.scan under jit and PyTorch's own layers."""
+    _memory()
     for cell, (gates, own, plain) in CELLS.items():
         for batch, time, inputs, units in SHAPES if cell == "lstm" else SHAPES[:2]:
             x, dy = normal(batch, time, inputs), normal(batch, time, units, seed=1)
@@ -82,5 +107,6 @@ def rnn() -> Iterator[Bench]:
                 forward["torch"], both["torch"] = run, train
             flops = 2.0 * batch * time * gates * units * (inputs + units)
             name = f"{cell} {batch}x{time}x{inputs} to {units}"
-            yield Bench(f"{name}, forward", forward, "forward", flops=flops)
-            yield Bench(f"{name}, forward and backward", both, "forward and backward", flops=3 * flops)
+            rounds = 3 if time > 1000 else 0
+            yield Bench(f"{name}, forward", forward, "forward", flops=flops, rounds=rounds)
+            yield Bench(f"{name}, forward and backward", both, "forward and backward", flops=3 * flops, rounds=rounds)

@@ -22,7 +22,7 @@ class Forward : public Kernel {
 
     Layout layout;
     const int64_t rows = chunks_.largest() * p.batch;
-    work_ = layout.floats(recurrent_steps().forward_floats(p.shape()));
+    work_ = layout.floats(recurrent_forward().floats(p.shape()));
     x_ = layout.floats(rows * p.inputs);
     if (!keeps_gates()) gates_ = layout.floats(rows * p.width);
     c_ = layout.floats(p.batch * p.hidden);
@@ -47,7 +47,7 @@ class Forward : public Kernel {
 
   void run(const Buffers& b) const override {
     const Plan& p = plan_;
-    const RecurrentStepsLoops& loops = recurrent_steps();
+    const RecurrentForwardLoops& loops = recurrent_forward();
     const Operands o = operands_of(p, b, 0);
     const int64_t state = p.batch * p.hidden;
     auto at = [&](size_t offset) { return reinterpret_cast<float*>(b.scratch + offset); };
@@ -60,7 +60,7 @@ class Forward : public Kernel {
     s.y = b.output<float>(0), s.h = b.output<float>(1);
     s.first = p.reverse ? p.time - 1 : 0;
     std::memcpy(s.h, o.h0, state * sizeof(float));
-    loops.begin_forward(s, o.r);
+    loops.begin(s, o.r);
     for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
       s.count = chunks_.steps(chunk == 0);
       s.low = p.reverse ? p.time - chunks_.begin(chunk) - s.count : chunks_.begin(chunk);
@@ -72,7 +72,7 @@ class Forward : public Kernel {
         inputs_[chunk != 0][i].run(at(x_), o.w + part.w, s.gates + part.gates, b.scratch + product_,
                                    o.b + part.w);
       }
-      loops.forward(s);
+      loops.run(s);
     }
     if (p.is_lstm()) {
       const float* last = kept_cells ? kept_cells + (p.reverse ? 0 : p.time - 1) * state : at(c_);

@@ -43,7 +43,7 @@ class Gradient : public Kernel {
 
     Layout layout;
     const int64_t rows = chunks_.largest() * p.batch;
-    work_ = layout.floats(recurrent_steps().backward_floats(p.shape()));
+    work_ = layout.floats(recurrent_backward().floats(p.shape()));
     x_ = layout.floats(rows * p.inputs);
     dx_ = layout.floats(rows * p.inputs);
     h_ = layout.floats(rows * p.hidden);
@@ -71,7 +71,7 @@ class Gradient : public Kernel {
   void run(const Buffers& b) const override {
     const Plan& p = plan_;
     const RecurrentLoops& loops = recurrent_loops();
-    const RecurrentStepsLoops& engine = recurrent_steps();
+    const RecurrentBackwardLoops& engine = recurrent_backward();
     const int before = 1 + p.states;
     const Operands o = operands_of(p, b, before);
     const int64_t state = p.batch * p.hidden;
@@ -96,7 +96,7 @@ class Gradient : public Kernel {
       std::memcpy(s.dc, b.in[2], state * sizeof(float));
       if (dextra) std::memset(dextra, 0, 3 * p.hidden * sizeof(float));
     }
-    engine.begin_backward(s, o.r);
+    engine.begin(s, o.r);
     for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
       const OfChunk& products = products_[chunk != 0];
       const int64_t steps = chunks_.steps(chunk == 0), begin = chunks_.begin(chunk);
@@ -109,7 +109,7 @@ class Gradient : public Kernel {
       if (p.recompute) gates_again(products, o, cells_at, gates, low, steps, b.scratch);
       s.count = steps, s.low = low, s.gates = gates;
       s.first = p.reverse ? low : low + steps - 1;
-      engine.backward(s, chunk == 0);
+      engine.run(s, chunk == 0);
       if (p.is_lstm() && dextra) {
         for (int64_t t = low; t < low + steps; t++) {
           RecurrentGates g{};
@@ -129,7 +129,7 @@ class Gradient : public Kernel {
       loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
       loops.column_sums(dgates, at(totals_), rows, p.width, chunk > 0);
     }
-    engine.end_backward(s);
+    engine.end(s);
     for (const Segment& part : p.segments)
       std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
     if (p.cell == Cell::gru_after)

@@ -24,7 +24,7 @@ struct RecurrentShape {
 // Some steps in the order of work. Gates lie side by side in the columns of `gates`.
 struct RecurrentSteps {
   RecurrentShape shape;
-  float* work;             // of as many floats as work_floats says, kept between calls
+  float* work;             // as many as `floats` says, kept between calls
   int64_t time;            // steps of the whole sequence
   bool reverse;            // the direction of the forward pass
   int64_t first, count;    // the time of the first of these steps, and their number
@@ -50,18 +50,22 @@ struct RecurrentSteps {
   float *dh, *dc;  // [batch, hidden], in: from the steps after; dh is without what products give
 };
 
-struct RecurrentStepsLoops {
-  int64_t (*forward_floats)(const RecurrentShape& shape);
-  int64_t (*backward_floats)(const RecurrentShape& shape);
-  // Before the first call of forward: packs r and the first state.
-  void (*begin_forward)(const RecurrentSteps& steps, const float* r);
-  void (*forward)(const RecurrentSteps& steps);
-  // Before the first call of backward: packs r.
-  void (*begin_backward)(const RecurrentSteps& steps, const float* r);
-  void (*backward)(const RecurrentSteps& steps, bool is_first);
-  // After the last: adds to dh what the products of that step give.
-  void (*end_backward)(const RecurrentSteps& steps);
+struct RecurrentForwardLoops {
+  int64_t (*floats)(const RecurrentShape& shape);  // of work
+  // Before the first steps: packs r and the first state.
+  void (*begin)(const RecurrentSteps& steps, const float* r);
+  void (*run)(const RecurrentSteps& steps);
 };
-JAX_MPS_LOOPS(RecurrentStepsLoops, recurrent_steps)
+JAX_MPS_LOOPS(RecurrentForwardLoops, recurrent_forward)
+
+struct RecurrentBackwardLoops {
+  int64_t (*floats)(const RecurrentShape& shape);  // of work
+  // Before the first steps: packs r.
+  void (*begin)(const RecurrentSteps& steps, const float* r);
+  void (*run)(const RecurrentSteps& steps, bool is_first);
+  // After the last: adds to dh what the products of that step give.
+  void (*end)(const RecurrentSteps& steps);
+};
+JAX_MPS_LOOPS(RecurrentBackwardLoops, recurrent_backward)
 
 }  // namespace jax_mps::cpu

@@ -1,0 +1,156 @@
+// The forward steps of the recurrent cells.
+#include "recurrent_parts.h"
+
+namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace {
+
+int64_t floats(const Shape& s) { return Work(s, nullptr, false).floats; }
+
+// The matrix of columns [first, first + Vectors * hidden) of r, the units of each gate side by side
+// in a panel.
+template <int Vectors>
+void pack_forward(const Shape& s, const float* r, int64_t first, float* panels) {
+  const int64_t blocks = panel_count(s.hidden, 1), size = blocks * kLanes * Vectors * kLanes;
+#pragma omp for schedule(static)
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
+    float* to = panels + block * size;
+    for (int64_t k = 0; k < s.hidden; k++)
+      for (int g = 0; g < Vectors; g++, to += kLanes) {
+        copy(r + k * s.columns + first + g * s.hidden + unit, to, n);
+        for (int64_t j = n; j < kLanes; j++) to[j] = 0;
+      }
+  }
+}
+
+void begin(const Steps& steps, const float* r) {
+  const Shape& s = steps.shape;
+  const Work work(s, steps.work, false);
+  with_cell(s.cell, [&]<Cell cell> {
+    constexpr int gates = first_gates(cell);
+    region(s, [&] {
+      pack_forward<gates>(s, r, 0, work.panels[0]);
+      if (has_second(cell)) pack_forward<1>(s, r, gates * s.hidden, work.panels[1]);
+    });
+    over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
+      const Strips strips(part.rows, gates);
+      float* now = work.strips[own.first & 1];
+      for (int64_t row = 0; row < part.rows; row++)
+        for (int64_t unit = 0; unit < s.hidden; unit += kLanes)
+          copy(own.h + row * s.hidden + unit,
+               now + strips.offset(row, work.depth[0]) + unit * strips.height,
+               minimum_of(kLanes, s.hidden - unit));
+    });
+  });
+}
+
+// The new state of some units of a row, or where the row has ended the old one.
+inline void give(const Steps& s, int64_t t, int64_t row, int64_t unit, int64_t n, const float* h,
+                 float* strip, int height) {
+  float* state = s.h + row * s.shape.hidden + unit;
+  if (h) copy(h, state, n);
+  copy(state, s.y + (row * s.time + t) * s.shape.hidden + unit, n);
+  copy(state, strip + unit * height, n);
+}
+
+template <int N>
+inline void blend(const Steps& s, int64_t n, const float* z, const float* v, const float* before,
+                  float* h) {
+  s.p == 1 ? blend_units<N, true>(n, z, v, before, h, s.p, s.flip)
+           : blend_units<N, false>(n, z, v, before, h, s.p, s.flip);
+}
+
+template <Cell cell>
+void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t) {
+  constexpr int gates = first_gates(cell);
+  const int64_t hidden = s.shape.hidden, width = s.shape.width;
+  const int64_t blocks = panel_count(hidden, 1);
+  float* const all_gates = s.gates + (t - s.low) * s.shape.batch * width;
+  const float* const c_before = cell == Cell::lstm ? cell_before(s, t) : nullptr;
+  float* const c_now = s.cells + (s.cells_kept ? t * s.shape.batch * hidden : 0);
+  const Strips strips(part.rows, gates), seconds(part.rows, 1);
+  const float* from = work.strips[t & 1];
+  float* to = work.strips[(t + 1) & 1];
+  auto fetch_gates = [&](int64_t first, int64_t rows, int64_t block) {
+    for (int64_t row = first; row < first + rows; row++) {
+      fetch(all_gates + row * width, block * kLanes, hidden, width / hidden);
+      if (c_before) fetch(c_before + row * hidden, block * kLanes, hidden, 1);
+    }
+  };
+  tiles<gates>(
+      part.shared, strips, from, work.panels[0], work.depth[0], blocks, fetch_gates,
+      [&](int64_t first, int64_t rows, int64_t block, float* all_sums) {
+        const int64_t unit = block * kLanes;
+        const float* extra = s.extra ? s.extra + unit : nullptr;
+        with_units(minimum_of(kLanes, hidden - unit), [&]<int N>(int64_t n) {
+          if constexpr (cell == Cell::rnn) {
+            for (int64_t i = 0; i < rows; i++) {
+              float *z = all_gates + (first + i) * width + unit, *sums = all_sums + i * kLanes;
+              for (int64_t j = 0; j < n; j++) z[j] = sums[j] += z[j];
+            }
+            neuron_loops_table.apply(s.neuron, s.a, s.b, s.c, all_sums, all_sums, rows * kLanes);
+          }
+          for (int64_t i = 0; i < rows; i++) {
+            const int64_t row = first + i, at = row * hidden + unit;
+            float *z = all_gates + row * width + unit, *sums = all_sums + i * gates * kLanes;
+            float* strip = to + strips.offset(row, work.depth[0]);
+            float h[kLanes];
+            bool is_alive = alive(s, row, t);
+            if constexpr (cell == Cell::lstm) {
+              if (!is_alive) {
+                if (c_before != c_now) copy(c_before + at, c_now + at, n);
+              } else if (extra) {
+                lstm_units<N, true>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
+                                    extra);
+              } else {
+                lstm_units<N, false>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
+                                     extra);
+              }
+            } else if constexpr (cell == Cell::gru_after) {
+              gru_after_units<N, false>(n, sums, kLanes, z, hidden, extra);
+              blend<N>(s, n, z, z + 3 * hidden, s.h + at, h);
+            } else if constexpr (cell == Cell::rnn) {
+              copy(sums, h, n);
+            } else {
+              gru_gate_units<N, cell == Cell::gru>(n, sums, kLanes, z, hidden, s.h + at, h);
+              strip = work.second + seconds.offset(row, work.depth[1]);
+              copy(h, strip + unit * seconds.height, n);
+              continue;
+            }
+            give(s, t, row, unit, n, is_alive ? h : nullptr, strip, strips.height);
+          }
+        });
+      });
+  if constexpr (has_second(cell)) {
+    tiles<1>(part.shared, seconds, work.second, work.panels[1], work.depth[1], blocks, nothing,
+             [&](int64_t first, int64_t rows, int64_t block, const float* sums) {
+               const int64_t unit = block * kLanes;
+               with_units(minimum_of(kLanes, hidden - unit), [&]<int N>(int64_t n) {
+                 for (int64_t i = 0; i < rows; i++) {
+                   const int64_t row = first + i;
+                   float *z = all_gates + row * width + unit, *v = z + width - hidden;
+                   float h[kLanes];
+                   candidate_units<N>(n, sums + i * kLanes, v);
+                   blend<N>(s, n, z, v, s.h + row * hidden + unit, h);
+                   give(s, t, row, unit, n, alive(s, row, t) ? h : nullptr,
+                        to + strips.offset(row, work.depth[0]), strips.height);
+                 }
+               });
+             });
+  }
+}
+
+void run(const Steps& steps) {
+  with_cell(steps.shape.cell, [&]<Cell cell> {
+    over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
+      for (int64_t i = 0; i < own.count; i++)
+        forward_step<cell>(own, work, part, own.first + (own.reverse ? -i : i));
+    });
+  });
+}
+
+}  // namespace
+
+extern const RecurrentForwardLoops recurrent_forward_table = {floats, begin, run};
+
+}  // namespace jax_mps::cpu::JAX_MPS_ISA
