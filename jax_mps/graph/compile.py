@@ -30,7 +30,7 @@ from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program
 
 # Below so many multiply-adds a region of nothing but products stays on XLA, whose own are as fast there.
-_SMALL_PRODUCTS = 1 << 19
+_SMALL_PRODUCTS = 3 << 20
 
 
 @dataclass
