@@ -64,6 +64,7 @@ def test_nan_and_infinity(native, value):
         lambda x: jnp.exp(x - x.max(-1)[:, None]) / jnp.exp(x - x.max(-1)[:, None]).sum(-1)[None],  # other rows
         lambda x: (lambda e: (e, e / e.sum(-1, keepdims=True)))(jnp.exp(x - x.max(-1, keepdims=True))),
         lambda x: jnp.exp(x - x[:, :1]) / jnp.sum(jnp.exp(x - x[:, :1]), -1, keepdims=True),  # no maximum
+        lambda x: (lambda e: e / e.sum(-1, keepdims=True))(jnp.exp((x - x.max(-1, keepdims=True)).reshape(4, 9))),
         lambda x: jax.nn.softmax(x.astype(jnp.bfloat16)).astype(jnp.float32),
     ],
 )

@@ -76,7 +76,9 @@ class _Softmax(_Nodes):
         """exp's node, x, the divisions, and the gradients each with its dy."""
         (e,) = exp.results
         sub = self.made_by(exp.operands[0], "sub")
-        if sub is None or e.type.dtype != "f32" or not e.type.shape or e.type.shape[-1] == 1:
+        if sub is None or sub.operands[0].type != e.type:
+            return None
+        if e.type.dtype != "f32" or not e.type.shape or e.type.shape[-1] == 1:
             return None
         x, last = sub.operands[0], (len(e.type.shape) - 1,)
         greatest = self.of_rows(sub.operands[1], "max", "reduce")
