@@ -59,6 +59,16 @@ def test_regions_with_nothing_to_gain_tell_so(native):
     assert "XLA is as fast" in found["sin"].implementation
 
 
+@pytest.mark.parametrize("rows_, width, wanted", [(32, 32, 0), (128, 64, 0), (64, 1024, 1)])
+def test_networks_of_small_products_are_left_to_xla(native, rows_, width, wanted):
+    def loss(w, v, x):
+        return jnp.mean(jax.nn.relu(x @ w) @ v)
+
+    args = normal(16, width), normal(width, 16), normal(rows_, 16)
+    step = jax.value_and_grad(loss, (0, 1))
+    assert len(mps.graph(step).program(*args)) == wanted
+
+
 def test_the_reference_device_tells_so():
     with mps.set_device("reference"):
         assert "the device is 'reference'" in rows(mps.graph(jnp.sin), normal(4))["sin"].implementation

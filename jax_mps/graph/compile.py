@@ -25,11 +25,12 @@ from jax_mps.graph.padding import fold_padding
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
+from jax_mps.graph.softmax import take_softmax
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program
 
 # Below so many multiply-adds a region of nothing but products stays on XLA, whose own are as fast there.
-_SMALL_PRODUCTS = 1 << 19
+_SMALL_PRODUCTS = 3 << 20
 
 
 @dataclass
@@ -178,7 +179,7 @@ def _fused(program: Program, fuse: bool) -> Program:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
     if fuse:
-        program = take_neurons(fold_padding(program))
+        program = take_neurons(fold_padding(take_softmax(program, ELEMENTWISE)))
     program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
     return elide_concatenations(program) if fuse and device() == "cpu" else program
 
