@@ -55,7 +55,7 @@ def measure(sample: int):
     """Op -> dtype -> largest error, and the ops that stay on XLA, with the reason."""
     errors = defaultdict(lambda: dict.fromkeys(DTYPES, None))
     elsewhere = {}
-    for function, operands, half in tqdm(list(rows(sample))):
+    for function, operands, half in tqdm(list(rows(sample)), mininterval=10):
         for dtype in DTYPES if half else DTYPES[:1]:
             for finding in doctor.findings(function, cast(operands, dtype)):
                 if not finding.native:
