@@ -33,6 +33,11 @@ METAL = os.environ.get("JAX_MPS_DEVICE") == "metal"
 NATIVE = ["metal"] if METAL else ["cpu"]
 
 
+def examples(count):
+    """How many random programs are tried: on Metal each compiles kernels of its own."""
+    return count // 20 if METAL else count
+
+
 def pytest_collection_modifyitems(config, items):
     sample = int(os.environ.get("JAX_MPS_SAMPLE", "1"))
     kept = [item for item in items if zlib.crc32(item.name.encode()) % sample == 0]
