@@ -111,7 +111,7 @@ def examine(dtype: str = "float32") -> list[Line]:
     """Runs every check, and tells of every op the largest errors and the implementations."""
     tolerance = HALF_TOLERANCES.get(dtype, TOLERANCE)
     rng = np.random.default_rng(0)
-    found = []
+    found: list[Finding] = []
     for check in CHECKS:
         operands = [jnp.asarray(rng.standard_normal(shape), dtype) for shape in check.shapes]
         found.extend(findings(check.function, operands))
