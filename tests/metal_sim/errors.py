@@ -91,7 +91,7 @@ def page(errors, elsewhere, sample: int) -> str:
         lines.append(f"| `{op}` | " + " | ".join(f"{cell} | " for cell in cells) + "|")
     missing = {op.name for op in OPS.values()} - set(errors)
     if missing:
-        lines += ["", "On XLA, for the Metal device has no kernel of these:", ""]
+        lines += ["", "Not in the table:", ""]
         lines += [f"* `{op}`: {elsewhere.get(op, 'no row runs it')}" for op in sorted(missing)]
     return "\n".join(lines) + "\n"
 
