@@ -193,7 +193,8 @@ def findings(function: Callable[..., Any], operands: Sequence[jax.Array]) -> Ite
 
     def scalar(*operands: Any) -> Any:
         floating = (y for y in jax.tree.leaves(function(*operands)) if jnp.issubdtype(y.dtype, jnp.floating))
-        return sum(jnp.sum(jnp.sin(y.astype(jnp.promote_types(y.dtype, jnp.float32)) * 0.7 + 0.3)) for y in floating)
+        wide = (y.astype(jnp.float64 if y.dtype == jnp.float64 else jnp.float32) for y in floating)
+        return sum(jnp.sum(jnp.sin(y * 0.7 + 0.3)) for y in wide)
 
     def value_and_gradient(*operands: Any) -> Any:
         return function(*operands), jax.grad(scalar, argnums)(*operands)
