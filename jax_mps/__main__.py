@@ -11,7 +11,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m jax_mps", description="Training kernels for JAX.")
     parser.add_argument("command", choices=["doctor"], help="doctor: what runs here, and whether every op is right")
     parser.add_argument("--device", default="auto", help="auto, metal, cpu or reference (default %(default)s)")
-    parser.add_argument("--quick", action="store_true", help="on Metal, train for a few small steps only")
+    parser.add_argument("--quick", action="store_true", help="on Metal, float32 and a few small steps only")
     options = parser.parse_args()
     from jax_mps import doctor, set_device
 

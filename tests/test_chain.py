@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from conftest import METAL
+from conftest import METAL, examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -272,7 +272,7 @@ def test_more_values_than_vector_registers(operands, n):
     assert total == expected.sum(dtype=np.float64)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(chains())
 def test_random(case):
     shape, operands, strides, offsets, code, outputs, expected = case

@@ -10,8 +10,9 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import METAL
 
-from jax_mps import doctor
+from jax_mps import doctor, doctor_training
 from jax_mps.primitive import OPS
 
 
@@ -40,6 +41,36 @@ def test_an_op_without_a_check_fails(native, monkeypatch):
     lines = doctor.examine()
     assert len(lines) == len(OPS) and not any(line.ok for line in lines)
     assert np.isnan(lines[0].error)
+
+
+@pytest.mark.parametrize("dtype", doctor.HALF_TOLERANCES)
+def test_half_precision(native, monkeypatch, dtype):
+    monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[::12])
+    lines = [line for line in doctor.examine(dtype) if line.implementation != "no check runs it"]
+    assert lines and [line for line in lines if not line.ok] == []
+    assert max(line.error for line in lines) > doctor.TOLERANCE  # it was half precision
+
+
+def test_training(native, monkeypatch, capsys):
+    quick = doctor_training.QUICK._replace(steps=3)
+    monkeypatch.setattr(doctor_training, "QUICK", quick)
+    assert doctor_training.main(quick=True) == []
+    printed = capsys.readouterr().out
+    assert re.search(r"^conv 2 +conv_weight_gradient +\S", printed, re.M) and "3 steps of 8 images" in printed
+    monkeypatch.setattr(doctor_training, "TOLERANCE", -1)
+    assert doctor_training.main(quick=True) == ["the training"]
+
+
+@pytest.mark.skipif(not METAL, reason="JAX_MPS_DEVICE=metal asks for the Metal device")
+def test_report_of_metal(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "CHECKS", doctor.CHECKS[4:5])
+    monkeypatch.setattr(doctor, "OPS", {name: OPS[name] for name in ("mps_dense", "mps_bias_gradient")})
+    monkeypatch.setattr(doctor_training, "main", lambda quick: ["the training"] if quick else [])
+    assert doctor.main(quick=True) == 1 and capsys.readouterr().out.endswith("FAILED: the training\n")
+    assert doctor.main() == 0
+    printed = capsys.readouterr().out
+    assert re.search("^metal arrays +used in place", printed, re.M) and printed.endswith("everything passes\n")
+    assert "in float16" in printed and "in bfloat16" in printed
 
 
 @pytest.mark.slow

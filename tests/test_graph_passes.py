@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -66,7 +67,7 @@ def overlaps(program):
     return found
 
 
-@settings(max_examples=200, derandomize=True, deadline=None, database=None)
+@settings(max_examples=examples(200), derandomize=True, deadline=None, database=None)
 @given(st.integers(0, 2**32), st.integers(1, 24), st.booleans())
 def test_random_programs(seed, steps, fuse):
     function, args = gradients(seed, steps), arrays(seed)
@@ -80,14 +81,14 @@ def test_random_programs(seed, steps, fuse):
         assert overlaps(region.program) == []
 
 
-@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@settings(max_examples=examples(60), derandomize=True, deadline=None, database=None)
 @given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from([jnp.bfloat16, jnp.float16]))
 def test_random_programs_in_half_precision(seed, steps, dtype):
     function, args = half_program(seed, steps, dtype), arrays(seed)
     assert_same(jax.jit(mps.graph(function))(*args), jax.jit(function)(*args), 6e-2)
 
 
-@settings(max_examples=50, derandomize=True, deadline=None, database=None)
+@settings(max_examples=examples(50), derandomize=True, deadline=None, database=None)
 @given(st.integers(0, 2**32), st.integers(1, 16))
 def test_random_programs_of_nan_and_infinity(seed, steps):
     function, args = program(seed, steps), arrays(seed, special=True)

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import importlib.util
 import os
 from pathlib import Path
 
@@ -51,9 +52,14 @@ def network():
     )
 
 
-def training(size=12, batch=8):
+def copied(tree):
+    """Its arrays anew, to be donated."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def training(size=12, batch=8, net=None):
     """A training step of a small network of the digits' kind, its state and its batches."""
-    net, optimizer = network(), mps.optim.adam(3e-3)
+    net, optimizer = net or network(), mps.optim.adam(3e-3)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((40, batch, size, size, 1), np.float32)
     labels = (np.abs(images).sum((2, 3, 4)) * 3).astype(np.int32) % 10
@@ -92,6 +98,42 @@ def test_trains_as_the_cpu_does(graphed):
     assert np.mean(curves["metal"][-10:]) < curves["metal"][0]
 
 
+@pytest.mark.slow
+def test_digits_train_as_on_the_cpu():
+    """The example's network at a small width, on its digits, for a few hundred steps."""
+    pytest.importorskip("sklearn")
+    pytest.importorskip("tqdm")
+    path = Path(__file__).resolve().parents[1] / "examples" / "digits.py"
+    spec = importlib.util.spec_from_file_location("digits", path)
+    digits = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(digits)
+    data, _ = digits.load(seed=0)
+    step, state, _ = training(28, 8, digits.network(2))
+    order = np.random.default_rng(0).permutation(len(data.labels))[:1424].reshape(-1, 8)
+    batches = [(data.images[batch], data.labels[batch]) for batch in order]
+    curves = {}
+    for device in ("metal", "cpu"):
+        with mps.set_device(device):
+            curves[device] = run(jax.jit(mps.graph(step), donate_argnums=(0, 1)), copied(state), batches, 200)
+    # Rounding grows from step to step.
+    np.testing.assert_allclose(curves["metal"][:50], curves["cpu"][:50], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(curves["metal"], curves["cpu"], rtol=2e-2, atol=2e-2)
+    assert np.mean(curves["metal"][-20:]) < 0.7 * np.mean(curves["metal"][:5])
+
+
+def test_sums_in_half_where_the_caller_allows():
+    x, w = (
+        jnp.asarray(np.random.default_rng(0).standard_normal(s), jnp.float16) for s in ((2, 8, 8, 8), (3, 3, 8, 16))
+    )
+    row = mps.explain(lambda x, w: mps.conv(x, w, accumulator="half"), x, w)[0]
+    assert row.device == "metal" and row.implementation.endswith("sums in half")
+    wanted = np.asarray(mps.conv(x, w), np.float32)
+    for tile in (mps.conv, lambda x, w, **options: mps.conv(x, w, b=jnp.zeros(16, jnp.float16), **options)):
+        np.testing.assert_allclose(np.asarray(tile(x, w, accumulator="half"), np.float32), wanted, atol=0.1)
+    gradient = jax.grad(lambda x: jnp.sum(mps.conv(x, w, accumulator="half").astype(jnp.float32)))(x)
+    assert np.all(np.isfinite(np.asarray(gradient)))
+
+
 def test_a_whole_step_is_one_command_buffer():
     step, state, batches = training()
     program = mps.graph(step).program(*state, *batches[0], jax.random.key(0))
@@ -116,16 +158,27 @@ def test_steps_leak_nothing():
         pytest.skip("counts the objects of the simulated Metal")
     simulator().metal_sim_live.restype = ctypes.c_long
     simulator().metal_sim_live_bytes.restype = ctypes.c_long
-    net = mps.graph(lambda x, w: jnp.tanh(x @ w) * 0.5 + x)
-    step = jax.jit(net)
-    w = jnp.eye(8) * 0.5
-    x = step(jnp.ones((4, 8)), w).block_until_ready()
-    before = simulator().metal_sim_live(None), simulator().metal_sim_live_bytes()
-    for _ in range(1000):
-        x = step(x, w)
-    x.block_until_ready()
-    after = simulator().metal_sim_live(None), simulator().metal_sim_live_bytes()
-    assert after == before
+    net, optimizer = nn.Sequential(nn.Dense(4, neuron="relu"), nn.Dense(3)), mps.optim.adam(1e-2)
+    images, labels = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6)), jnp.float32), jnp.arange(5) % 3
+
+    def step(params, state):
+        def loss(params):
+            return mps.losses.softmax_cross_entropy(net.apply(params, images), labels, reduction="mean")
+
+        value, gradients = jax.value_and_grad(loss)(params)
+        return *mps.optim.step(optimizer, gradients, state, params), value
+
+    params, _ = net.init(jax.random.key(0), images.shape)
+    state, first, counts = optimizer.init(params), None, []
+    step = jax.jit(mps.graph(step), donate_argnums=(0, 1))
+    for i in range(1010):
+        params, state, value = step(params, state)
+        value.block_until_ready()
+        first = first or float(value)
+        if i in (9, 1009):
+            counts.append((simulator().metal_sim_live(None), simulator().metal_sim_live_bytes()))
+    assert counts[0] == counts[1]
+    assert float(value) < 0.1 * first
 
 
 def test_repeats_bit_for_bit():

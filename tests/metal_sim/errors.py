@@ -55,7 +55,7 @@ def measure(sample: int):
     """Op -> dtype -> largest error, and the ops that stay on XLA, with the reason."""
     errors = defaultdict(lambda: dict.fromkeys(DTYPES, None))
     elsewhere = {}
-    for function, operands, half in tqdm(list(rows(sample))):
+    for function, operands, half in tqdm(list(rows(sample)), mininterval=10):
         for dtype in DTYPES if half else DTYPES[:1]:
             for finding in doctor.findings(function, cast(operands, dtype)):
                 if not finding.native:
@@ -91,7 +91,7 @@ def page(errors, elsewhere, sample: int) -> str:
         lines.append(f"| `{op}` | " + " | ".join(f"{cell} | " for cell in cells) + "|")
     missing = {op.name for op in OPS.values()} - set(errors)
     if missing:
-        lines += ["", "On XLA, for the Metal device has no kernel of these:", ""]
+        lines += ["", "Not in the table:", ""]
         lines += [f"* `{op}`: {elsewhere.get(op, 'no row runs it')}" for op in sorted(missing)]
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ constant int kind [[function_constant(3)]];        // of the neuron
 
 constant constexpr int kThreads = 128;
 constant constexpr int kUnits = 8;
-constant constexpr int kBlock = 16;            // of the depth, for one SIMD-group
+constant constexpr int kBlock = 16;             // of the depth, for one SIMD-group
 constant constexpr int kLeft = 4 * 8 * kBlock;  // numbers of a's tile
 constant constexpr int kMostGates = 4;
 constant constexpr int kShared = kLeft + 4 * kBlock * kUnits * kMostGates;

@@ -8,8 +8,9 @@ struct RecurrentParameters {
   int width;                // columns of the gates
   int columns;              // of the weights
   int step, gate_row;       // of the first row: its time, and its row of the gates
-  int first_step, before;   // the step that starts from the given state; from a step to the one before
-  int kept;                 // whether there are cells of every step, or only the latest
+  int first_step,
+      before;  // the step that starts from the given state; from a step to the one before
+  int kept;    // whether there are cells of every step, or only the latest
   // The product: depth numbers of a row of `a`, from a column on and with a gap, times a part of r.
   int depth, a_row, a_width, a_column, gap_from, gap, r_column;
   int flip;

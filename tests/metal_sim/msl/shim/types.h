@@ -13,12 +13,6 @@ typedef unsigned int uint;
 typedef unsigned long ulong;
 typedef _Float16 half;
 typedef __bf16 bfloat;
-// What the compiler calls to round to it, which older runtime libraries lack.
-extern "C" [[gnu::used, gnu::weak, gnu::visibility("hidden")]] inline bfloat __truncsfbf2(float x) {
-  uint32_t bits = __builtin_bit_cast(uint32_t, x);
-  bits = x != x ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1);
-  return __builtin_bit_cast(bfloat, static_cast<uint16_t>(bits >> 16));
-}
 
 namespace metal {
 template <class T, int N>
