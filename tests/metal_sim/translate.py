@@ -185,6 +185,7 @@ def take_instances(source: Source):
 
 def take_kernels(source: Source):
     """Finds the kernels, reads their arguments and drops their attributes."""
+    source.text = re.sub(r"\[\[\s*kernel\s*,\s*", "[[kernel]] [[", source.text)
     pattern = re.compile(
         r"((?:\[\[[^\]]*\]\]\s*)*)(?:\[\[\s*kernel\s*\]\]|\bkernel\b)\s*((?:\[\[.*?\]\]\s*)*)void\s+(\w+)\s*\("
     )

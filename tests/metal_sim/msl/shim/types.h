@@ -17,12 +17,14 @@ typedef __bf16 bfloat;
 namespace metal {
 template <class T, int N>
 using vec = T __attribute__((ext_vector_type(N)));
-using std::conditional, std::enable_if, std::false_type, std::true_type, std::is_floating_point;
+using std::bool_constant, std::conditional, std::enable_if, std::false_type, std::true_type;
 using std::conditional_t, std::enable_if_t, std::integral_constant, std::is_same, std::is_same_v;
-using std::is_floating_point_v, std::is_integral_v, std::make_unsigned_t, std::remove_cv_t,
-    std::remove_reference;
+using std::is_floating_point, std::is_floating_point_v, std::is_integral_v;
 using std::is_integral, std::is_unsigned, std::is_signed, std::remove_reference_t,
     std::is_convertible;
+using std::make_unsigned_t, std::remove_cv_t, std::remove_reference;
+template <class T>
+using remove_addrspace_t = std::remove_cv_t<T>;
 template <class T>
 using make_void_t = void;
 }  // namespace metal
