@@ -116,8 +116,7 @@ def test_records(tmp_path):
     assert {(c["op"], c["dtype"]) for c in calls} >= {("softmax", "float32"), ("softmax_gradient", "bfloat16")}
     data = np.fromfile(tmp_path / "data.bin", np.uint8)
     for call in calls:
-        (dispatch,) = call["dispatches"]
-        written = dispatch["arguments"][-1]
+        written = call["dispatches"][-1]["arguments"][-1]  # the device's own test of its memory may come first
         (result,) = call["results"]
         assert written["access"] == "written" and written["address"] == result["address"]
         kind = {"float32": "float", "float16": "half", "bfloat16": "bfloat"}[call["dtype"]]

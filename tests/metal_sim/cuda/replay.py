@@ -1,8 +1,8 @@
 """Repeats recorded dispatches on an NVIDIA GPU and compares: with the simulator, and with each op's meaning.
 
 replay.py FOLDER [--sample N] [--report FILE]: FOLDER is what record.py wrote and compile_cuda.py compiled. Of the
-dispatches of one op, those after the first take the GPU's own results, so that its last results are the GPU's alone. Exit status 1
-if anything differs by more than it may. With --sample, one call in N. Needs NumPy, and CUDA's driver.
+dispatches of one op, those after the first take the GPU's own results, so that its last results are the GPU's alone.
+Exit status 1 if anything differs by more than it may. With --sample, one call in N. Needs NumPy, and CUDA's driver.
 """
 
 from __future__ import annotations
