@@ -24,6 +24,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
+import jax_mps as mps  # noqa: E402
 from jax_mps.primitive import OPS  # noqa: E402
 
 DTYPES = {"float32": jnp.float32, "float16": jnp.float16, "bfloat16": jnp.bfloat16}
@@ -187,8 +188,10 @@ def record_large(folder: pathlib.Path, pattern: str) -> None:
     """The dispatches of large arrays, with no numbers in them."""
     from large import LARGE
 
-    os.environ["METAL_SIM_RECORD_ONLY"] = "1"
     recorder = Recorder(folder)
+    jax.block_until_ready(mps.relu(jnp.ones(4)))  # the device's test of its memory runs
+    recorder.take()
+    os.environ["METAL_SIM_RECORD_ONLY"] = "1"
     for name, (function, shapes, work) in LARGE.items():
         if not re.search(pattern, name):
             continue
