@@ -110,9 +110,9 @@ class Recorder:
             self.calls.append(call)
         return bool(dispatches)
 
-    def close(self) -> None:
+    def save(self) -> None:
         """Writes the list of calls."""
-        self.data.close()
+        self.data.flush()
         (self.folder / "calls.json").write_text(json.dumps(self.calls))
 
 
@@ -177,8 +177,8 @@ def record_cases(folder: pathlib.Path, pattern: str) -> None:
                 label |= {"name": name, "dtype": dtype}
                 program(recorder, name, type_)
         label["dtype"] = None
+        recorder.save()
         print(dtype, len(recorder.calls), "calls,", f"{time.monotonic() - started:.0f} s", flush=True)
-    recorder.close()
     dispatches = sum(len(c["dispatches"]) for c in recorder.calls)
     print(f"{len(recorder.calls)} calls, {dispatches} dispatches, {recorder.outside} outside of calls,", end=" ")
     print(f"{recorder.at / 1e6:.1f} MB; without a kernel: {sorted(recorder.on_xla)}")
@@ -200,7 +200,7 @@ def record_large(folder: pathlib.Path, pattern: str) -> None:
         results = jax.block_until_ready(jax.jit(function)(*operands))
         arrays = [*operands, *jax.tree.leaves(results)]
         recorder.keep(name, work, str(operands[0].dtype), arrays, [], [])
-    recorder.close()
+    recorder.save()
 
 
 if __name__ == "__main__":
