@@ -1,8 +1,8 @@
 """Times the dispatches of large arrays on an NVIDIA GPU: bandwidth.py FOLDER [REPORT].
 
-FOLDER is what `record.py FOLDER --large` wrote and build.py compiled. Each dispatch is timed by itself: the median of
-seven rounds of ten. Its bytes are those of the arrays that it reads and of those that it writes, each once; the
-share is of the bandwidth of the GPU's own copy between two arrays, counted alike.
+FOLDER is what `record.py FOLDER --large` wrote and compile_cuda.py compiled. Each dispatch is timed by itself: the
+median of seven rounds of ten. Its bytes are those of the arrays that it reads and of those that it writes, each once;
+the share is of the bandwidth of the GPU's own copy between two arrays, counted alike.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 FOLDER, of record.py, has the case "softmax: rows of 1000". FOLDER-overrun, FOLDER-race and FOLDER-divergence get a
 shader each: one that writes past its array, one that lacks its barriers, and one in which not all threads come to a
-barrier. build.py compiles them as any other.
+barrier. compile_cuda.py compiles them as any other.
 """
 
 import json

@@ -24,6 +24,7 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
+import jax_mps as mps  # noqa: E402
 from jax_mps.primitive import OPS  # noqa: E402
 
 DTYPES = {"float32": jnp.float32, "float16": jnp.float16, "bfloat16": jnp.bfloat16}
@@ -109,9 +110,9 @@ class Recorder:
             self.calls.append(call)
         return bool(dispatches)
 
-    def close(self) -> None:
+    def save(self) -> None:
         """Writes the list of calls."""
-        self.data.close()
+        self.data.flush()
         (self.folder / "calls.json").write_text(json.dumps(self.calls))
 
 
@@ -176,8 +177,8 @@ def record_cases(folder: pathlib.Path, pattern: str) -> None:
                 label |= {"name": name, "dtype": dtype}
                 program(recorder, name, type_)
         label["dtype"] = None
+        recorder.save()
         print(dtype, len(recorder.calls), "calls,", f"{time.monotonic() - started:.0f} s", flush=True)
-    recorder.close()
     dispatches = sum(len(c["dispatches"]) for c in recorder.calls)
     print(f"{len(recorder.calls)} calls, {dispatches} dispatches, {recorder.outside} outside of calls,", end=" ")
     print(f"{recorder.at / 1e6:.1f} MB; without a kernel: {sorted(recorder.on_xla)}")
@@ -187,8 +188,10 @@ def record_large(folder: pathlib.Path, pattern: str) -> None:
     """The dispatches of large arrays, with no numbers in them."""
     from large import LARGE
 
-    os.environ["METAL_SIM_RECORD_ONLY"] = "1"
     recorder = Recorder(folder)
+    jax.block_until_ready(mps.relu(jnp.ones(4)))  # the device's test of its memory runs
+    recorder.take()
+    os.environ["METAL_SIM_RECORD_ONLY"] = "1"
     for name, (function, shapes, work) in LARGE.items():
         if not re.search(pattern, name):
             continue
@@ -197,7 +200,7 @@ def record_large(folder: pathlib.Path, pattern: str) -> None:
         results = jax.block_until_ready(jax.jit(function)(*operands))
         arrays = [*operands, *jax.tree.leaves(results)]
         recorder.keep(name, work, str(operands[0].dtype), arrays, [], [])
-    recorder.close()
+    recorder.save()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Repeats recorded dispatches on an NVIDIA GPU and compares: with the simulator, and with each op's meaning.
 
-replay.py FOLDER [--sample N] [--report FILE]: FOLDER is what record.py wrote and build.py compiled. Of the dispatches
-of one op, those after the first take the GPU's own results, so that its last results are the GPU's alone. Exit status 1
-if anything differs by more than it may. With --sample, one call in N. Needs NumPy, and CUDA's driver.
+replay.py FOLDER [--sample N] [--report FILE]: FOLDER is what record.py wrote and compile_cuda.py compiled. Of the
+dispatches of one op, those after the first take the GPU's own results, so that its last results are the GPU's alone.
+Exit status 1 if anything differs by more than it may. With --sample, one call in N. Needs NumPy, and CUDA's driver.
 """
 
 from __future__ import annotations
@@ -107,9 +107,11 @@ def load(gpu: Gpu, folder: pathlib.Path) -> list[dict]:
 def numbers(data: np.ndarray, kind: str) -> np.ndarray:
     """Bytes as float64 or as integers."""
     if kind in ("bfloat", "bfloat16"):
-        return (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
-    typed = data.view(NUMPY[kind])
-    return typed.astype(np.float64) if typed.dtype.kind == "f" else typed.astype(np.int64)
+        typed = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    else:
+        typed = data.view(NUMPY[kind])
+    with np.errstate(invalid="ignore"):  # signalling NaN, in memory that nobody has written
+        return typed.astype(np.float64) if typed.dtype.kind == "f" else typed.astype(np.int64)
 
 
 def error(got: np.ndarray, wanted: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Compiles the kernels of recorded dispatches with nvcc: build.py FOLDER [JOBS].
+"""Compiles the kernels of recorded dispatches with nvcc: compile_cuda.py FOLDER [JOBS].
 
 FOLDER is what record.py wrote. Each pipeline, a kernel with its function constants, becomes a function of its own;
 some of them at a time go into a module. FOLDER gets module*.cubin and built.json, the calls with the names of both.
