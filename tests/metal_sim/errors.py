@@ -3,7 +3,8 @@
     tests/metal_sim/run python tests/metal_sim/errors.py [--sample N]
 
 Every row of tests/cases.py and every check of doctor is run with its gradient; the results of each op on the way are
-compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check).
+compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check). What the
+same shaders gave on an NVIDIA GPU is copied from H200.md.
 """
 
 from __future__ import annotations
@@ -66,6 +67,19 @@ def measure(sample: int):
     return errors, elsewhere
 
 
+def on_the_gpu() -> dict[str, list[str]]:
+    """Op -> its errors in DTYPES, as H200.md's first table has them."""
+    lines = (Path(__file__).parent / "H200.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| op | float32"))
+    table = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        op, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        table[op] = cells[: len(DTYPES)]
+    return table
+
+
 def page(errors, elsewhere, sample: int) -> str:
     """The page of docs."""
     device = ffi.native().metal_information()["name"]
@@ -79,16 +93,20 @@ def page(errors, elsewhere, sample: int) -> str:
         "is that of the last rounding (2^-11 of float16, 2^-8 of bfloat16) where nothing cancels.",
         "",
         f"Simulated Metal is the `{device}` of `tests/metal_sim`, whose shaders run on the CPU: its exp, log and tanh "
-        "are those of the C library, and an Apple GPU's own differ in the last places. `-`: no row has it.",
+        "are those of the C library, and an Apple GPU's own differ in the last places. The same shaders ran on an NVIDIA "
+        "H200 over all rows (`tests/metal_sim/H200.md`). `-`: no row has it.",
         "",
         f"Made by `{COMMAND}{'' if sample == 1 else f' --sample {sample}'}`.",
         "",
         "| op | " + " | ".join(f"{dtype}, simulated Metal | {dtype}, H200" for dtype in DTYPES) + " |",
         "|---|" + "---|" * (2 * len(DTYPES)),
     ]
+    gpu = on_the_gpu()
     for op in sorted(errors):
-        cells = ["-" if errors[op][dtype] is None else f"{errors[op][dtype]:.1e}" for dtype in DTYPES]
-        lines.append(f"| `{op}` | " + " | ".join(f"{cell} | " for cell in cells) + "|")
+        cells = []
+        for dtype, there in zip(DTYPES, gpu.get(op, [""] * len(DTYPES)), strict=True):
+            cells += ["-" if errors[op][dtype] is None else f"{errors[op][dtype]:.1e}", there or "-"]
+        lines.append(f"| `{op}` | {' | '.join(cells)} |")
     missing = {op.name for op in OPS.values()} - set(errors)
     if missing:
         lines += ["", "Not in the table:", ""]
