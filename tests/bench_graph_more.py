@@ -19,6 +19,7 @@ import jax_mps as mps
 def graph_more() -> Iterator[Bench]:
     """All of these."""
     yield from _nothing_to_gain()
+    yield _optimizer()
     yield from _inception()
     yield _compile_time()
     _peak_memory()
@@ -81,6 +82,34 @@ def _nothing_to_gain() -> Iterator[Bench]:
         params = [jnp.asarray(normal(3, 3, c, c) / 8, jnp.float32)] * 2
         image = jnp.asarray(normal(n, size, size, c))
         yield Bench(f"tiny convolutions {n}x{size}x{size}x{c}", _stepping(convolutions, params, image), "no gain")
+
+
+def _optimizer(count: int = 60) -> Bench:
+    """AdamW over many leaves, behind one kernel of our own, without which it would stay on XLA."""
+    import optax
+
+    rule = optax.adamw(1e-3)
+    shapes = [(64,), (128,), (512,), (3, 3, 32, 32), (256,), (10,), (3, 3, 64, 64)]
+    params = [jnp.asarray(normal(*shapes[i % len(shapes)])) for i in range(count - 1)]
+    params.append(jnp.asarray(normal(3136, 256)))
+    gradients = [0.1 * p for p in params]
+
+    def step(state: Any, gradients: Any) -> Any:
+        values, moments = state
+        gradients = [mps.relu(gradients[0]), *gradients[1:]]
+        updates, moments = rule.update(gradients, moments, values)
+        return optax.apply_updates(values, updates), moments
+
+    def run(function: Callable[..., Any]) -> Callable[[], Any]:
+        compiled = jax.jit(function, donate_argnums=0)
+        held = [jax.tree.map(jnp.array, (params, rule.init(params)))]
+
+        def once() -> None:
+            held[0] = jax.block_until_ready(compiled(held[0], gradients))
+
+        return once
+
+    return Bench(f"AdamW over {count} leaves", {"jax_mps": run(mps.graph(step)), "xla": run(_plain(step))}, "no gain")
 
 
 def _inception(n: int = 16, size: int = 28, channels: int = 64) -> Iterator[Bench]:
