@@ -100,9 +100,10 @@ def successors(flat: Flat) -> dict[int, int | None]:
     found: dict[int, int | None] = {id(v): None for v, _ in flat.captured.values()}
     pairs: dict[int, int] = {}
     taken: set[int] = set()
-    every = {d: fits(d).tolist() for d in range(1 - len(outs), len(ins))}
-    for distance in sorted(every, key=lambda d: (-len(every[d]), abs(d))):
-        for o in every[distance]:
+    for distance in sorted(range(1 - len(outs), len(ins)), key=lambda d: (-len(fits(d)), abs(d))):
+        if len(taken) == len(outs):
+            break
+        for o in fits(distance).tolist():
             if o + distance not in pairs and o not in taken:
                 pairs[o + distance] = o
                 taken.add(o)
