@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ import jax_mps as mps
 def graph_more() -> Iterator[Bench]:
     """All of these."""
     yield from _nothing_to_gain()
+    yield _optimizer()
     yield from _inception()
     yield _compile_time()
     _peak_memory()
@@ -81,6 +83,35 @@ def _nothing_to_gain() -> Iterator[Bench]:
         params = [jnp.asarray(normal(3, 3, c, c) / 8, jnp.float32)] * 2
         image = jnp.asarray(normal(n, size, size, c))
         yield Bench(f"tiny convolutions {n}x{size}x{size}x{c}", _stepping(convolutions, params, image), "no gain")
+
+
+def _optimizer(count: int = 60) -> Bench:
+    """AdamW over many leaves, behind a relu of ours: with nothing but elementwise code, graph leaves it to XLA."""
+    import optax
+
+    rule = optax.adamw(1e-3)
+    shapes = [(64,), (128,), (512,), (3, 3, 32, 32), (256,), (10,), (3, 3, 64, 64)]
+    params = [jnp.asarray(normal(*shapes[i % len(shapes)])) for i in range(count - 1)]
+    params.append(jnp.asarray(normal(3136, 256)))
+    gradients = [0.1 * p for p in params]
+
+    def step(relu: Callable[..., Any], state: Any, gradients: Any) -> Any:
+        values, moments = state
+        gradients = [relu(gradients[0]), *gradients[1:]]
+        updates, moments = rule.update(gradients, moments, values)
+        return optax.apply_updates(values, updates), moments
+
+    def run(function: Callable[..., Any]) -> Callable[[], Any]:
+        compiled = jax.jit(function, donate_argnums=0)
+        held = [jax.tree.map(jnp.array, (params, rule.init(params)))]
+
+        def once() -> None:
+            held[0] = jax.block_until_ready(compiled(held[0], gradients))
+
+        return once
+
+    ours, theirs = partial(step, mps.relu), partial(step, jax.nn.relu)
+    return Bench(f"AdamW over {count} leaves", {"jax_mps": run(mps.graph(ours)), "xla": run(theirs)}, "no gain")
 
 
 def _inception(n: int = 16, size: int = 28, channels: int = 64) -> Iterator[Bench]:

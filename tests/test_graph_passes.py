@@ -101,6 +101,28 @@ def text(function, *args, **options):
     return mps.graph(function, **options).program(*args).text()
 
 
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (lambda m, v, count, g: (m - g, v + g * m, count + 1), {0: 0, 1: 1, 2: 2}),
+        (lambda g, m, v, count: (m - g, v + g * m, count + 1), {1: 0, 2: 1, 3: 2}),
+        (lambda g, v, m, count: (v + g * m, m - g, count + 1), {1: 0, 2: 1, 3: 2}),
+        (lambda m, g, count: (jnp.sum(m * g), count + 1), {2: 1}),
+    ],
+    ids=["state-first", "state-last", "in-the-function's-order", "no-successor"],
+)
+def test_outputs_take_the_memory_of_what_they_succeed(native, function, wanted):
+    """So that XLA copies neither a donated state nor, before the call, what is not donated."""
+    count = function.__code__.co_argcount - 1
+    args = [normal(8)] * count
+    args.insert(function.__code__.co_varnames.index("count"), jnp.int32(1))
+    graphed = compiler.compile_jaxpr(jax.make_jaxpr(function)(*args))
+    (region,) = graphed.parts
+    inputs, outputs = graphed.flat.inputs, graphed.flat.outputs
+    pairs = {inputs.index(region.operands[i]): outputs.index(region.results[o]) for i, o in region.aliases}
+    assert pairs == wanted
+
+
 def test_results_take_over_the_memory_of_what_ends(native):
     def f(x, w):
         for _ in range(3):

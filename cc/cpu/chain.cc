@@ -363,6 +363,7 @@ class ChainKernel : public Kernel {
   void run(const Buffers& b) const override {
     chain_loops().run(plan_->chain_, b.in, b.out, b.scratch);
   }
+  const Chain& chain() const { return plan_->chain_; }
 
  private:
   std::unique_ptr<Plan> plan_;
@@ -388,4 +389,10 @@ Offer chain(const Node& node) {
 const Register kChain("chain", {chain}, /*rows_apart=*/true);
 
 }  // namespace
+
+const Chain* chain_without_reductions(const Kernel& kernel) {
+  auto* found = dynamic_cast<const ChainKernel*>(&kernel);
+  return found && found->chain().reduction_count == 0 ? &found->chain() : nullptr;
+}
+
 }  // namespace jax_mps::cpu

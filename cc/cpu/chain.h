@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "../program.h"
+#include "../kernel.h"
 #include "loops/chain.h"
 
 namespace jax_mps::cpu {
@@ -47,5 +47,8 @@ struct ChainCode {
 
 // Throws ProgramError with the rule that the node breaks.
 ChainCode parse_chain(const Node& node);
+
+// The chain of a kernel that may run together with others; nullptr if it is none, or reduces.
+const Chain* chain_without_reductions(const Kernel& kernel);
 
 }  // namespace jax_mps::cpu

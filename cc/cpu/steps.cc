@@ -24,16 +24,24 @@ Offer offer_of(const Step& step) {
 }  // namespace
 
 Steps::Steps(const Program& program) : program_(program) {
-  size_t scratch = 0;
   for (const Step& step : program.steps) {
     if (step.is_alias()) {
       kernels_.push_back(nullptr);
+      chains_.push_back(nullptr);
       continue;
     }
     Offer offer = offer_of(step);
     if (!offer.kernel) throw ProgramError(step.node.op + ": " + offer.reason);
-    scratch = std::max(scratch, offer.kernel->scratch_bytes());
+    chains_.push_back(chain_without_reductions(*offer.kernel));
     kernels_.push_back(std::move(offer.kernel));
+  }
+  together_ = together(program, chains_);
+  size_t scratch = 0;
+  for (size_t i = 0; i < kernels_.size(); i += together_[i]) {
+    size_t bytes = 0;
+    for (size_t k = i; k < i + together_[i]; k++)
+      if (kernels_[k]) bytes += align_up(kernels_[k]->scratch_bytes());
+    scratch = std::max(scratch, bytes);
   }
   copies_ = copied_outputs(program);
   scratch_offset_ = align_up(program.arena_bytes);
@@ -59,8 +67,12 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
   void* out_inline[kInline];
   std::vector<const void*> in_heap;
   std::vector<void*> out_heap;
-  for (size_t i = 0; i < kernels_.size(); i++) {
+  for (size_t i = 0; i < kernels_.size(); i += together_[i]) {
     const Step& step = program_.steps[i];
+    if (together_[i] > 1) {
+      run_together(i, address, memory + scratch_offset_);
+      continue;
+    }
     if (!kernels_[i]) {  // a result that the caller holds is no alias
       void*& result = address[step.results[0]];
       void* operand = address[step.operands[0]];
@@ -84,6 +96,25 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
   for (auto [value, output] : copies_)
     if (outputs[output] != address[value])
       std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
+}
+
+void Steps::run_together(size_t first, void* const* address, std::byte* scratch) const {
+  ChainRun runs[kTogether];
+  std::vector<void*> places;  // of each step, operands and results
+  size_t count = together_[first], size = 0;
+  for (size_t i = first; i < first + count; i++)
+    size += program_.steps[i].operands.size() + program_.steps[i].results.size();
+  places.reserve(size);
+  for (size_t i = 0; i < count; i++) {
+    const Step& step = program_.steps[first + i];
+    void** in = places.data() + places.size();
+    for (int value : step.operands) places.push_back(address[value]);
+    void** out = places.data() + places.size();
+    for (int value : step.results) places.push_back(address[value]);
+    runs[i] = {chains_[first + i], in, out, scratch};
+    scratch += align_up(kernels_[first + i]->scratch_bytes());
+  }
+  chain_loops().run_together(runs, static_cast<int>(count));
 }
 
 std::vector<std::string> Steps::implementations() const {

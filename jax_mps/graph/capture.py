@@ -79,6 +79,39 @@ class Flat:
     outputs: list[Atom] = field(default_factory=list)
 
 
+def successors(flat: Flat) -> dict[int, int | None]:
+    """By an input's id, the id of the output that is likely its new value, or None.
+
+    A state comes and goes as runs of values of the same types, so inputs and outputs pair up at the distance at which
+    most of them fit, the rest at the next such distance. Constants have no successor.
+    """
+    numbers: dict[Any, int] = {}
+    ins, outs = (
+        np.array([numbers.setdefault((a.aval.shape, a.aval.dtype), len(numbers)) for a in atoms], int)
+        for atoms in (flat.inputs, flat.outputs)
+    )
+
+    def fits(distance: int) -> np.ndarray:
+        """The outputs that have the type of the input `distance` places later."""
+        first = max(0, -distance)
+        last = max(first, min(len(outs), len(ins) - distance))
+        return first + np.flatnonzero(outs[first:last] == ins[first + distance : last + distance])
+
+    found: dict[int, int | None] = {id(v): None for v, _ in flat.captured.values()}
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for distance in sorted(range(1 - len(outs), len(ins)), key=lambda d: (-len(fits(d)), abs(d))):
+        if len(taken) == len(outs):
+            break
+        for o in fits(distance).tolist():
+            if o + distance not in pairs and o not in taken:
+                pairs[o + distance] = o
+                taken.add(o)
+    for i, variable in enumerate(flat.inputs):
+        found[id(variable)] = id(flat.outputs[pairs[i]]) if i in pairs else None
+    return found
+
+
 def flatten(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
     """Inlines every call; `control` converts scan, while and cond."""
     flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])

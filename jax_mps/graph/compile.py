@@ -104,12 +104,13 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
     native -= _before_islands(flat, native)
     regions = capture.partition(flat, lambda e: id(e) in native)
     readers = capture.readers(regions, flat)
+    successors = capture.successors(flat)
     parts: list[NativeRegion | list[Equation]] = []
     for part in regions:
         compiled, why = None, report.FOR_ISLAND
         if part.native:
             try:
-                compiled, why = _compile_region(part, readers, fuse), report.NO_GAIN
+                compiled, why = _compile_region(part, readers, successors, fuse), report.NO_GAIN
             except ValueError as refused:  # a chain beyond the device's limits
                 if any(equation.name == "scan" for equation in part.equations):
                     return compile_jaxpr(closed, fuse, loops=False)
@@ -146,7 +147,9 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
     return joined & native
 
 
-def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> NativeRegion | None:
+def _compile_region(
+    part: Region, readers: dict[int, set[int]], successors: dict[int, int | None], fuse: bool
+) -> NativeRegion | None:
     operands, results = capture.boundary(part, readers)
     builder = Builder()
     for operand in operands:
@@ -162,6 +165,7 @@ def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> N
     memory = plan(program, device())
     text = ffi.text_for(device(), program.text())
     ffi.implementations(text)
+    place: dict[int | None, int] = {id(r): i for i, r in enumerate(results)}
     return NativeRegion(
         program,
         memory,
@@ -169,7 +173,7 @@ def _compile_region(part: Region, readers: dict[int, set[int]], fuse: bool) -> N
         operands,
         results,
         part.equations,
-        aliases(program),
+        aliases(program, {i: place.get(successors[id(v)]) for i, v in enumerate(operands) if id(v) in successors}),
         lambda: report.origins(builder.made, builder.program, program),
     )
 

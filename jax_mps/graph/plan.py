@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jax_mps.graph.views import row_major
@@ -100,10 +100,11 @@ def placed_operands(program: Program) -> dict[int, tuple[Value, int]]:
     return places
 
 
-def aliases(program: Program) -> tuple[tuple[int, int], ...]:
+def aliases(program: Program, successors: Mapping[int, int | None]) -> tuple[tuple[int, int], ...]:
     """Pairs (input, output) that may share memory: the output is stored by the last reader of the input.
 
-    With these a donated training state is updated where it lies.
+    With these a donated training state is updated where it lies. `successors` are the outputs that alone may take the
+    memory of some inputs; the memory of the others goes to any.
     """
     name_of: dict[int, int] = {}  # a reshape's result is its operand by another name
     last_read: dict[int, int] = {}
@@ -122,10 +123,15 @@ def aliases(program: Program) -> tuple[tuple[int, int], ...]:
             if node.op != "chain":
                 times = Counter(name_of.get(id(o), id(o)) for o in node.operands)
                 ends = [o for o in ends if times[id(o)] == 1]
-            free = (o for o in ends if input_of[id(o)] not in pairs and o.type == result.type)
-            heir = next((o for o in free if _in_place(node, k, o)), None)
-            if heir is not None and id(result) in output_of:
-                pairs[input_of[id(heir)]] = output_of[id(result)]
+            if (output := output_of.get(id(result))) is None:
+                continue
+            free = [input_of[id(o)] for o in ends]
+            free = [i for i in free if i not in pairs and successors.get(i, output) == output]
+            free.sort(key=lambda i: i not in successors)
+            inputs = (program.inputs[i] for i in free)
+            heir = next((o for o in inputs if o.type == result.type and _in_place(node, k, o)), None)
+            if heir is not None:
+                pairs[input_of[id(heir)]] = output
     return tuple(pairs.items())
 
 
@@ -185,7 +191,8 @@ def _plan_loop(node: Node, device: str) -> Memory:
     """Plans a loop's body: which carries it writes where it reads them; the others lie in two places by turns."""
     assert node.body is not None
     first, carry = node.attributes["consts"], node.attributes["carry"]
-    in_place = tuple(o for i, o in aliases(node.body) if i == first + o and o < carry)
+    places = aliases(node.body, {first + k: k for k in range(carry)})
+    in_place = tuple(o for i, o in places if i == first + o and o < carry)
     node.attributes = {**node.attributes, "in_place": in_place}
     memory = plan(node.body, device)
     second = sum(_aligned(r.type.bytes, device) for i, r in enumerate(node.results[:carry]) if i not in in_place)

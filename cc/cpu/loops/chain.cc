@@ -148,12 +148,12 @@ struct Fold {
 
 // One run of a chain: what all its threads share.
 struct Run {
-  const Chain& chain;
+  const Chain* plan;
   const void* const* in;
   void* const* out;
   std::byte* scratch;
-  char* shared[kChainRegisters];  // where each register lies, as far as threads share it
-  bool straight[kChainArrays];    // the store's register lies in the result
+  char** shared;   // [registers] where each lies, as far as threads share it
+  bool* straight;  // [stores] its register lies in the result
 
   char* reduction_target(const ChainReduction& r, int64_t part) const {
     if (r.in_result) return static_cast<char*>(out[r.result]);
@@ -162,44 +162,44 @@ struct Run {
   }
 
   void prologue() {
-    for (int r = 0; r < chain.register_count; r++) {
-      const ChainRegister& home = chain.registers[r];
+    for (int r = 0; r < plan->register_count; r++) {
+      const ChainRegister& home = plan->registers[r];
       shared[r] = nullptr;
       if (home.home == Home::constant)
-        shared[r] = reinterpret_cast<char*>(const_cast<uint32_t*>(chain.constants)) + home.offset;
+        shared[r] = reinterpret_cast<char*>(const_cast<uint32_t*>(plan->constants)) + home.offset;
       if (home.home == Home::operand)
         shared[r] = const_cast<char*>(static_cast<const char*>(in[home.offset])) +
-                    chain.start[home.offset] * kWord;
+                    plan->start[home.offset] * kWord;
       if (home.home == Home::shared) shared[r] = reinterpret_cast<char*>(scratch) + home.offset;
     }
-    for (int i = 0; i < chain.ramp_count; i++) {
-      const ChainRamp& ramp = chain.ramps[i];
+    for (int i = 0; i < plan->ramp_count; i++) {
+      const ChainRamp& ramp = plan->ramps[i];
       auto* y = reinterpret_cast<int32_t*>(shared[ramp.y]);
       for (int64_t j = 0; j < ramp.n; j++) y[j] = static_cast<int32_t>(j / ramp.inner % ramp.size);
     }
-    for (int i = 0; i < chain.once_count; i++) {
-      const ChainStep& step = chain.once[i];
+    for (int i = 0; i < plan->once_count; i++) {
+      const ChainStep& step = plan->once[i];
       if (step.load >= 0) {
-        const ChainLoad& load = chain.loads[step.load];
-        run_load(load, in[load.operand], chain.start[load.operand], chain.chunk, shared[step.y]);
+        const ChainLoad& load = plan->loads[step.load];
+        run_load(load, in[load.operand], plan->start[load.operand], plan->chunk, shared[step.y]);
       } else {
         step.fn(shared[step.a], shared[step.b], shared[step.c], shared[step.y],
-                step.scalar ? 1 : chain.chunk * chain.inner);
+                step.scalar ? 1 : plan->chunk * plan->inner);
       }
     }
     // A result may lie in an operand's memory: then it is written there at once only if the
     // operand is not read any more.
-    for (int s = 0; s < chain.store_count; s++) {
-      const ChainStore& store = chain.stores[s];
+    for (int s = 0; s < plan->store_count; s++) {
+      const ChainStore& store = plan->stores[s];
       straight[s] = store.written >= 0;
-      for (int i = 0; i < chain.in_place_count; i++) {
-        int64_t operand = chain.registers[chain.in_place[i]].offset;
-        if (in[operand] == out[store.result] && chain.last_read[operand] > store.written)
+      for (int i = 0; i < plan->in_place_count; i++) {
+        int64_t operand = plan->registers[plan->in_place[i]].offset;
+        if (in[operand] == out[store.result] && plan->last_read[operand] > store.written)
           straight[s] = false;
       }
     }
-    for (int i = 0; i < chain.reduction_count; i++) {
-      const ChainReduction& r = chain.reductions[i];
+    for (int i = 0; i < plan->reduction_count; i++) {
+      const ChainReduction& r = plan->reductions[i];
       if (!r.over_blocks && !r.assigns)
         r.fns.fill(reduction_target(r, 0), (r.in_result ? 1 : r.parts) * r.elements);
     }
@@ -210,35 +210,35 @@ struct Run {
     alignas(64) char local[kChainLocalBytes];
     char* reg[kChainRegisters];
     int64_t at[kChainArrays * 2], index[kChainRank];
-    for (int r = 0; r < chain.register_count; r++)
+    for (int r = 0; r < plan->register_count; r++)
       reg[r] =
-          chain.registers[r].home == Home::local ? local + chain.registers[r].offset : shared[r];
+          plan->registers[r].home == Home::local ? local + plan->registers[r].offset : shared[r];
     int64_t block = first_block(begin);
-    for (int s = 0; s < chain.streams; s++) at[s] = chain.start[s];
-    for (int axis = chain.axes - 1; axis >= 0; axis--) {
-      index[axis] = block % chain.count[axis];
-      block /= chain.count[axis];
-      const int64_t* step = chain.step + axis * chain.streams;
-      for (int s = 0; s < chain.streams; s++) at[s] += index[axis] * step[s];
+    for (int s = 0; s < plan->streams; s++) at[s] = plan->start[s];
+    for (int axis = plan->axes - 1; axis >= 0; axis--) {
+      index[axis] = block % plan->count[axis];
+      block /= plan->count[axis];
+      const int64_t* step = plan->step + axis * plan->streams;
+      for (int s = 0; s < plan->streams; s++) at[s] += index[axis] * step[s];
     }
     for (int64_t unit = begin; unit < end; unit++) {
-      int64_t part = unit % chain.parts;
-      for (int i = 0; i < chain.reduction_count; i++)
-        if (chain.reductions[i].over_blocks)
-          chain.reductions[i].fns.fill(local + chain.reductions[i].tile, chain.chunk * chain.inner);
+      int64_t part = unit % plan->parts;
+      for (int i = 0; i < plan->reduction_count; i++)
+        if (plan->reductions[i].over_blocks)
+          plan->reductions[i].fns.fill(local + plan->reductions[i].tile, plan->chunk * plan->inner);
       int64_t blocks = first_block(unit + 1) - first_block(unit);
       for (int64_t b = 0; b < blocks; b++) {
-        int64_t done = index[chain.chunk_axis] * chain.chunk;
-        int64_t steps = chain.extent - done < chain.chunk ? chain.extent - done : chain.chunk;
+        int64_t done = index[plan->chunk_axis] * plan->chunk;
+        int64_t steps = plan->extent - done < plan->chunk ? plan->extent - done : plan->chunk;
         run_block(reg, local, at, index, steps, part);
         if (b == blocks - 1) flush(local, at, steps, part);
-        for (int axis = chain.axes - 1; axis >= 0; axis--) {
-          const int64_t* step = chain.step + axis * chain.streams;
-          if (++index[axis] < chain.count[axis]) {
-            for (int s = 0; s < chain.streams; s++) at[s] += step[s];
+        for (int axis = plan->axes - 1; axis >= 0; axis--) {
+          const int64_t* step = plan->step + axis * plan->streams;
+          if (++index[axis] < plan->count[axis]) {
+            for (int s = 0; s < plan->streams; s++) at[s] += step[s];
             break;
           }
-          for (int s = 0; s < chain.streams; s++) at[s] -= (index[axis] - 1) * step[s];
+          for (int s = 0; s < plan->streams; s++) at[s] -= (index[axis] - 1) * step[s];
           index[axis] = 0;
         }
       }
@@ -247,8 +247,8 @@ struct Run {
 
   // Parts become the result.
   void finish() const {
-    for (int i = 0; i < chain.reduction_count; i++) {
-      const ChainReduction& r = chain.reductions[i];
+    for (int i = 0; i < plan->reduction_count; i++) {
+      const ChainReduction& r = plan->reductions[i];
       if (r.in_result) continue;
       parallel_pieces(r.elements, 1024, r.elements * r.parts, [&](int64_t begin, int64_t end) {
         char* first = reduction_target(r, 0) + begin * kWord;
@@ -261,36 +261,36 @@ struct Run {
 
  private:
   int64_t first_block(int64_t unit) const {
-    return unit / chain.parts * chain.reduced_blocks +
-           unit % chain.parts * chain.reduced_blocks / chain.parts;
+    return unit / plan->parts * plan->reduced_blocks +
+           unit % plan->parts * plan->reduced_blocks / plan->parts;
   }
 
   void run_block(char** reg, char* local, const int64_t* at, const int64_t* index, int64_t steps,
                  int64_t part) const {
-    int64_t n = steps * chain.inner, linear = at[chain.operands];
-    for (int i = 0; i < chain.in_place_count; i++) {
-      int64_t operand = chain.registers[chain.in_place[i]].offset;
-      reg[chain.in_place[i]] =
+    int64_t n = steps * plan->inner, linear = at[plan->operands];
+    for (int i = 0; i < plan->in_place_count; i++) {
+      int64_t operand = plan->registers[plan->in_place[i]].offset;
+      reg[plan->in_place[i]] =
           const_cast<char*>(static_cast<const char*>(in[operand])) + at[operand] * kWord;
     }
-    for (int s = 0; s < chain.store_count; s++)
+    for (int s = 0; s < plan->store_count; s++)
       if (straight[s])
-        reg[chain.stores[s].x] = static_cast<char*>(out[chain.stores[s].result]) + linear * kWord;
-    for (int i = 0; i < chain.coordinate_count; i++) {
-      const ChainCoordinate& c = chain.coordinates[i];
+        reg[plan->stores[s].x] = static_cast<char*>(out[plan->stores[s].result]) + linear * kWord;
+    for (int i = 0; i < plan->coordinate_count; i++) {
+      const ChainCoordinate& c = plan->coordinates[i];
       *reinterpret_cast<int32_t*>(reg[c.y]) = static_cast<int32_t>(index[c.axis] * c.scale);
     }
-    for (int i = 0; i < chain.step_count; i++) {
-      const ChainStep& step = chain.steps[i];
+    for (int i = 0; i < plan->step_count; i++) {
+      const ChainStep& step = plan->steps[i];
       if (step.compiled) {
         step.compiled(reg, n);
       } else if (step.fn) {
         step.fn(reg[step.a], reg[step.b], reg[step.c], reg[step.y], step.scalar ? 1 : n);
       } else if (step.load >= 0) {
-        const ChainLoad& load = chain.loads[step.load];
+        const ChainLoad& load = plan->loads[step.load];
         run_load(load, in[load.operand], at[load.operand], steps, reg[step.y]);
       } else {
-        const ChainReduction& r = chain.reductions[step.reduction];
+        const ChainReduction& r = plan->reductions[step.reduction];
         if (r.over_blocks) {
           r.fns.columns(reg[r.x], local + r.tile, 1, n);
         } else {
@@ -299,35 +299,70 @@ struct Run {
         }
       }
     }
-    for (int s = 0; s < chain.store_count; s++)
-      if (chain.stores[s].row)
-        store_rows(chain.stores[s], reg[chain.stores[s].x], out[chain.stores[s].result], linear, n);
+    for (int s = 0; s < plan->store_count; s++)
+      if (plan->stores[s].row)
+        store_rows(plan->stores[s], reg[plan->stores[s].x], out[plan->stores[s].result], linear, n);
       else if (!straight[s])
-        run_store(chain.stores[s].storage, reg[chain.stores[s].x], out[chain.stores[s].result],
+        run_store(plan->stores[s].storage, reg[plan->stores[s].x], out[plan->stores[s].result],
                   linear, n);
   }
 
   // A unit's tiles: whole, if the chunked axis is reduced.
   void flush(const char* local, const int64_t* at, int64_t steps, int64_t part) const {
-    for (int i = 0; i < chain.reduction_count; i++) {
-      const ChainReduction& r = chain.reductions[i];
+    for (int i = 0; i < plan->reduction_count; i++) {
+      const ChainReduction& r = plan->reductions[i];
       if (!r.over_blocks) continue;
-      int64_t whole = r.first_kept ? steps : chain.chunk;
+      int64_t whole = r.first_kept ? steps : plan->chunk;
       Fold(r, whole).run(local + r.tile, reduction_target(r, part) + at[r.stream] * kWord, true);
     }
   }
 };
 
+// The units of a run are cut into so many pieces of plan->grain units.
+int64_t piece_count(const Chain& chain) {
+  return (chain.kept_blocks * chain.parts + chain.grain - 1) / chain.grain;
+}
+
 void run(const Chain& chain, const void* const* in, void* const* out, std::byte* scratch) {
-  Run run{chain, in, out, scratch, {}, {}};
+  char* shared[kChainRegisters];
+  bool straight[kChainArrays];
+  Run run{&chain, in, out, scratch, shared, straight};
   run.prologue();
   parallel_pieces(chain.kept_blocks * chain.parts, chain.grain, chain.work,
                   [&](int64_t begin, int64_t end) { run.units(begin, end); });
   run.finish();
 }
 
+void run_together(const ChainRun* runs, int count) {
+  Run run[kTogether];
+  int64_t first[kTogether + 1], work = 0;  // the first piece of each run
+  char* shared[kTogetherRegisters];
+  bool straight[kTogetherStores];
+  char** next_register = shared;
+  bool* next_store = straight;
+  first[0] = 0;
+  for (int i = 0; i < count; i++) {
+    const Chain& chain = *runs[i].chain;
+    run[i] = {&chain, runs[i].in, runs[i].out, runs[i].scratch, next_register, next_store};
+    next_register += chain.register_count, next_store += chain.store_count;
+    run[i].prologue();
+    first[i + 1] = first[i] + piece_count(chain);
+    work += chain.work;
+  }
+  parallel<true>(first[count], work, [&](int64_t piece) {
+    int low = 0, high = count;  // the piece is one of the runs [low, high)
+    while (high - low > 1) {
+      int middle = (low + high) / 2;
+      (first[middle] <= piece ? low : high) = middle;
+    }
+    const Chain& chain = *run[low].plan;
+    int64_t begin = (piece - first[low]) * chain.grain, end = chain.kept_blocks * chain.parts;
+    run[low].units(begin, begin + chain.grain < end ? begin + chain.grain : end);
+  });
+}
+
 }  // namespace
 
-extern const ChainLoops chain_loops_table = {find_instruction, find_reduction, run};
+extern const ChainLoops chain_loops_table = {find_instruction, find_reduction, run, run_together};
 
 }  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -139,12 +139,24 @@ struct Chain {
   int reduction_count;
 };
 
+// One of several chains that run together. They reduce nothing, and none touches what another
+// writes.
+struct ChainRun {
+  const Chain* chain;
+  const void* const* in;
+  void* const* out;
+  std::byte* scratch;  // its own
+};
+constexpr int kTogether = 128, kTogetherRegisters = 4096, kTogetherStores = 1024;  // at most
+
 struct ChainLoops {
   // The function of an instruction on operands of a type, for the operands in the mask being
   // scalars; nullptr where there is none.
   ChainFn (*find)(ChainOp op, ChainType type, unsigned scalars);
   ReduceFns (*reduce)(Reduce reduce, ChainType type);
   void (*run)(const Chain& chain, const void* const* in, void* const* out, std::byte* scratch);
+  // The same numbers as by run, one after another; all threads share the work of all.
+  void (*run_together)(const ChainRun* runs, int count);
 };
 JAX_MPS_LOOPS(ChainLoops, chain_loops)
 
