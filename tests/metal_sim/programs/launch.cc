@@ -1,6 +1,6 @@
-// launch SOURCE KERNEL GROUPS THREADS [WORD...]: runs a kernel on buffers that are files, as large as
-// they are, and writes them back. GROUPS and THREADS are x,y,z. A word is constant:INDEX=0|1 for a
-// bool function constant, or buffer:INDEX=FILE.
+// launch SOURCE KERNEL GROUPS THREADS [WORD...]: runs a kernel on buffers that are files, as large
+// as they are, and writes them back. GROUPS and THREADS are x,y,z. A word is constant:INDEX=0|1 for
+// a bool function constant, or buffer:INDEX=FILE.
 #include <fstream>
 #include <iterator>
 #include <sstream>
@@ -56,9 +56,9 @@ int main(int argc, char** argv) {
         .write(static_cast<const char*>(buffer->contents()), long(buffer->length()));
     buffer->release();
   }
-  for (NS::Object* object : {static_cast<NS::Object*>(pipeline), static_cast<NS::Object*>(function),
-                             static_cast<NS::Object*>(library),
-                             static_cast<NS::Object*>(constants)})
+  for (NS::Object* object :
+       {static_cast<NS::Object*>(pipeline), static_cast<NS::Object*>(function),
+        static_cast<NS::Object*>(library), static_cast<NS::Object*>(constants)})
     object->release();
   return !good;
 }
