@@ -19,6 +19,7 @@ from collections import Counter
 from dataclasses import replace
 
 from jax_mps import ffi
+from jax_mps.graph.links import Links
 from jax_mps.program import Node, Program, Type, Value
 
 _ALIGNMENT = 64  # bytes, of every place in the arena
@@ -30,14 +31,9 @@ def elide_concatenations(program: Program) -> Program:
     return _Eliding(program).run()
 
 
-class _Eliding:
+class _Eliding(Links):
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.producer = {id(r): n for n in program.nodes for r in n.results}
-        self.readers: dict[int, list[Node]] = {}
-        for node in program.nodes:
-            for operand in {id(o): o for o in node.operands}.values():
-                self.readers.setdefault(id(operand), []).append(node)
+        super().__init__(program)
         self.outside = {id(v) for v in (*program.inputs, *program.outputs)}
 
     def run(self) -> Program:

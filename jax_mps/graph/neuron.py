@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from jax_mps.graph.links import Links
 from jax_mps.graph.views import VIEWS, View
 from jax_mps.program import Node, Program, Type, Value
 
@@ -25,16 +26,10 @@ def take_neurons(program: Program) -> Program:
     return _Neurons(program).run()
 
 
-class _Neurons:
+class _Neurons(Links):
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.producer = {id(r): n for n in program.nodes for r in n.results}
-        self.readers: dict[int, list[Node]] = {}
-        for node in program.nodes:
-            for operand in {id(o): o for o in node.operands}.values():
-                self.readers.setdefault(id(operand), []).append(node)
+        super().__init__(program)
         self.returned = Counter(id(o) for o in program.outputs)
-        self.names = max((v.name for n in program.nodes for v in n.results), default=0)
         self.dropped: set[int] = set()  # nodes that become part of another
         self.instead: dict[int, list[Node]] = {}  # of a node: what stands in its place
 
@@ -119,14 +114,10 @@ class _Neurons:
         constant = producer is not None and producer.op == "constant"
         return base if repeats and consecutive and not constant and base.type.dtype == "f32" else None
 
-    def _value(self, type_: Type) -> Value:
-        self.names += 1
-        return Value(self.names, type_)
-
     def _reshaped(self, nodes: list[Node], value: Value, shape: tuple[int, ...]) -> Value:
         if value.type.shape == shape:
             return value
-        nodes.append(Node("reshape", [value], [self._value(Type(value.type.dtype, shape))], {}))
+        nodes.append(Node("reshape", [value], [self.value(Type(value.type.dtype, shape))], {}))
         return nodes[-1].results[0]
 
     def _made(self, node: Node, bias: Value | None, relu: bool, y: Value) -> list[Node]:
@@ -141,7 +132,7 @@ class _Neurons:
         operands[0] = self._reshaped(nodes, x, (rows, x.type.shape[-1]))
         if len(y.type.shape) == 2:
             return [*nodes, Node("dense", operands, [y], neuron)]
-        flat = self._value(Type("f32", (rows, y.type.shape[-1])))
+        flat = self.value(Type("f32", (rows, y.type.shape[-1])))
         return [*nodes, Node("dense", operands, [flat], neuron), Node("reshape", [flat], [y], {})]
 
 

@@ -15,8 +15,10 @@ import math
 from collections import Counter
 from typing import Any
 
+from jax_mps.graph.links import Links
+from jax_mps.graph.simplify import drop_dead
 from jax_mps.graph.views import VIEWS
-from jax_mps.program import Node, Program, Value
+from jax_mps.program import Node, Program, Type, Value
 
 _ZERO, _LEAST = 0.0, -math.inf
 _PADDED = {"conv": _ZERO, "conv_weight_gradient": _ZERO, "avg_pool": _ZERO, "max_pool": _LEAST, "max_pool_taps": _LEAST}
@@ -30,13 +32,11 @@ def fold_padding(program: Program) -> Program:
     return _Folding(program).run()
 
 
-class _Folding:
+class _Folding(Links):
     def __init__(self, program: Program) -> None:
-        self.program = program
-        self.producer = {id(r): n for n in program.nodes for r in n.results}
+        super().__init__(program)
         self.uses = Counter(id(o) for n in program.nodes for o in n.operands)
         self.uses.update(id(o) for o in program.outputs)
-        self.names = max((v.name for n in program.nodes for v in n.results), default=0)
 
     def run(self) -> Program:
         nodes: list[Node] = []
@@ -47,13 +47,7 @@ class _Folding:
                 node = self._cropped(node) or _as_slice(node)
             nodes.append(node)
             self.producer.update((id(r), node) for r in node.results)
-        read = {id(o) for o in self.program.outputs}
-        kept = []
-        for node in reversed(nodes):
-            if any(id(r) in read for r in node.results):
-                kept.append(node)
-                read.update(map(id, node.operands))
-        return Program(self.program.inputs, kept[::-1], self.program.outputs)
+        return drop_dead(Program(self.program.inputs, nodes, self.program.outputs))
 
     def _take_padding(self, node: Node, nodes: list[Node]) -> None:
         if node.op == "avg_pool" and not node.attributes["count_padding"]:
@@ -71,9 +65,8 @@ class _Folding:
             return
         inner = source.operands[0]
         if transpose is not None:
-            self.names += 1
             shape = tuple(inner.type.shape[i] for i in order)
-            moved = Value(self.names, type(inner.type)(inner.type.dtype, shape))
+            moved = self.value(Type(inner.type.dtype, shape))
             nodes.append(Node("transpose", [inner], [moved], transpose.attributes))
             inner = moved
         node.operands = [inner, *node.operands[1:]]

@@ -86,24 +86,30 @@ def common_subexpressions(program: Program) -> Program:
     return Program(program.inputs, nodes, [same.get(id(o), o) for o in program.outputs])
 
 
+def live(program: Program) -> set[int]:
+    """The ids of the values that an output needs."""
+    found = {id(o) for o in program.outputs}
+    for node in reversed(program.nodes):
+        if any(id(r) in found for r in node.results):
+            found.update(id(o) for o in node.operands)
+    return found
+
+
 def drop_dead(program: Program) -> Program:
     """Without the nodes whose results nobody reads."""
-    live = {id(o) for o in program.outputs}
-    kept = []
-    for node in reversed(program.nodes):
-        if any(id(r) in live for r in node.results):
-            if node.body is not None:
-                _drop_unread(node, live)
-            kept.append(node)
-            live.update(id(o) for o in node.operands)
-    return Program(program.inputs, kept[::-1], program.outputs)
+    read = live(program)
+    kept = [n for n in program.nodes if any(id(r) in read for r in n.results)]
+    for node in kept:
+        if node.body is not None:
+            _drop_unread(node, read)
+    return Program(program.inputs, kept, program.outputs)
 
 
-def _drop_unread(loop: Node, live: set[int]) -> None:
+def _drop_unread(loop: Node, read: set[int]) -> None:
     """Drops a loop's stacks of results that nobody reads."""
     assert loop.body is not None
     carry = loop.attributes["carry"]
     pairs = zip(loop.results, loop.body.outputs, strict=True)
-    kept = [(r, o) for i, (r, o) in enumerate(pairs) if i < carry or id(r) in live]
+    kept = [(r, o) for i, (r, o) in enumerate(pairs) if i < carry or id(r) in read]
     loop.results = [r for r, _ in kept]
     loop.body = drop_dead(Program(loop.body.inputs, loop.body.nodes, [o for _, o in kept]))

@@ -15,6 +15,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from jax_mps.graph.links import Links
+from jax_mps.graph.simplify import drop_dead, live
 from jax_mps.graph.views import VIEWS, View, row_major
 from jax_mps.program import Node, Program, Type, Value
 
@@ -24,21 +26,7 @@ def take_softmax(program: Program, elementwise: Collection[str]) -> Program:
     return _Picks(_Softmax(program).run(), elementwise).run()
 
 
-class _Nodes:
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.producer = {id(r): n for n in program.nodes for r in n.results}
-        self.readers: dict[int, list[Node]] = {}
-        for node in program.nodes:
-            for operand in {id(o): o for o in node.operands}.values():
-                self.readers.setdefault(id(operand), []).append(node)
-        self.names = max((v.name for n in program.nodes for v in n.results), default=0)
-
-    def value(self, type_: Type) -> Value:
-        """A new value."""
-        self.names += 1
-        return Value(self.names, type_)
-
+class _Nodes(Links):
     def made_by(self, value: Value, *ops: str) -> Node | None:
         """The node that gives a value, through reshapes, if it is one of these ops."""
         node = self.producer.get(id(value))
@@ -68,9 +56,10 @@ class _Nodes:
 class _Softmax(_Nodes):
     def run(self) -> Program:
         found = [m for n in self.program.nodes if n.op == "exp" and (m := self._match(n)) is not None]
-        program, live = self._rewritten(found)
-        unread = [m for m in found if id(m[0].results[0]) not in live]
-        return program if len(unread) == len(found) else self._rewritten(unread)[0]
+        program = self._rewritten(found)
+        read = live(program)
+        unread = [m for m in found if id(m[0].results[0]) not in read]
+        return drop_dead(program if len(unread) == len(found) else self._rewritten(unread))
 
     def _match(self, exp: Node) -> tuple[Node, Value, list[Node], list[tuple[Node, Value]]] | None:
         """exp's node, x, the divisions, and the gradients each with its dy."""
@@ -129,10 +118,8 @@ class _Softmax(_Nodes):
                 return dy
         return None
 
-    def _rewritten(
-        self, found: list[tuple[Node, Value, list[Node], list[tuple[Node, Value]]]]
-    ) -> tuple[Program, set[int]]:
-        """The program with these replaced, without what nothing reads then; and the ids of its values."""
+    def _rewritten(self, found: list[tuple[Node, Value, list[Node], list[tuple[Node, Value]]]]) -> Program:
+        """The program with these replaced; what nothing reads then is still there."""
         instead: dict[int, Node] = {}
         same: dict[int, Value] = {}
         first: dict[int, Node] = {}
@@ -150,13 +137,7 @@ class _Softmax(_Nodes):
                 Node(new.op, [same.get(id(o), o) for o in new.operands], new.results, new.attributes, new.body)
             )
         outputs = [same.get(id(o), o) for o in self.program.outputs]
-        live = {id(o) for o in outputs}
-        kept = []
-        for node in reversed(nodes):
-            if any(id(r) in live for r in node.results):
-                kept.append(node)
-                live.update(id(o) for o in node.operands)
-        return Program(self.program.inputs, kept[::-1], outputs), live
+        return Program(self.program.inputs, nodes, outputs)
 
 
 class _Picks(_Nodes):
