@@ -1,4 +1,4 @@
-"""JAX names that are private or still moving. Tested with JAX 0.10.2, the oldest and the newest so far."""
+"""JAX names that are private or still moving. Tested with JAX 0.10.2 to 0.12.0."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ __all__ = [
     "lower_with_jax",
     "mlir",
     "result_aval",
+    "scan_counts",
+    "scan_params",
     "trace_context",
     "vary_together",
     "with_weak_type",
@@ -69,6 +71,25 @@ def across_devices(params: dict[str, Any], avals: Any) -> bool:
     """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
     names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
     return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals)
+
+
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan with these parameters are constants, and how many its carry."""
+    if "ft_in" in params:  # since JAX 0.12
+        consts, carry, _ = map(len, params["ft_in"].unpack())
+        return consts, carry
+    return params["num_consts"], params["num_carry"]
+
+
+def scan_params(params: dict[str, Any], body: Any, more: int) -> dict[str, Any]:
+    """The parameters of a scan with another body, whose first `more` operands are constants beside those before."""
+    if "ft_in" in params:
+        from jax._src import flattree  # type: ignore[attr-defined, unused-ignore]  # not in older JAX
+
+        consts, *rest = params["ft_in"].unpack()
+        return {**params, "jaxpr": body, "ft_in": flattree.pack(((flattree.nones(more), consts), *rest))}
+    linear = (False,) * more + params["linear"]
+    return {**params, "jaxpr": body, "num_consts": params["num_consts"] + more, "linear": linear}
 
 
 def trace_context() -> Any:

@@ -7,6 +7,7 @@ nodes are still lax's own ops ("add", "reduce_sum", "broadcast_in_dim"); the pas
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,9 +64,13 @@ class Builder:
             assert isinstance(atom, Constant)
             array = np.asarray(atom.value)
             type_ = Type.of(atom.aval)
-            scalar = self.node("constant", [], [Type(type_.dtype, ())], value=array.reshape(-1)[0].item())[0]
-            self.known[id(atom)] = self.broadcast(scalar, type_.shape, ())
+            self.known[id(atom)] = self.number(array.reshape(-1)[0].item(), type_)
         return self.known[id(atom)]
+
+    def number(self, number: Any, type_: Type) -> Value:
+        """A value that is this number everywhere."""
+        (scalar,) = self.node("constant", [], [Type(type_.dtype, ())], value=number)
+        return self.broadcast(scalar, type_.shape, ())
 
     def define(self, equation: Equation, rule: Rule) -> None:
         """Adds the nodes of one equation."""
@@ -173,6 +178,25 @@ def _select(builder: Builder, equation: Equation, operands: list[Value]) -> list
 def _clamp(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
     (type_,) = _types(equation)
     return builder.node("clamp", [_spread(builder, x, type_.shape) for x in operands], [type_])
+
+
+def _one_minus_square(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
+    """(1 + x)(1 - x), of which JAX has made one primitive since 0.12."""
+    (x,), (type_,) = operands, _types(equation)
+    if type_.dtype not in ("f32", "bf16", "f16"):
+        raise NotConvertible(f"one_minus_square of {type_.dtype}")
+    one = builder.number(1.0, type_)
+    sides = [builder.node(op, [one, x], [type_])[0] for op in ("add", "sub")]
+    return builder.node("mul", sides, [type_])
+
+
+def _log2(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
+    types = _types(equation)
+    if types[0].dtype != "f32":
+        raise NotConvertible(f"log2 of {types[0].dtype}")
+    return builder.node(
+        "mul", [*builder.node("log", operands, types), builder.number(1 / math.log(2), types[0])], types
+    )
 
 
 def _integer_pow(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
@@ -308,6 +332,8 @@ _RULES: dict[str, Rule] = {
     "expand_dims": _squeeze,
     "integer_pow": _integer_pow,
     "iota": _iota,
+    "log2": _log2,
+    "one_minus_square": _one_minus_square,
     "pad": _pad,
     "reshape": _reshape,
     "scan": _loop,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 
+from jax_mps._compat import scan_counts, scan_params
 from jax_mps.graph import capture
 from jax_mps.graph.capture import Atom, Constant, Equation, Flat
 from jax_mps.graph.convert import NotConvertible, check
@@ -41,19 +41,13 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
             check(inner)
         except NotConvertible as reason:
             raise NotConvertible(f"{inner.name} in its body: {reason}") from None
-    loop = Loop(body, params["num_consts"], params["num_carry"], int(params["length"]), bool(params["reverse"]))
+    loop = Loop(body, *scan_counts(params), int(params["length"]), bool(params["reverse"]))
     if not body.captured:
         return replace(equation, loop=loop)
     captured = [*body.captured.values()]
     body.inputs, body.captured = [variable for variable, _ in captured] + body.inputs, {}
     loop.consts += len(captured)
     operands: list[Atom] = [Constant(value, variable.aval) for variable, value in captured]
-    return replace(equation, loop=loop, operands=operands + equation.operands, params=_params(equation, loop))
-
-
-def _params(equation: Equation, loop: Loop) -> dict[str, Any]:
-    """The parameters of the scan that a loop is in JAX."""
-    avals = [v.aval for v in loop.body.inputs]
-    closed = jax.make_jaxpr(lambda *operands: capture.call(loop.body, operands))(*avals)
-    linear = (False,) * len(avals)
-    return {**equation.params, "jaxpr": closed, "num_consts": loop.consts, "num_carry": loop.carry, "linear": linear}
+    closed = jax.make_jaxpr(lambda *operands: capture.call(body, operands))(*(v.aval for v in body.inputs))
+    params = scan_params(params, closed, len(captured))
+    return replace(equation, loop=loop, operands=operands + equation.operands, params=params)
