@@ -1,8 +1,10 @@
-"""All that the machine with the GPU does: gpu.py HOME REPORTS [PART...], parts of replay, sanitizers, bandwidth.
+"""All that the machine with the GPU does: gpu.py HOME REPORTS [PART...].
+
+Parts are replay, memcheck, racecheck, synccheck and bandwidth; all of them unless some are named.
 
 HOME holds folders that record.py wrote and compile_cuda.py compiled. Those with numbers in them are repeated and
-compared (replay), and once more under each tool of compute-sanitizer, which has to find what planted.py planted; those
-named large* are timed (bandwidth). REPORTS gets the JSON files of which table.py makes tables. Exit status 1 if a
+compared (replay), and once more under each tool of compute-sanitizer, which has to find what planted.py planted for it;
+those named large* are timed (bandwidth). REPORTS gets the JSON files of which table.py makes tables. Exit status 1 if a
 comparison fails, a tool reports an error, or a planted one is not found. Needs NumPy, CUDA's driver and toolkit.
 """
 
@@ -54,13 +56,13 @@ def replay(folders: list[pathlib.Path], reports: pathlib.Path) -> bool:
     return not any(status for status, _ in done)
 
 
-def sanitizers(folders: list[pathlib.Path], planted: list[pathlib.Path], reports: pathlib.Path) -> bool:
-    """Every folder under every tool, and each planted bug under the tool that finds it."""
-    jobs = [(t, f, i) for t in TOOLS for f in folders for i in range(SHARDS)]
-    jobs += [(t, f, -1) for t, bug in TOOLS.items() for f in planted if f.name.endswith(f"-{bug}")]
+def sanitizer(tool: str, folders: list[pathlib.Path], planted: list[pathlib.Path], reports: pathlib.Path) -> bool:
+    """Every folder under a tool, and the planted bug that it finds."""
+    jobs = [(f, i) for f in folders for i in range(SHARDS)]
+    jobs += [(f, -1) for f in planted if f.name.endswith(f"-{TOOLS[tool]}")]
 
-    def one(job: tuple[str, pathlib.Path, int]) -> dict:
-        tool, folder, i = job
+    def one(job: tuple[pathlib.Path, int]) -> dict:
+        folder, i = job
         shard = f"{i}/{SHARDS}" if i >= 0 else "0/1"
         log = reports / f"{tool}-{folder.name}-{i}.log"
         command = ["compute-sanitizer", "--tool", tool, "--target-processes", "all", "--print-limit", "20"]
@@ -78,17 +80,13 @@ def sanitizers(folders: list[pathlib.Path], planted: list[pathlib.Path], reports
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         rows = list(pool.map(one, jobs))
-    (reports / "sanitizers.json").write_text(json.dumps({"sanitizers": rows}, indent=1))
-    good = True
-    for tool in TOOLS:
-        mine = [r for r in rows if r["tool"] == tool]
-        clean = [r for r in mine if not r["planted"]]
-        bad = [r["log"] for r in clean if r["errors"] != 0 or r["dispatches"] is None]
-        missed = [r["folder"] for r in mine if r["planted"] and not r["errors"]]
-        count = sum(r["dispatches"] or 0 for r in clean)
-        print(f"{tool}: {count} dispatches, with errors or not finished: {bad}, planted and not found: {missed}")
-        good &= not bad and not missed and any(r["planted"] for r in mine)
-    return good
+    (reports / f"{tool}.json").write_text(json.dumps({"sanitizers": rows}, indent=1))
+    clean = [r for r in rows if not r["planted"]]
+    bad = [r["log"] for r in clean if r["errors"] != 0 or r["dispatches"] is None]
+    missed = [r["folder"] for r in rows if r["planted"] and not r["errors"]]
+    count = sum(r["dispatches"] or 0 for r in clean)
+    print(f"{tool}: {count} dispatches, with errors or not finished: {bad}, planted and not found: {missed}")
+    return not bad and not missed and any(r["planted"] for r in rows)
 
 
 def bandwidth(folders: list[pathlib.Path], reports: pathlib.Path) -> bool:
@@ -127,16 +125,16 @@ def main() -> int:
     target.mkdir(parents=True, exist_ok=True)
     about(target)
     good = True
-    for part in parts or ("replay", "sanitizers", "bandwidth"):
+    for part in parts or ("replay", *TOOLS, "bandwidth"):
         began = time.monotonic()
         if part == "replay":
             good &= replay(numbers, target)
-        elif part == "sanitizers":
-            good &= sanitizers(numbers, planted, target)
+        elif part in TOOLS:
+            good &= sanitizer(part, numbers, planted, target)
         elif part == "bandwidth":
             good &= bandwidth(large, target)
         else:
-            raise SystemExit(f"no part {part}: replay, sanitizers, bandwidth")
+            raise SystemExit(f"no part {part}: replay, {', '.join(TOOLS)}, bandwidth")
         print(f"== {part}: {time.monotonic() - began:.0f} s", flush=True)
     return 0 if good else 1
 

@@ -71,10 +71,11 @@ def main() -> None:
         totals = {key: sum(r[key] for r in replays) for key in ("calls", "dispatches", "unwritten")}
         print(totals, "failures:", [f for r in replays for f in r["failures"]])
         print(f"\n{errors(replays)}\n\n{kernels(replays)}")
+    rows = [row for r in found.values() if isinstance(r, dict) for row in r.get("sanitizers", [])]
+    if rows:
+        print(f"\n{sanitizers(rows)}")
     for name, r in found.items():
-        if isinstance(r, dict) and "sanitizers" in r:
-            print(f"\n{sanitizers(r['sanitizers'])}")
-        elif isinstance(r, list):
+        if isinstance(r, list):
             print(f"\n{name}\n\n{rates(r)}")
 
 
