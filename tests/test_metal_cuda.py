@@ -17,7 +17,9 @@ sys.path[:0] = [str(CUDA), str(ROOT / "cc" / "metal")]
 
 import compile_cuda  # noqa: E402
 import embed  # noqa: E402
+import gpu  # noqa: E402
 import replay  # noqa: E402
+import table  # noqa: E402
 import to_cuda  # noqa: E402
 
 FILES = sorted((ROOT / "cc" / "metal" / "kernels").glob("*.metal"))
@@ -123,3 +125,50 @@ def test_records(tmp_path):
         got = replay.numbers(data[written["after"] : written["after"] + written["bytes"]], kind)
         truth = data[result["truth"] : result["truth"] + 8 * result["count"]].view(np.float64)
         assert replay.error(got, truth) < replay.TOLERANCE[call["dtype"]]
+
+
+def test_tables(tmp_path, capsys, monkeypatch):
+    """What comes back from the GPU becomes tables: shards join, an unfinished tool shows, a planted bug is named."""
+    shard = {"calls": 2, "dispatches": 5, "unwritten": 0, "failures": []}
+    rows = [
+        {"tool": "memcheck", "folder": "a", "planted": False, "errors": 0, "dispatches": 5, "log": "a.log"},
+        {"tool": "memcheck", "folder": "b", "planted": False, "errors": None, "dispatches": None, "log": "b.log"},
+        {
+            "tool": "memcheck",
+            "folder": "planted-overrun",
+            "planted": True,
+            "errors": 3,
+            "dispatches": 1,
+            "log": "p.log",
+        },
+    ]
+    reports = {
+        "replay-a-0": shard | {"ops": [["conv", "float32", 1e-7, 2]], "kernels": {"gemm float": 2e-7}},
+        "replay-a-1": shard | {"ops": [["conv", "float32", 3e-7, 4]], "kernels": {"gemm float": 1e-7, "tail half": 0}},
+        "sanitizers": {"sanitizers": rows},
+        "bandwidth-large": [["copy", "", 4262.0, "GB/s", 1.0, 0.0], ["relu", "neuron", 2131.0, "GB/s", 0.5, 0.1]],
+        "about": {"about": {"gpu": "a GPU"}},
+    }
+    for name, report in reports.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    monkeypatch.setattr(sys, "argv", ["table.py", *map(str, sorted(tmp_path.glob("*.json")))])
+    table.main()
+    shown = capsys.readouterr().out
+    assert "{'calls': 4, 'dispatches': 10, 'unwritten': 0} failures: []" in shown and "a GPU" in shown
+    assert (
+        "| conv | 3.0e-07 |  |  | 6 |" in shown and "| gemm | 2.0e-07 |" in shown and "| tail |  | 0.0e+00 |" in shown
+    )
+    assert "| memcheck | 5 | 0; not finished: b.log | planted-overrun: 3 errors |" in shown
+    assert "| relu | neuron | 0.100 | 2131 GB/s | 50% |" in shown
+
+
+@pytest.mark.parametrize(
+    "text, count",
+    [
+        ("========= ERROR SUMMARY: 2 errors", 2),
+        ("========= RACECHECK SUMMARY: 3 hazards displayed (3 errors, 0 warnings)", 3),
+        ("========= ERROR SUMMARY: 0 errors", 0),
+    ],
+)
+def test_what_the_sanitizers_say(text, count):
+    assert [int(n) for n in gpu.SUMMARY.findall(text)] == [count]

@@ -14,6 +14,7 @@ using cpu::ChainSpace;
 using Kind = ChainValue::Kind;
 
 constexpr size_t kMaxArrays = kMaxBuffers - 1;
+constexpr int64_t kSimd = 32;
 
 // Writes one kernel that computes some of the outputs.
 class Writer {
@@ -50,14 +51,19 @@ class Writer {
     return finish();
   }
 
+  // Whether the parts of one element are the lanes of one SIMD-group.
+  bool parts_are_lanes(int64_t parts) const {
+    return parts == kSimd && space_.reduced[outputs_[0]].back();
+  }
+
   // The kernel that reduces: `parts` threads for each element of the results, whose number is
-  // `kept`. With one part it gives the results themselves.
+  // `kept`. With one part, or where the parts are lanes, it gives the results themselves.
   std::string reduces(int64_t kept, int64_t count, int64_t parts) {
     const std::vector<bool>& reduced = space_.reduced[outputs_[0]];
-    bool along_last = reduced.back();
+    bool along_last = reduced.back(), lanes = parts_are_lanes(parts), whole = parts == 1 || lanes;
     std::vector<std::string> types;
     for (int output : outputs_)
-      if (parts > 1) types.push_back(register_type(code_.outputs[output].type));
+      if (!whole) types.push_back(register_type(code_.outputs[output].type));
     begin(types);
     text_ += "uint i [[thread_position_in_grid]]) {\n";
     std::string all = parameter(static_cast<int>(kept)), each = parameter(static_cast<int>(count)),
@@ -78,23 +84,23 @@ class Writer {
     text_ += "  for (uint j = part; j < uint(" + each + "); j += uint(" + cut + ")) {\n";
     indices("j", inner);
     body();
-    for (size_t k = 0; k < outputs_.size(); k++) {
-      const auto& output = code_.outputs[outputs_[k]];
-      std::string sum = "s" + std::to_string(k);
-      ChainOp op = output.reduce == cpu::Reduce::sum   ? ChainOp::add
-                   : output.reduce == cpu::Reduce::max ? ChainOp::max
-                                                       : ChainOp::min;
-      text_ += "    " + sum + " = " +
-               expression(op, output.type, {sum, value(output.value, output.type)}) + ";\n";
-    }
+    for (size_t k = 0; k < outputs_.size(); k++)
+      text_ += "  " + joins(static_cast<int>(k),
+                            [&](const auto& output) { return value(output.value, output.type); });
     text_ += "  }\n";
+    for (size_t k = 0; k < outputs_.size() && lanes; k++) {
+      std::string other = "simd_shuffle_xor(s" + std::to_string(k) + ", ushort(step))";
+      text_ += "  for (uint step = 16u; step > 0u; step /= 2u)\n" +
+               joins(static_cast<int>(k), [&](const auto&) { return other; });
+    }
+    if (lanes) text_ += "  if (part != 0u) return;\n";
     for (size_t k = 0; k < outputs_.size(); k++) {
       const auto& output = code_.outputs[outputs_[k]];
       std::string number = std::to_string(k);
-      text_ +=
-          "  y" + number + "[kept * uint(" + cut + ") + part] = " +
-          (parts > 1 ? register_type(output.type) : element_type(output.storage, output.type)) +
-          "(s" + number + ");\n";
+      text_ += "  y" + number + "[" + (whole ? "kept" : "kept * uint(" + cut + ") + part") +
+               "] = " +
+               (whole ? element_type(output.storage, output.type) : register_type(output.type)) +
+               "(s" + number + ");\n";
     }
     text_ += "}\n";
     return text_;
@@ -124,6 +130,17 @@ class Writer {
                std::to_string(k) + " [[buffer(" + std::to_string(slot++) + ")]],\n";
     }
     text_ += "    ";
+  }
+
+  // The line that joins one more value of output k to what there is of it.
+  template <class More>
+  std::string joins(int k, const More& more) const {
+    const auto& output = code_.outputs[outputs_[k]];
+    std::string sum = "s" + std::to_string(k);
+    ChainOp op = output.reduce == cpu::Reduce::sum   ? ChainOp::add
+                 : output.reduce == cpu::Reduce::max ? ChainOp::max
+                                                     : ChainOp::min;
+    return "    " + sum + " = " + expression(op, output.type, {sum, more(output)}) + ";\n";
   }
 
   std::string finish() { return text_ += "  }\n}\n"; }
@@ -234,17 +251,18 @@ Dispatch& add_kernel(Recipe& recipe, const std::string& text, const Writer& writ
 
 void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& space,
                     Writer& writer) {
-  constexpr int64_t kThreads = 16 * 1024, kSimd = 32, kMaxParts = 1024, kEach = 4;
+  constexpr int64_t kMaxParts = 16 * 1024, kEach = 4;
   int first = writer.outputs()[0];
   int64_t kept = code.outputs[first].elements, count = space.elements() / kept;
-  int64_t wanted = std::max(kThreads / kept, space.reduced[first].back() ? kSimd : 1);
+  int64_t wanted =
+      std::max(threads_for(space.elements()) / kept, space.reduced[first].back() ? kSimd : 1);
   int64_t parts = std::clamp<int64_t>(std::min(wanted, count / kEach), 1, kMaxParts);
   std::string text = writer.reduces(kept, count, parts);
   std::vector<std::pair<int, Span>> folds;
   Dispatch& dispatch = add_kernel(recipe, text, writer);
   for (int output : writer.outputs()) {
     Span result = recipe.result(output);
-    if (parts > 1) {
+    if (parts > 1 && !writer.parts_are_lanes(parts)) {
       folds.emplace_back(output, recipe.scratch(sizeof(uint32_t) * kept * parts));
       result = folds.back().second;
     }
@@ -261,7 +279,9 @@ void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& spa
         .parameters(FoldParameters{static_cast<int>(kept), static_cast<int>(parts)})
         .reads(partial)
         .writes(recipe.result(output))
-        .over({size_t(kept), 1, 1}, {size_t(kSimd), 1, 1});
+        .over({size_t(kept), 1, 1},
+              {size_t(std::clamp<int64_t>((parts + kSimd - 1) / kSimd * kSimd, kSimd, threads)), 1,
+               1});
   }
 }
 

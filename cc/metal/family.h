@@ -40,11 +40,17 @@ inline std::optional<DType> one_floating(std::initializer_list<TensorType> types
 
 inline int count_of(const TensorType& type) { return static_cast<int>(type.elements()); }
 
-// How [rows, channels] is summed: in so many parts that the GPU is full, each of some rows.
+// How [rows, channels] is summed: in so many parts that the GPU is full, each of some rows. Metal
+// does not tell how many threads fill a GPU, from ten thousand to a quarter of a million; large
+// arrays are cut for the largest, since there a thread still has work enough.
+constexpr int64_t kLeastThreads = 32 * 1024, kMostThreads = 256 * 1024, kElementsAThread = 64;
+inline int64_t threads_for(int64_t elements) {
+  return std::clamp(elements / kElementsAThread, kLeastThreads, kMostThreads);
+}
 inline ColumnParameters columns_of(const TensorType& x) {
-  constexpr int64_t kThreads = 32 * 1024, kRowsAPart = 8, kMaxParts = 512;
+  constexpr int64_t kRowsAPart = 8, kMaxParts = 16 * 1024;
   int64_t channels = x.dim(-1), rows = x.elements() / channels;
-  int64_t parts = std::min({kThreads / channels, rows / kRowsAPart, kMaxParts});
+  int64_t parts = std::min({threads_for(x.elements()) / channels, rows / kRowsAPart, kMaxParts});
   ColumnParameters p{};
   p.rows = static_cast<int>(rows), p.channels = static_cast<int>(channels);
   p.parts = static_cast<int>(std::max<int64_t>(parts, 1));
@@ -59,14 +65,19 @@ inline void over_parts(Dispatch& dispatch, const ColumnParameters& p) {
   size_t threads = group_threads(), wanted = size_t(p.parts) * p.channels;
   dispatch.over({(wanted + threads - 1) / threads, 1, 1}, {threads, 1, 1});
 }
+// A threadgroup for each channel, of a thread for each part or of some for each thread.
+inline void over_channels(Dispatch& dispatch, const ColumnParameters& p) {
+  constexpr size_t kSimd = 32;
+  size_t threads =
+      std::clamp((size_t(p.parts) + kSimd - 1) / kSimd * kSimd, kSimd, group_threads());
+  dispatch.over({size_t(p.channels), 1, 1}, {threads, 1, 1});
+}
 // y[c] = the sum of the parts of channel c.
 inline void add_parts(Recipe& recipe, const ColumnParameters& p, Span partial, Span y,
                       DType dtype) {
-  recipe.dispatch("column", "add_parts", storage(dtype))
-      .parameters(p)
-      .reads(partial)
-      .writes(y)
-      .over_elements(p.channels);
+  Dispatch& dispatch = recipe.dispatch("column", "add_parts", storage(dtype));
+  dispatch.parameters(p).reads(partial).writes(y);
+  over_channels(dispatch, p);
 }
 
 }  // namespace jax_mps::metal

@@ -59,14 +59,10 @@ Offer training(const Node& node) {
   Dispatch& moments = recipe.dispatch("norm", "moments", text);
   moments.constants({0}).parameters(p).reads(recipe.operand(0)).writes(means).writes(squares);
   over_parts(moments, p);
-  recipe.dispatch("norm", "join_moments", text)
-      .constants({0})
-      .parameters(p)
-      .reads(means)
-      .reads(squares)
-      .writes(recipe.result(1))
-      .writes(recipe.result(2))
-      .over_elements(p.channels);
+  Dispatch& join = recipe.dispatch("norm", "join_moments", text);
+  join.constants({0}).parameters(p).reads(means).reads(squares);
+  join.writes(recipe.result(1)).writes(recipe.result(2));
+  over_channels(join, p);
   normalize(recipe, node, text, p,
             {recipe.operand(0), recipe.result(1), recipe.result(2), recipe.operand(1),
              recipe.operand(2)});

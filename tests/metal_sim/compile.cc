@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <sstream>
 #include <thread>
 
@@ -47,10 +49,14 @@ const std::string& version() {
   return all;
 }
 
-std::string flags() {
+// How all text is read, as it runs and as it is only checked.
+const std::string kLanguage =
+    " -std=c++20 -w -fno-exceptions -fno-rtti -Xclang -cl-single-precision-constant";
+
+std::string running() {
   std::string text =
-      "-x c++ -std=c++20 -fPIC -w -fno-exceptions -fno-rtti -ffp-contract=off -fno-math-errno"
-      " -fvisibility=hidden -Xclang -cl-single-precision-constant -Xclang "
+      kLanguage +
+      " -fPIC -ffp-contract=off -fno-math-errno -fvisibility=hidden -Xclang "
       "-ffloat16-excess-precision=none"
       " -Xclang -fbfloat16-excess-precision=none -fno-omit-frame-pointer -gline-tables-only";
   if (read("/proc/cpuinfo").find(" f16c ") != std::string::npos &&
@@ -67,28 +73,65 @@ std::string flags() {
     text += " -O2";
   return text;
 }
+// Pointers of different address spaces are different types there.
+const std::string kChecking = kLanguage + " -DMSL_ADDRESS_SPACES";
+
+std::string clang() { return setting("METAL_SIM_CLANG", METAL_SIM_COMPILER); }
+std::string cache() { return setting("METAL_SIM_CACHE", METAL_SIM_CACHE_DIR); }
 
 int run(const std::string& command, std::string& output, const std::string& log) {
   // The compiler itself runs without the sanitizer that this process may have loaded first.
   const int status = std::system(("LD_PRELOAD= " + command + " 2>" + log).c_str());
   output += read(log);
+  unlink(log.c_str());
   return status;
+}
+
+std::string own_name() {
+  return std::to_string(getpid()) + "-" +
+         std::to_string(std::hash<std::thread::id>()(std::this_thread::get_id()));
+}
+
+// The flags with which clang reads a text: the shim's headers come compiled, for they are most of
+// what it would parse.
+std::string with_headers(const std::string& flags) {
+  static auto& lock = *new std::mutex;
+  static auto& known = *new std::map<std::string, std::string>;
+  std::lock_guard hold(lock);
+  auto [at, made] = known.try_emplace(flags);
+  if (!made) return at->second;
+  char key[20];
+  snprintf(key, sizeof(key), "%016lx", hash(version() + clang() + flags, 14695981039346656037u));
+  const std::string header = cache() + "/" + key + ".h", compiled = cache() + "/" + key + ".pch";
+  at->second = flags + " -I" METAL_SIM_DIR "/msl -x c++";
+  if (access(compiled.c_str(), R_OK) != 0) {
+    const std::string stem = cache() + "/" + own_name();
+    std::string error;
+    write(stem + ".h", "#include <metal_stdlib>\n");
+    rename((stem + ".h").c_str(), header.c_str());  // stays: clang looks for it
+    const int status = run(clang() + at->second +
+                               "-header -fpch-instantiate-templates -Xclang -fno-pch-timestamp " +
+                               header + " -o " + stem + ".pch",
+                           error, stem + ".log");
+    if (!status) rename((stem + ".pch").c_str(), compiled.c_str());
+  }
+  // Without it the headers are read as they are.
+  if (access(compiled.c_str(), R_OK) == 0) at->second += " -include-pch " + compiled;
+  return at->second;
 }
 
 }  // namespace
 
 std::string compile_library(const std::string& source, const std::string& macros,
                             std::string& error) {
-  const std::string cache = setting("METAL_SIM_CACHE", METAL_SIM_CACHE_DIR);
-  mkdir(cache.c_str(), 0777);
-  const std::string all = version() + flags() + macros;
+  mkdir(cache().c_str(), 0777);
+  const std::string all = version() + clang() + running() + macros;
   char key[40];
   snprintf(key, sizeof(key), "%016lx%016lx", hash(source, hash(all, 14695981039346656037u)),
            hash(all, hash(source, 1469598103934665603u)));
-  const std::string library = cache + "/" + key + ".so";
+  const std::string library = cache() + "/" + key + ".so";
   if (access(library.c_str(), R_OK) == 0) return library;
-  const std::string stem = cache + "/" + key + "-" + std::to_string(getpid()) + "-" +
-                           std::to_string(std::hash<std::thread::id>()(std::this_thread::get_id()));
+  const std::string stem = cache() + "/" + key + "-" + own_name();
   // Apple's headers are the shim's, which joins after preprocessing; lines keep their numbers.
   std::string text;
   std::istringstream lines(source);
@@ -100,34 +143,37 @@ std::string compile_library(const std::string& source, const std::string& macros
     text += (own ? "" : line) + "\n";
   }
   write(stem + ".metal", "# 1 \"program_source\"\n" + text);
-  const std::string clang = setting("METAL_SIM_CLANG", METAL_SIM_COMPILER), here = METAL_SIM_DIR;
   const std::string log = stem + ".log";
   int status =
-      run(clang + " -E -x c++ -std=c++14 -undef -w -D__METAL__=1 -D__METAL_VERSION__=310 " +
+      run(clang() + " -E -x c++ -std=c++14 -undef -w -D__METAL__=1 -D__METAL_VERSION__=310 " +
               macros + " " + stem + ".metal -o " + stem + ".i",
           error, log);
   if (!status)
-    status = run(setting("METAL_SIM_PYTHON", METAL_SIM_PYTHON_EXECUTABLE) + " -S -E " + here +
-                     "/translate.py " + stem + ".i " + stem + ".cc",
+    status = run(setting("METAL_SIM_PYTHON", METAL_SIM_PYTHON_EXECUTABLE) +
+                     " -S -E " METAL_SIM_DIR "/translate.py " + stem + ".i " + stem + ".cc",
                  error, log);
-  if (!status)
-    status = run(
-        clang + " " + flags() + " -shared -I" + here + "/msl " + stem + ".cc -o " + stem + ".so",
-        error, log);
-  // The same once more, only parsed: pointers of different address spaces are different types
-  // there.
-  if (!status)
-    status = run(clang +
-                     " -x c++ -std=c++20 -fsyntax-only -w -fno-exceptions -fno-rtti -Xclang "
-                     "-cl-single-precision-constant"
-                     " -DMSL_ADDRESS_SPACES -I" +
-                     here + "/msl " + stem + ".spaces.cc",
+  if (!status) {
+    // Both at once: for the processor, and only parsed, with address spaces kept apart. What the
+    // library calls is in this process.
+    int checked = 0;
+    std::string unlike;
+    std::thread check(
+        [&, command = clang() + with_headers(kChecking) + " -fsyntax-only " + stem + ".spaces.cc"] {
+          checked = run(command, unlike, stem + ".spaces.log");
+        });
+    status = run(clang() + with_headers(running()) + " -shared -nostdlib " + stem +
+                     ".cc -lgcc -o " + stem + ".so",
                  error, log);
-  if (status && error.empty()) error = "the compiler could not be run: " + clang;
-  if (!status) rename((stem + ".so").c_str(), library.c_str());
+    check.join();
+    if (!status && checked) status = checked, error += unlike;
+  }
+  if (status && error.empty()) error = "the compiler could not be run: " + clang();
+  if (!status)
+    rename((stem + ".so").c_str(), library.c_str());
+  else
+    unlink((stem + ".so").c_str());
   if (!environment("METAL_SIM_KEEP", 0))
-    for (const char* end : {".metal", ".i", ".cc", ".spaces.cc", ".log"})
-      unlink((stem + end).c_str());
+    for (const char* end : {".metal", ".i", ".cc", ".spaces.cc"}) unlink((stem + end).c_str());
   return status ? "" : library;
 }
 

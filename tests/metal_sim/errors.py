@@ -1,15 +1,21 @@
 """Writes docs/metal-errors.md: of each op and dtype the largest error seen on the Metal device.
 
-    tests/metal_sim/run python tests/metal_sim/errors.py [--sample N]
+    tests/metal_sim/run python tests/metal_sim/errors.py [--sample N] [--jobs N] [--keep FOLDER]
 
 Every row of tests/cases.py and every check of doctor is run with its gradient; the results of each op on the way are
-compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check). What the
-same shaders gave on an NVIDIA GPU is copied from H200.md.
+compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check); --jobs N
+runs in so many processes; --keep FOLDER keeps what each row gave, so that a run that was stopped goes on where it
+ended. What the same shaders gave on an NVIDIA GPU is copied from H200.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import functools
+import json
+import multiprocessing
+import os
 import sys
 import zlib
 from collections import defaultdict
@@ -52,18 +58,42 @@ def cast(operands, dtype):
     return [jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else x.dtype) for x in operands]
 
 
-def measure(sample: int):
+def of_row(sample: int, keep: Path | None, number: int):
+    """Of one row: (op, dtype, error), and the ops that stay on XLA, with the reason."""
+    kept = keep and keep / f"{sample}-{number}.json"
+    if kept and kept.exists():
+        return json.loads(kept.read_text())
+    function, operands, half = listed(sample)[number]
+    found, elsewhere = [], {}
+    for dtype in DTYPES if half else DTYPES[:1]:
+        for finding in doctor.findings(function, cast(operands, dtype)):
+            if finding.native:
+                found.append((finding.op, dtype, float(finding.error)))
+            else:
+                elsewhere.setdefault(finding.op, finding.implementation)
+    if kept:
+        kept.write_text(json.dumps([found, elsewhere]))
+    return found, elsewhere
+
+
+@functools.cache
+def listed(sample: int):
+    """The rows, which hold functions and cannot go from process to process."""
+    return list(rows(sample))
+
+
+def measure(sample: int, jobs: int, keep: Path | None):
     """Op -> dtype -> largest error, and the ops that stay on XLA, with the reason."""
     errors = defaultdict(lambda: dict.fromkeys(DTYPES, None))
     elsewhere = {}
-    for function, operands, half in tqdm(list(rows(sample)), mininterval=10):
-        for dtype in DTYPES if half else DTYPES[:1]:
-            for finding in doctor.findings(function, cast(operands, dtype)):
-                if not finding.native:
-                    elsewhere.setdefault(finding.op, finding.implementation)
-                    continue
-                known = errors[finding.op][dtype]
-                errors[finding.op][dtype] = float(np.max([finding.error, known or 0.0]))
+    count = len(listed(sample))
+    context = multiprocessing.get_context("spawn")  # jax's threads do not outlive a fork
+    with concurrent.futures.ProcessPoolExecutor(jobs, context) as pool:
+        of = functools.partial(of_row, sample, keep)
+        for found, there in tqdm(pool.map(of, range(count)), total=count, mininterval=10):
+            elsewhere = there | elsewhere
+            for op, dtype, error in found:
+                errors[op][dtype] = float(np.max([error, errors[op][dtype] or 0.0]))
     return errors, elsewhere
 
 
@@ -117,11 +147,15 @@ def page(errors, elsewhere, sample: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sample", type=int, default=1, help="one in so many rows (default %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default %(default)s)")
+    parser.add_argument("--keep", type=Path, help="a folder for what each row gave")
     options = parser.parse_args()
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     assert mps.device() == "metal", "needs the Metal device: " + COMMAND
     path = ROOT / "docs" / "metal-errors.md"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(page(*measure(options.sample), options.sample))
+    path.write_text(page(*measure(options.sample, options.jobs, options.keep), options.sample))
     print(path.read_text())
     return 0
 

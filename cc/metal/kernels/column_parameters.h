@@ -1,5 +1,5 @@
 // Sums over the rows of [rows, channels], in two levels: each of `parts` threads a channel sums
-// every `parts`-th row, then the parts are added.
+// every `parts`-th row, then a threadgroup for each channel adds the parts.
 #pragma once
 
 struct ColumnParameters {
@@ -7,6 +7,9 @@ struct ColumnParameters {
   float epsilon, slope;
 };
 static_assert(sizeof(ColumnParameters) == 20, "one layout on host and device");
+
+// Rows that a thread reads before it needs the first of them.
+enum { kRowsAtOnce = 4 };
 
 struct NormalizeParameters {
   int rows, channels;

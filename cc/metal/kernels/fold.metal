@@ -1,4 +1,4 @@
-// Folds the parts of a chain's reduction, one SIMD-group for an element. W is a word: float, int or
+// Folds the parts of a chain's reduction, a threadgroup for an element. W is a word: float, int or
 // uint; R is the storage of the result.
 #include "common.h"
 #include "fold_parameters.h"
@@ -14,13 +14,22 @@ inline W folded(W a, W b) {
 
 kernel void fold(constant FoldParameters& p [[buffer(0)]], device const W* parts [[buffer(1)]],
                  device R* y [[buffer(2)]], uint element [[threadgroup_position_in_grid]],
-                 uint lane [[thread_index_in_simdgroup]]) {
-  // A lane without a part repeats the last one's, which a maximum bears and a sum does not.
+                 uint thread_index [[thread_index_in_threadgroup]],
+                 uint threads [[threads_per_threadgroup]], uint lane [[thread_index_in_simdgroup]],
+                 uint simd [[simdgroup_index_in_threadgroup]],
+                 uint simds [[simdgroups_per_threadgroup]]) {
+  threadgroup W shared[32];
+  // A thread without a part repeats the last one's, which a maximum bears and a sum does not.
   uint from = element * uint(p.parts);
-  W value = parts[from + min(lane, uint(p.parts) - 1u)];
-  if (fold_op == kFoldSum && lane >= uint(p.parts)) value = W(0);
-  for (uint i = lane + 32u; i < uint(p.parts); i += 32u) value = folded(value, parts[from + i]);
+  W value = parts[from + min(thread_index, uint(p.parts) - 1u)];
+  if (fold_op == kFoldSum && thread_index >= uint(p.parts)) value = W(0);
+  for (uint i = thread_index + threads; i < uint(p.parts); i += threads)
+    value = folded(value, parts[from + i]);
   for (uint step = 16u; step > 0u; step /= 2u)
     value = folded(value, simd_shuffle_xor(value, ushort(step)));
-  if (lane == 0) y[element] = R(value);
+  if (lane == 0) shared[simd] = value;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (thread_index != 0) return;
+  for (uint i = 1; i < simds; i++) value = folded(value, shared[i]);
+  y[element] = R(value);
 }

@@ -5,45 +5,92 @@
 
 constant int kind [[function_constant(0)]];  // of the neuron
 
-// Welford's mean and sum of squares of every `parts`-th row.
+// Mean and sum of squares of the differences from it, of so many numbers.
+struct Moments {
+  float count, mean, square;
+};
+
+// Those of both, by Chan's formula.
+inline Moments joined(Moments a, Moments b) {
+  if (a.count == 0.0f) return b;
+  if (b.count == 0.0f) return a;
+  float count = a.count + b.count;
+  float off = b.mean - a.mean, share = b.count / count;
+  Moments m;
+  m.count = count;
+  m.mean = a.mean + off * share;
+  m.square = a.square + b.square + off * off * (a.count * share);
+  return m;
+}
+
+// Of every `parts`-th row, some of them at once.
 kernel void moments(constant ColumnParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
                     device float* means [[buffer(2)]], device float* squares [[buffer(3)]],
                     uint thread_index [[thread_position_in_grid]]) {
   uint width = uint(p.channels) * uint(p.parts);
   if (thread_index >= width) return;
-  float mean = 0, square = 0, count = 0;
-  for (uint i = thread_index; i < uint(p.rows) * uint(p.channels); i += width) {
-    float v = float(x[i]);
-    count += 1;
-    float off = v - mean;
-    mean += off / count;
-    square += off * (v - mean);
+  uint end = uint(p.rows) * uint(p.channels), i = thread_index;
+  Moments all;
+  all.count = 0, all.mean = 0, all.square = 0;
+  for (; i + (kRowsAtOnce - 1) * width < end; i += kRowsAtOnce * width) {
+    float v[kRowsAtOnce];
+    for (uint k = 0; k < kRowsAtOnce; k++) v[k] = float(x[i + k * width]);
+    Moments some;
+    some.count = kRowsAtOnce;
+    some.mean = ((v[0] + v[1]) + (v[2] + v[3])) * 0.25f;
+    some.square = 0;
+    for (uint k = 0; k < kRowsAtOnce; k++) some.square += (v[k] - some.mean) * (v[k] - some.mean);
+    all = joined(all, some);
   }
-  means[thread_index] = mean;
-  squares[thread_index] = square;
+  for (; i < end; i += width) {
+    Moments one;
+    one.count = 1, one.mean = float(x[i]), one.square = 0;
+    all = joined(all, one);
+  }
+  means[thread_index] = all.mean;
+  squares[thread_index] = all.square;
 }
 
-// Joins the parts of each channel, by Chan's formula.
+// Joins the parts of a channel: each thread some, the lanes of a SIMD-group theirs in pairs, then
+// those of the SIMD-groups.
 kernel void join_moments(constant ColumnParameters& p [[buffer(0)]],
                          device const float* means [[buffer(1)]],
                          device const float* squares [[buffer(2)]],
                          device float* mean_out [[buffer(3)]],
                          device float* variance_out [[buffer(4)]],
-                         uint first [[thread_position_in_grid]],
-                         uint step [[threads_per_grid]]) {
-  for (uint c = first; c < uint(p.channels); c += step) {
-    float mean = 0, square = 0, count = 0;
-    for (int part = 0; part < p.parts; part++) {
-      float more = float((p.rows - part + p.parts - 1) / p.parts);
-      float off = means[uint(part * p.channels) + c] - mean;
-      float total = count + more;
-      mean += off * (more / total);
-      square += squares[uint(part * p.channels) + c] + off * off * (count * more / total);
-      count = total;
-    }
-    mean_out[c] = mean;
-    variance_out[c] = square / count;
+                         uint c [[threadgroup_position_in_grid]],
+                         uint thread_index [[thread_index_in_threadgroup]],
+                         uint threads [[threads_per_threadgroup]],
+                         uint lane [[thread_index_in_simdgroup]],
+                         uint simd [[simdgroup_index_in_threadgroup]],
+                         uint simds [[simdgroups_per_threadgroup]]) {
+  threadgroup float counts_of[32], means_of[32], squares_of[32];
+  Moments all;
+  all.count = 0, all.mean = 0, all.square = 0;
+  for (uint part = thread_index; part < uint(p.parts); part += threads) {
+    Moments one;
+    one.count = float((uint(p.rows) - part + uint(p.parts) - 1u) / uint(p.parts));
+    one.mean = means[part * uint(p.channels) + c];
+    one.square = squares[part * uint(p.channels) + c];
+    all = joined(all, one);
   }
+  for (uint step = 16; step > 0; step /= 2) {
+    Moments other;
+    other.count = simd_shuffle_xor(all.count, ushort(step));
+    other.mean = simd_shuffle_xor(all.mean, ushort(step));
+    other.square = simd_shuffle_xor(all.square, ushort(step));
+    all = joined(all, other);
+  }
+  if (lane == 0) counts_of[simd] = all.count, means_of[simd] = all.mean, squares_of[simd] = all.square;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  if (thread_index != 0) return;
+  for (uint i = 1; i < simds; i++) {
+    Moments other;
+    other.count = counts_of[i], other.mean = means_of[i], other.square = squares_of[i];
+    all = joined(all, other);
+  }
+  mean_out[c] = all.mean;
+  variance_out[c] = all.square / all.count;
 }
 
 kernel void normalize_rows(constant NormalizeParameters& p [[buffer(0)]],
@@ -77,8 +124,20 @@ kernel void gradient_sums(constant ColumnParameters& p [[buffer(0)]],
   uint c = thread_index % uint(p.channels);
   float inverse = 1.0f / sqrt(float(variance[c]) + p.epsilon);
   float m = float(mean[c]), scale = float(gamma[c]) * inverse, b = float(beta[c]);
+  uint end = uint(p.rows) * uint(p.channels), i = thread_index;
   float sum = 0, product = 0;
-  for (uint i = thread_index; i < uint(p.rows) * uint(p.channels); i += width) {
+  for (; i + (kRowsAtOnce - 1) * width < end; i += kRowsAtOnce * width) {
+    float v[kRowsAtOnce], g[kRowsAtOnce];
+    for (uint k = 0; k < kRowsAtOnce; k++) v[k] = float(x[i + k * width]);
+    for (uint k = 0; k < kRowsAtOnce; k++) g[k] = float(dy[i + k * width]);
+    for (uint k = 0; k < kRowsAtOnce; k++) {
+      g[k] = behind_relu(g[k], v[k], m, scale, b, p.slope);
+      v[k] = g[k] * ((v[k] - m) * inverse);
+    }
+    sum += (g[0] + g[1]) + (g[2] + g[3]);
+    product += (v[0] + v[1]) + (v[2] + v[3]);
+  }
+  for (; i < end; i += width) {
     float v = float(x[i]);
     float g = behind_relu(float(dy[i]), v, m, scale, b, p.slope);
     sum += g;

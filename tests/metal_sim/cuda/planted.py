@@ -22,7 +22,7 @@ def main() -> None:
     folder = pathlib.Path(sys.argv[1])
     calls = json.loads((folder / "calls.json").read_text())
     call = next(c for c in calls if (c["op"], c["label"]) == ("softmax", "softmax: rows of 1000"))
-    name = call["dispatches"][0]["source"]
+    name = next(d["source"] for d in call["dispatches"] if d["function"] == "softmax")
     text = (folder / "sources" / name).read_text()
     whole, data = (folder / "data.bin").read_bytes(), b""
     blobs = [
@@ -34,6 +34,9 @@ def main() -> None:
         assert good in text
         target = folder.with_name(f"{folder.name}-{bug}")
         (target / "sources").mkdir(parents=True, exist_ok=True)
+        for d in call["dispatches"]:  # the device's test of its memory may be one
+            source = (folder / "sources" / d["source"]).read_text()
+            (target / "sources" / d["source"]).write_text(source)
         (target / "sources" / name).write_text(text.replace(good, bad))
         (target / "calls.json").write_text(json.dumps([call]))
         (target / "data.bin").write_bytes(data)

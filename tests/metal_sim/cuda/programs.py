@@ -16,6 +16,7 @@ import random_programs
 
 import jax_mps as mps
 from jax_mps.ops.pick import pick_op
+from jax_mps.ops.random import random_bits_op
 
 SHAPES = {"w": (5, 4), "b": (7,), "scale": (1,)}
 
@@ -50,6 +51,14 @@ def pools(recorder: Any, name: str, dtype: Any) -> None:
     pull_again(x)
 
 
+def bits(recorder: Any, name: str, dtype: Any) -> None:
+    """The bits of a key, which are of one dtype."""
+    if dtype == jnp.float32:
+        for seed, shape in enumerate([(1,), (6, 50), (33, 129), (70001,)]):
+            key = jax.random.key_data(jax.random.key(seed))
+            random_bits_op(key, shape=shape, generator="threefry2x32", partitionable=True)
+
+
 def whole(recorder: Any, name: str, function: Callable, wanted: Callable, *operands: Any) -> None:
     """One call of graph(function), and what `wanted`, which XLA computes, gives."""
     recorder.outside += len(recorder.take())
@@ -67,6 +76,33 @@ def random_program(recorder: Any, name: str, dtype: Any, *, seed: int) -> None:
         random = random_programs.gradients(seed, 10)
         function = lambda first, *rest: random(mps.relu(first), *rest)  # noqa: E731
         whole(recorder, name, function, function, *random_programs.arrays(seed))
+
+
+def loop(recorder: Any, name: str, dtype: Any) -> None:
+    """A scan, whose carry is copied from iteration to iteration, and results that are copies of one value."""
+
+    def f(x, xs):
+        def body(carry, row):
+            count, y = carry
+            y = mps.softmax(y + row * 0.5)
+            return (count + 1, y), jnp.sum(y * row, -1)
+
+        (count, y), sums = jax.lax.scan(body, (jnp.int32(0), x), xs)
+        z = mps.relu(x)
+        return count, y, sums, z, z.reshape(-1)
+
+    for rows in (5, 12):
+        whole(recorder, name, f, f, draw(dtype, 10, rows, 7), draw(dtype, 11, 4, rows, 7))
+
+
+def many_results(recorder: Any, name: str, dtype: Any) -> None:
+    """A chain of more results than a kernel binds: copies put them into their places."""
+
+    def f(x):
+        y = mps.relu(x)
+        return [jnp.sin(y + i / 8) if i % 2 else y * (i + 1) for i in range(33)]
+
+    whole(recorder, name, f, f, draw(dtype, 12, 9, 11))
 
 
 def training_step(recorder: Any, name: str, dtype: Any) -> None:
@@ -111,6 +147,9 @@ OPTIMIZERS = {
 PROGRAMS: dict[str, Callable] = {
     "pick": picks,
     "max_pool alone": pools,
+    "random_bits": bits,
+    "graph: a loop": loop,
+    "graph: many results": many_results,
     "graph: a training step": training_step,
     **{f"optimizer: {k}": functools.partial(updates, optimizer=o) for k, o in OPTIMIZERS.items()},
     **{f"graph: random program {s}": functools.partial(random_program, seed=s) for s in range(8)},

@@ -1,8 +1,9 @@
 """Repeats recorded dispatches on an NVIDIA GPU and compares: with the simulator, and with each op's meaning.
 
-replay.py FOLDER [--sample N] [--report FILE]: FOLDER is what record.py wrote and compile_cuda.py compiled. Of the
+replay.py FOLDER [--shard I/N] [--report FILE]: FOLDER is what record.py wrote and compile_cuda.py compiled. Of the
 dispatches of one op, those after the first take the GPU's own results, so that its last results are the GPU's alone.
-Exit status 1 if anything differs by more than it may. With --sample, one call in N. Needs NumPy, and CUDA's driver.
+Exit status 1 if anything differs by more than it may. With --shard, one call in N, from the I-th on. Needs NumPy, and
+CUDA's driver.
 """
 
 from __future__ import annotations
@@ -239,14 +240,15 @@ def main() -> int:
     """Repeats a folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--sample", type=int, default=1)
+    parser.add_argument("--shard", default="0/1")
     parser.add_argument("--report", type=pathlib.Path)
     options = parser.parse_args()
     gpu = Gpu()
     calls = load(gpu, options.folder)
     replay = Replay(gpu, np.fromfile(options.folder / "data.bin", np.uint8))
     started = time.monotonic()
-    for call in calls[:: options.sample]:
+    first, step = map(int, options.shard.split("/"))
+    for call in calls[first::step]:
         replay.call(call)
     print(f"{replay.calls} calls, {replay.dispatches} dispatches, {time.monotonic() - started:.1f} s;", end=" ")
     print(f"{replay.unwritten} results are not the device's")

@@ -1,4 +1,4 @@
-"""The tables of ../H200.md from the reports of replay.py and bandwidth.py: table.py REPORT..."""
+"""The tables of ../H200.md from the reports of gpu.py, replay.py and bandwidth.py: table.py REPORT.json..."""
 
 import json
 import pathlib
@@ -31,12 +31,53 @@ def rates(rows: list[list]) -> str:
     return "\n".join(lines)
 
 
+def sanitizers(rows: list[dict]) -> str:
+    """What each tool reported, and whether it found what was planted for it."""
+    lines = ["| tool | dispatches | errors | planted bug found |", "|---" * 4 + "|"]
+    for tool in dict.fromkeys(r["tool"] for r in rows):
+        clean = [r for r in rows if r["tool"] == tool and not r["planted"]]
+        errors = sum(r["errors"] or 0 for r in clean)
+        unfinished = [r["log"] for r in clean if r["errors"] is None or r["dispatches"] is None]
+        found = [f"{r['folder']}: {r['errors'] or 0} errors" for r in rows if r["tool"] == tool and r["planted"]]
+        count = sum(r["dispatches"] or 0 for r in clean)
+        note = f"; not finished: {', '.join(unfinished)}" if unfinished else ""
+        lines.append(f"| {tool} | {count} | {errors}{note} | {', '.join(found) or 'none was planted'} |")
+    return "\n".join(lines)
+
+
+def kernels(reports: list[dict]) -> str:
+    """Kernel and storage: the largest difference from the simulator's result."""
+    most: dict[str, float] = {}
+    for report in reports:
+        for name, error in report["kernels"].items():
+            most[name] = max(most.get(name, 0.0), error)
+    functions = sorted({name.split()[0] for name in most})
+    kinds = ("float", "half", "bfloat", "int", "uint", "uchar")
+    lines = [f"| kernel | {' | '.join(kinds)} |", "|---" * (1 + len(kinds)) + "|"]
+    for f in functions:
+        cells = [f"{most[f'{f} {k}']:.1e}" if f"{f} {k}" in most else "" for k in kinds]
+        lines.append(f"| {f} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints all tables."""
+    found = {pathlib.Path(name).stem: json.loads(pathlib.Path(name).read_text()) for name in sys.argv[1:]}
+    replays = [r for r in found.values() if isinstance(r, dict) and "ops" in r]
+    for r in found.values():
+        if isinstance(r, dict) and "about" in r:
+            print(r["about"])
+    if replays:
+        totals = {key: sum(r[key] for r in replays) for key in ("calls", "dispatches", "unwritten")}
+        print(totals, "failures:", [f for r in replays for f in r["failures"]])
+        print(f"\n{errors(replays)}\n\n{kernels(replays)}")
+    rows = [row for r in found.values() if isinstance(r, dict) for row in r.get("sanitizers", [])]
+    if rows:
+        print(f"\n{sanitizers(rows)}")
+    for name, r in found.items():
+        if isinstance(r, list):
+            print(f"\n{name}\n\n{rates(r)}")
+
+
 if __name__ == "__main__":
-    found = [json.loads(pathlib.Path(name).read_text()) for name in sys.argv[1:]]
-    replays = [r for r in found if isinstance(r, dict)]
-    totals = {key: sum(r[key] for r in replays) for key in ("calls", "dispatches", "unwritten")}
-    print(totals, "failures:", [f for r in replays for f in r["failures"]])
-    print(errors(replays))
-    for rows in found:
-        if isinstance(rows, list):
-            print(rates(rows))
+    main()

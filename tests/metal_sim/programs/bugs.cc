@@ -127,7 +127,7 @@ const std::map<std::string, void (*)(Bug&)> kBugs = {
        block->release();
        heap->release();
      }},
-    {"unbound_buffer",
+    {"wrong_buffer_index",
      [](Bug& b) {
        b.begin();
        b.encoder->setComputePipelineState(b.scale);
@@ -135,6 +135,22 @@ const std::map<std::string, void (*)(Bug&)> kBugs = {
        b.encoder->setBuffer(b.x, 0, 1);
        b.encoder->setBuffer(b.y, 0, 3);  // the wrong index
        b.encoder->dispatchThreads(MTL::Size(64, 1, 1), MTL::Size(64, 1, 1));
+       b.end();
+     }},
+    {"swapped_buffer_indices",
+     [](Bug& b) {
+       b.begin();
+       b.encoder->setComputePipelineState(b.scale);
+       b.encoder->setBytes(&parameters, sizeof(parameters), 2);
+       b.encoder->setBuffer(b.x, 0, 1);
+       b.encoder->setBuffer(b.y, 0, 0);
+       b.encoder->dispatchThreads(MTL::Size(64, 1, 1), MTL::Size(64, 1, 1));
+       b.end();
+     }},
+    {"buffer_index_past_end",
+     [](Bug& b) {
+       b.begin();
+       b.encoder->setBuffer(b.x, 0, 31);
        b.end();
      }},
     {"offset_past_end",
