@@ -150,7 +150,10 @@ class Machine:
             assert operands == ["ecx", "ecx"]
             self.gpr["rcx"] = 0
         else:  # the frame of the stack
-            assert name in ("jg", "je", "vzeroupper", "push", "leave") or operands[0] in ("rbp", "rsp"), (name, operands)
+            assert name in ("jg", "je", "vzeroupper", "push", "leave") or operands[0] in ("rbp", "rsp"), (
+                name,
+                operands,
+            )
         return after
 
     def value(self, operand):

@@ -6,8 +6,8 @@
 namespace jax_mps::cpu {
 namespace {
 
-constexpr int kTail = 7;             // AVX-512: the mask of the tail
-constexpr int kTailVector = 15;      // AVX2: the same
+constexpr int kTail = 7;         // AVX-512: the mask of the tail
+constexpr int kTailVector = 15;  // AVX2: the same
 constexpr Opcode kBroadcast{2, 1, 0x18};
 
 // Eight words a vector, sixteen vectors.
@@ -227,7 +227,7 @@ void Assembler::function(int slots, const std::function<void()>& before,
   tail_ = true;
   body();
   land(end, code.size());
-  if (slots) byte(0xc9);         // leave
+  if (slots) byte(0xc9);            // leave
   bytes({0xc5, 0xf8, 0x77, 0xc3});  // vzeroupper; ret
 }
 

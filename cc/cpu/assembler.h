@@ -30,7 +30,7 @@ struct Operand {
   Operand(Vec v) : kind(Kind::vector), n(v.n) {}
   static Operand block(Gpr base) { return {Kind::block, static_cast<int>(base)}; }  // [base + 4rcx]
   static Operand element(Gpr base) { return {Kind::element, static_cast<int>(base)}; }  // [base]
-  static Operand slot(int n) { return {Kind::slot, n}; }  // the n-th vector of the stack
+  static Operand slot(int n) { return {Kind::slot, n}; }          // the n-th vector of the stack
   static Operand constant(int n) { return {Kind::constant, n}; }  // the n-th of the pool
 
  private:
@@ -44,9 +44,9 @@ struct Opcode {
 namespace opcodes {
 constexpr Opcode add{1, 0, 0x58}, sub{1, 0, 0x5c}, mul{1, 0, 0x59}, div{1, 0, 0x5e},
     min{1, 0, 0x5d}, max{1, 0, 0x5f}, sqrt{1, 0, 0x51}, round{3, 1, 0x08};
-constexpr Opcode add_s32{1, 1, 0xfe}, sub_s32{1, 1, 0xfa}, mul_s32{2, 1, 0x40},
-    min_s32{2, 1, 0x39}, max_s32{2, 1, 0x3d}, min_u32{2, 1, 0x3b}, max_u32{2, 1, 0x3f},
-    abs_s32{2, 1, 0x1e}, f32_of_s32{1, 0, 0x5b}, truncate{1, 2, 0x5b};
+constexpr Opcode add_s32{1, 1, 0xfe}, sub_s32{1, 1, 0xfa}, mul_s32{2, 1, 0x40}, min_s32{2, 1, 0x39},
+    max_s32{2, 1, 0x3d}, min_u32{2, 1, 0x3b}, max_u32{2, 1, 0x3f}, abs_s32{2, 1, 0x1e},
+    f32_of_s32{1, 0, 0x5b}, truncate{1, 2, 0x5b};
 constexpr Opcode bit_and{1, 1, 0xdb}, bit_or{1, 1, 0xeb}, bit_xor{1, 1, 0xef},
     shift_left{2, 1, 0x47}, shift_right_logical{2, 1, 0x45}, shift_right_arithmetic{2, 1, 0x46};
 // y = a * y + b, a * y - b, b - a * y; y = a * b + y, y - a * b
@@ -90,23 +90,24 @@ class Assembler {
   virtual void load(Vec y, Gpr base) = 0;
   virtual void store(Gpr base, Vec x) = 0;
 
-  virtual void compare(Mask y, Vec a, Operand b, uint8_t predicate) = 0;  // floats, as vcmpps has it
-  virtual void compare(Mask y, Vec a, Vec b, Compare how) = 0;            // signed integers
-  virtual bool compare_unsigned(Mask y, Vec a, Vec b, Compare how) = 0;   // false if there is none
-  virtual bool f32_of_u32(Vec y, Vec x) = 0;                              // the same
+  virtual void compare(Mask y, Vec a, Operand b,
+                       uint8_t predicate) = 0;                           // floats, as vcmpps has it
+  virtual void compare(Mask y, Vec a, Vec b, Compare how) = 0;           // signed integers
+  virtual bool compare_unsigned(Mask y, Vec a, Vec b, Compare how) = 0;  // false if there is none
+  virtual bool f32_of_u32(Vec y, Vec x) = 0;                             // the same
   virtual void combine(Logic logic, Mask y, Mask a, Mask b) = 0;
   virtual void negate(Mask y, Mask x) = 0;
   virtual void blend(Vec y, Vec no, Operand yes, Mask which) = 0;
-  virtual void replace(Vec y, Operand x, Mask which) = 0;          // y = x where which says so
-  virtual void truth(Mask y, Vec words) = 0;                       // of ones and zeros
-  virtual void words(Vec y, Mask which, Operand constant) = 0;     // the constant, or zero
+  virtual void replace(Vec y, Operand x, Mask which) = 0;       // y = x where which says so
+  virtual void truth(Mask y, Vec words) = 0;                    // of ones and zeros
+  virtual void words(Vec y, Mask which, Operand constant) = 0;  // the constant, or zero
   virtual void save(int slot, Mask x) = 0;
   virtual void restore(Mask y, int slot) = 0;
 
   // r = ((char**)rdi)[index]
   void pointer(Gpr r, int index);
-  // A function: before() once, then body() for rcx = 0, lanes, 2 * lanes, ... up to rsi, at last for
-  // what is left, with `slots` vectors on the stack.
+  // A function: before() once, then body() for rcx = 0, lanes, 2 * lanes, ... up to rsi, at last
+  // for what is left, with `slots` vectors on the stack.
   void function(int slots, const std::function<void()>& before, const std::function<void()>& body);
   // Ends the code: the pool follows.
   void finish();

@@ -80,9 +80,10 @@ Gpr ChainValues::pointer(int r) {
 
 // The first step from `from` on that reads a register, or -1.
 int ChainValues::next_read(int r, int from) const {
-  auto& at = reads_.at(r);
-  auto found = std::ranges::lower_bound(at, from);
-  return found == at.end() ? -1 : *found;
+  auto at = reads_.find(r);
+  if (at == reads_.end()) return -1;
+  auto found = std::ranges::lower_bound(at->second, from);
+  return found == at->second.end() ? -1 : *found;
 }
 
 bool ChainValues::usable(int place) const {
@@ -92,7 +93,8 @@ bool ChainValues::usable(int place) const {
 // A place that is free, or else the one whose value is read last.
 int ChainValues::claim(Key key, bool computed) {
   bool in_mask = key.second && out_.masks;
-  int first = in_mask ? kVectors + kFirstMask : 0, end = in_mask ? kVectors + kLastMask + 1 : kVectors;
+  int first = in_mask ? kVectors + kFirstMask : 0,
+      end = in_mask ? kVectors + kLastMask + 1 : kVectors;
   int best = -1, best_read = -1;
   for (int p = first; p < end; p++) {
     const Place& place = places_[p];
