@@ -168,10 +168,13 @@ class Machine:
             return np.repeat(word, LANES)
         if "[rsp" in operand:
             return self.stack[operand[operand.index("[") :]]
-        base = self.gpr[re.search(r"\[(\w+)", operand)[1]]
-        if "rcx*4" not in operand:
-            return np.repeat(base[:1], LANES)
-        return base[self.gpr["rcx"] :][:LANES]
+        base, first = self.place(operand)
+        return np.repeat(base[:1], LANES) if first is None else base[first:][:LANES]
+
+    def place(self, operand):
+        """The array in memory that an operand lies in, and where, or None for its single word."""
+        m = re.search(r"\[(\w+)(\+rcx\*4)?(?:\+(0x\w+))?\]", operand)
+        return self.gpr[m[1]], self.gpr["rcx"] + int(m[3] or "0", 16) // 4 if m[2] else None
 
     def vector(self, name, target, *operands):
         m = re.fullmatch(r"(.*?)(\{k(\d)\})?(\{z\})?", target)
@@ -184,7 +187,7 @@ class Machine:
         if "rsp" in m[1]:
             self.stack[m[1][m[1].index("[") :]] = values[0].copy()
         elif "PTR" in m[1]:
-            base, first = self.gpr[re.search(r"\[(\w+)", m[1])[1]], self.gpr["rcx"]
+            base, first = self.place(m[1])
             count = LANES if which.all() else int(which.sum())
             base[first : first + LANES][which[: base.size - first]] = values[0][which]
             assert first + count <= base.size

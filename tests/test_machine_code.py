@@ -176,7 +176,9 @@ def test_random_segments(segment_code, tmp_path, seed):
     dtypes = [TYPES[random.kinds[r]] for r in writes]
     expected = chain((n,), operands, random.text, [["store", r] for r in [*writes, folded]], [*dtypes, np.float32])
     for r, y in zip(writes, expected, strict=False):
-        np.testing.assert_array_equal(memory[r].view(np.float32) if y.dtype == np.float32 else memory[r], y)
+        np.testing.assert_array_equal(
+            *((memory[r].view(np.float32), y) if y.dtype == np.float32 else (memory[r], words(y)))
+        )
     total, top, least = (memory[tile + r].view(np.float32) for r in range(3))
     np.testing.assert_array_equal(total, expected[-1])
     np.testing.assert_array_equal(top, np.maximum(expected[-1], 0))

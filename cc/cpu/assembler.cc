@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 namespace jax_mps::cpu {
 namespace {
@@ -106,9 +107,11 @@ class Avx512 : public Assembler {
   }
   void combine(Logic logic, Mask y, Mask a, Mask b) override {
     constexpr int f[] = {0x41, 0x45, 0x47};  // kandw, korw, kxorw
+    begin();
     bytes({0xc5, 0x84 | (~a.n & 15) << 3, f[static_cast<int>(logic)], 0xc0 | y.n << 3 | b.n});
   }
   void negate(Mask y, Mask x) override {
+    begin();
     bytes({0xc5, 0xf8, 0x44, 0xc0 | y.n << 3 | x.n});  // knotw
   }
   void blend(Vec y, Vec no, Operand yes, Mask which) override {
@@ -123,10 +126,12 @@ class Avx512 : public Assembler {
     encode(kBroadcast, y.n, 0, constant, {.mask = which, .zero = true});
   }
   void save(int slot, Mask x) override {
+    begin();
     bytes({0xc5, 0xf8, 0x91});  // kmovw
     memory(x.n, Operand::slot(slot), 0);
   }
   void restore(Mask y, int slot) override {
+    begin();
     bytes({0xc5, 0xf8, 0x90});
     memory(y.n, Operand::slot(slot), 0);
   }
@@ -156,6 +161,7 @@ std::unique_ptr<Assembler> Assembler::make(bool avx512) {
 }
 
 void Assembler::encode(Opcode f, int y, int a, Operand b, const Form& form) {
+  begin();
   prefix(f, y, a, b, form);
   byte(f.opcode);
   memory(y, b, form.immediate >= 0);
@@ -169,7 +175,9 @@ void Assembler::memory(int reg, Operand b, int trailing) {
     case Operand::Kind::vector:
       return byte(0xc0 | field | (b.n & 7));
     case Operand::Kind::block:
-      return bytes({field | 4, 0x80 | static_cast<int>(Gpr::rcx) << 3 | (b.n & 7)});
+      bytes({(second_ ? 0x44 : 4) | field, 0x80 | static_cast<int>(Gpr::rcx) << 3 | (b.n & 7)});
+      if (second_) byte(masks ? 1 : 32);  // the next vector; EVEX counts in vectors
+      return;
     case Operand::Kind::element:
       return byte(field | (b.n & 7));
     case Operand::Kind::slot:
@@ -198,12 +206,18 @@ Operand Assembler::constant(float x) { return constant(std::bit_cast<uint32_t>(x
 
 void Assembler::pointer(Gpr r, int index) {
   int n = static_cast<int>(r);
+  begin();
+  glued_ = r == Gpr::rax;
   bytes({0x48 | (n >> 3) << 2, 0x8b, 0x80 | (n & 7) << 3 | static_cast<int>(Gpr::rdi)});
   word32(static_cast<uint32_t>(index) * 8);
 }
 
-void Assembler::function(int slots, const std::function<void()>& before,
-                         const std::function<void()>& body) {
+void Assembler::begin() {
+  if (!std::exchange(glued_, false)) begins_.push_back(code.size());
+}
+
+void Assembler::function(int slots, bool paired, const std::function<void()>& before,
+                         const std::function<void(Part)>& body) {
   if (slots) {
     bytes({0x55, 0x48, 0x89, 0xe5});  // push rbp; mov rbp, rsp
     bytes({0x48, 0x81, 0xec});        // sub rsp, ...
@@ -212,23 +226,64 @@ void Assembler::function(int slots, const std::function<void()>& before,
   }
   before();
   bytes({0x31, 0xc9});  // xor ecx, ecx
-  size_t top = code.size();
-  bytes({0x48, 0x8d, 0x41, lanes});  // lea rax, [rcx + lanes]
-  bytes({0x48, 0x39, 0xf0});         // cmp rax, rsi
-  size_t out = jump({0x0f, 0x8f});   // jg
   tail_ = false;
-  body();
-  bytes({0x48, 0x83, 0xc1, lanes});  // add rcx, lanes
-  land(jump({0xe9}), top);           // jmp
-  land(out, code.size());
+  if (paired) loop(2 * lanes, [&] { pair(body); });
+  loop(lanes, [&] { body(Part::whole); });
   bytes({0x48, 0x29, 0xce});        // sub rsi, rcx
   size_t end = jump({0x0f, 0x84});  // jz
   begin_tail();
   tail_ = true;
-  body();
+  body(Part::tail);
   land(end, code.size());
   if (slots) byte(0xc9);            // leave
   bytes({0xc5, 0xf8, 0x77, 0xc3});  // vzeroupper; ret
+}
+
+// while (rcx + step <= rsi) body(), rcx += step;
+void Assembler::loop(int step, const std::function<void()>& body) {
+  size_t top = code.size();
+  bytes({0x48, 0x8d, 0x41, step});  // lea rax, [rcx + step]
+  bytes({0x48, 0x39, 0xf0});        // cmp rax, rsi
+  size_t out = jump({0x0f, 0x8f});  // jg
+  body();
+  bytes({0x48, 0x83, 0xc1, step});  // add rcx, step
+  land(jump({0xe9}), top);          // jmp
+  land(out, code.size());
+}
+
+// The instructions of two bodies in turn.
+void Assembler::pair(const std::function<void(Part)>& body) {
+  struct Stream {
+    std::vector<uint8_t> code;
+    std::vector<size_t> begins;
+    std::vector<Reference> references;
+    size_t next = 0, reference = 0;
+  } streams[2];
+  size_t start = code.size(), references = references_.size();
+  for (Part part : {Part::first, Part::second}) {
+    Stream& stream = streams[part == Part::second];
+    second_ = part == Part::second;
+    begins_.clear();
+    body(part);
+    stream.code.assign(code.begin() + start, code.end());
+    stream.begins = begins_;
+    stream.begins.push_back(code.size());
+    stream.references.assign(references_.begin() + references, references_.end());
+    code.resize(start), references_.resize(references);
+  }
+  second_ = false;
+  auto more = [](const Stream& s) { return s.next + 1 < s.begins.size(); };
+  while (more(streams[0]) || more(streams[1]))
+    for (Stream& s : streams) {
+      if (!more(s)) continue;
+      size_t begin = s.begins[s.next], end = s.begins[++s.next], at = code.size();
+      for (; s.reference < s.references.size() && s.references[s.reference].at < end;
+           s.reference++) {
+        references_.push_back(s.references[s.reference]);
+        references_.back().at += at - begin;
+      }
+      code.insert(code.end(), s.code.begin() + (begin - start), s.code.begin() + (end - start));
+    }
 }
 
 void Assembler::finish() {

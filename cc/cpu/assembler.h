@@ -58,6 +58,10 @@ constexpr Opcode multiply_add{2, 1, 0xa8}, multiply_sub{2, 1, 0xaa}, multiply_rs
 enum class Compare : uint8_t { eq = 0, lt = 1, le = 2, ne = 4, ge = 5, gt = 6 };
 enum class Logic : uint8_t { bit_and, bit_or, bit_xor };
 
+// Which vectors of a block a loop's body is for: one; one of two that are computed side by side, so
+// that neither waits for itself; or what is left at the end.
+enum class Part : uint8_t { whole, first, second, tail };
+
 class Assembler {
  public:
   std::vector<uint8_t> code;
@@ -106,9 +110,10 @@ class Assembler {
 
   // r = ((char**)rdi)[index]
   void pointer(Gpr r, int index);
-  // A function: before() once, then body() for rcx = 0, lanes, 2 * lanes, ... up to rsi, at last
-  // for what is left, with `slots` vectors on the stack.
-  void function(int slots, const std::function<void()>& before, const std::function<void()>& body);
+  // A function: before() once, then body() for rcx = 0, lanes, 2 * lanes, ... up to rsi, by pairs
+  // if so wanted, at last for what is left, with `slots` vectors on the stack.
+  void function(int slots, bool paired, const std::function<void()>& before,
+                const std::function<void(Part)>& body);
   // Ends the code: the pool follows.
   void finish();
 
@@ -136,9 +141,13 @@ class Assembler {
   void memory(int reg, Operand b, int trailing);
   using Constant = std::array<uint32_t, 8>;
   Operand pooled(const Constant& words);
+  // An instruction begins.
+  void begin();
   bool tail_ = false;
 
  private:
+  void loop(int step, const std::function<void()>& body);
+  void pair(const std::function<void(Part)>& body);
   void word32(uint32_t value);
   size_t jump(std::initializer_list<int> opcode);  // to be landed; gives where its distance stands
   void land(size_t jump, size_t target);
@@ -149,6 +158,8 @@ class Assembler {
   };
   std::vector<Constant> pool_;
   std::vector<Reference> references_;
+  bool second_ = false, glued_ = false;  // glued: the next instruction needs what is in rax
+  std::vector<size_t> begins_;           // where instructions begin
 };
 
 }  // namespace jax_mps::cpu

@@ -61,8 +61,8 @@ void ChainFormulas::write(ChainOp op, Vec y, Vec x) {
 
 void ChainFormulas::bound(Vec y, Vec x, float low, float high) {
   Scratch limit(values_);
-  out_.fill(y, constant(low));  // x comes last: it is the result if it is NaN
-  out_.vector(max, y, y, x);
+  out_.fill(limit, constant(low));  // x comes last: it is the result if it is NaN
+  out_.vector(max, y, limit, x);
   out_.fill(limit, constant(high));
   out_.vector(min, y, limit, y);
 }
@@ -119,13 +119,12 @@ void ChainFormulas::powers_of_two(Vec first, Vec second, Vec n) {
 }
 
 void ChainFormulas::exp_factors(Vec y, Vec factor, Vec x) {
-  Scratch first(values_), bounded(values_);
-  bound(bounded, x, -105, 90);
-  reduce(x, bounded);
-  exp_reduced(y, bounded);
+  bound(x, x, -105, 90);
+  reduce(factor, x);
+  exp_reduced(y, x);
   out_.vector(add, y, y, constant(1.0f));
-  powers_of_two(first, factor, x);
-  out_.vector(mul, y, y, first);
+  powers_of_two(x, factor, factor);
+  out_.vector(mul, y, y, x);
 }
 
 void ChainFormulas::exp(Vec y, Vec x) {
@@ -136,46 +135,50 @@ void ChainFormulas::exp(Vec y, Vec x) {
 }
 
 void ChainFormulas::exp2(Vec y, Vec x) {
-  Scratch first(values_), n(values_), r(values_);
+  Scratch n(values_), r(values_);
   bound(r, x, -151, 129);
   out_.vector(add, n, r, constant(kShift));
-  out_.vector(sub, first, n, constant(kShift));
-  out_.vector(sub, r, r, first);
+  out_.vector(sub, y, n, constant(kShift));
+  out_.vector(sub, r, r, y);
   out_.vector(mul, r, r, constant(0x1.62e43p-1f));
   exp_reduced(y, r);
   out_.vector(add, y, y, constant(1.0f));
-  powers_of_two(first, n, n);
-  out_.vector(mul, y, y, first);
+  powers_of_two(r, n, n);
+  out_.vector(mul, y, y, r);
   out_.vector(mul, y, y, n);
 }
 
 // 2^n (exp(r) - 1) + (2^n - 1) = (2^m (exp(r) - 1) + (2^m - 2^(m - n))) 2^(n - m)
 void ChainFormulas::expm1(Vec y, Vec x) {
-  Scratch first(values_), n(values_), r(values_);
+  Scratch n(values_), r(values_);
   bound(r, x, -20, 90);
   reduce(n, r);
   exp_reduced(y, r);
-  powers_of_two(first, n, n);
-  out_.fill(r, bits(254u << 23));
-  out_.vector(sub_s32, r, r, n);
-  out_.vector(sub, r, first, r);
-  out_.vector(multiply_add, y, first, r);
+  powers_of_two(r, n, n);
+  {
+    Scratch less(values_);
+    out_.fill(less, bits(254u << 23));  // 2^(m - n) is 1 / 2^(n - m)
+    out_.vector(sub_s32, less, less, n);
+    out_.vector(sub, less, r, less);
+    out_.vector(multiply_add, y, r, less);
+  }
   out_.vector(mul, y, y, n);
   replace(y, x, x, constant(0.0f), kEqual);
 }
 
 void ChainFormulas::log(Vec y, Vec x) {
-  Scratch n(values_), f(values_), squared(values_);
+  Scratch f(values_), squared(values_);
   {
     Mask subnormal = values_.take_mask();
     out_.compare(subnormal, x, constant(0x1p-126f), kLess);
     out_.move(f, x);
-    out_.vector(mul, n, x, constant(0x1p24f));
-    out_.replace(f, n, subnormal);
+    out_.vector(mul, y, x, constant(0x1p24f));
+    out_.replace(f, y, subnormal);
     out_.words(squared, subnormal, constant(24.0f));
     values_.give_back(subnormal);
   }
   // The mantissa ends in [sqrt(1/2), sqrt(2)).
+  Scratch n(values_);
   out_.vector(sub_s32, f, f, bits(kSqrtHalf));
   out_.shift_right_arithmetic(n, f, 23);
   out_.vector(f32_of_s32, n, {0}, n);
@@ -200,9 +203,10 @@ void ChainFormulas::log(Vec y, Vec x) {
 
 // log(w) + (x - (w - 1)) / w with w = 1 + x
 void ChainFormulas::log1p(Vec y, Vec x) {
-  Scratch w(values_), lost(values_);
+  Scratch w(values_);
   out_.vector(add, w, x, constant(1.0f));
   log(y, w);
+  Scratch lost(values_);
   out_.vector(sub, lost, w, constant(1.0f));
   out_.vector(sub, lost, x, lost);
   out_.vector(div, lost, lost, w);
@@ -215,7 +219,8 @@ void ChainFormulas::log1p(Vec y, Vec x) {
 void ChainFormulas::logistic(Vec y, Vec x) {
   Scratch e(values_), t(values_);
   out_.vector(bit_or, t, x, bits(kSign));  // -|x|
-  exp(e, t);
+  exp_factors(e, y, t);
+  out_.vector(mul, e, e, y);
   out_.vector(add, t, e, constant(1.0f));
   out_.fill(y, constant(1.0f));
   out_.vector(div, y, y, t);
@@ -224,15 +229,12 @@ void ChainFormulas::logistic(Vec y, Vec x) {
 }
 
 void ChainFormulas::tanh(Vec y, Vec x) {
-  Scratch a(values_), large(values_), t(values_);
-  out_.vector(bit_and, a, x, bits(kMagnitude));
-  {
-    Scratch factor(values_);
-    out_.vector(add, t, a, a);
-    exp_factors(y, factor, t);
-    out_.fill(t, constant(1.0f));
-    out_.vector(multiply_add, y, factor, t);
-  }
+  Scratch large(values_), t(values_);
+  out_.vector(bit_and, t, x, bits(kMagnitude));
+  out_.vector(add, t, t, t);
+  exp_factors(y, large, t);
+  out_.fill(t, constant(1.0f));
+  out_.vector(multiply_add, y, large, t);
   out_.fill(large, constant(2.0f));
   out_.vector(div, large, large, y);
   out_.vector(sub, large, t, large);
@@ -241,32 +243,31 @@ void ChainFormulas::tanh(Vec y, Vec x) {
   polynomial(y, t, {-0.00609693434f, 0.0209973519f, -0.0538509521f, 0.133327701f, -0.333333289f});
   out_.vector(mul, t, t, x);
   out_.vector(multiply_add, y, t, x);
-  replace(y, large, a, constant(0.625f), kGreaterEqual);
+  out_.vector(bit_and, t, x, bits(kMagnitude));
+  replace(y, large, t, constant(0.625f), kGreaterEqual);
 }
 
 void ChainFormulas::erf(Vec y, Vec x) {
-  Scratch a(values_), large(values_), t(values_);
-  out_.vector(bit_and, a, x, bits(kMagnitude));
-  out_.fill(t, constant(4.0f));
-  out_.vector(min, t, t, a);
+  Scratch large(values_), t(values_);
+  out_.vector(bit_and, t, x, bits(kMagnitude));
+  out_.fill(large, constant(4.0f));
+  out_.vector(min, t, large, t);
   polynomial(large, t,  // -log(1 - erf(t)) / t
              {-2.42126304e-06f, 3.84109099e-05f, -0.000243311399f, 0.000602467194f, 0.00161674248f,
               -0.0210185934f, 0.10398667f, 0.636175506f, 1.12845004f});
   out_.vector(mul, t, t, large);
   out_.vector(bit_xor, t, t, bits(kSign));
-  {
-    Scratch factor(values_);
-    exp_factors(y, factor, t);
-    out_.fill(large, constant(1.0f));
-    out_.vector(sub_product, large, y, factor);
-  }
-  copy_sign(large, x);
-  out_.vector(mul, t, x, x);
-  polynomial(y, t,
+  exp_factors(y, large, t);
+  out_.fill(t, constant(1.0f));
+  out_.vector(sub_product, t, y, large);
+  copy_sign(t, x);
+  out_.vector(mul, large, x, x);
+  polynomial(y, large,
              {8.51310081e-05f, -0.00081756385f, 0.00520385909f, -0.0268605084f, 0.11283715f,
               -0.37612635f, 1.12837917f});
   out_.vector(mul, y, x, y);
-  replace(y, large, a, constant(0.9f), kGreaterEqual);
+  out_.vector(bit_and, large, x, bits(kMagnitude));
+  replace(y, t, large, constant(0.9f), kGreaterEqual);
 }
 
 void ChainFormulas::sign(Vec y, Vec x) {

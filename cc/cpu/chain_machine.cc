@@ -21,15 +21,15 @@ class Writer {
   Writer(Assembler& out, const ChainSegment& segment, int hoisted)
       : out_(out), segment_(segment), values_(out, segment, hoisted), formulas_(out, values_) {}
 
-  void write(int slots) {
-    out_.function(slots, [&] { values_.hoist(); }, [&] { body(); });
+  void write(int slots, bool paired) {
+    out_.function(slots, paired, [&] { values_.hoist(); }, [&](Part part) { body(part); });
   }
 
   const ChainValues& values() const { return values_; }
 
  private:
-  void body() {
-    values_.begin();
+  void body(Part part) {
+    values_.begin(part);
     for (const ChainStep& step : segment_.body) {
       instruction(step);
       values_.next_step();
@@ -230,18 +230,24 @@ class Writer {
 
 }  // namespace
 
-// As many scalars stay in vectors as leave room for all that is computed.
+// As many scalars stay in vectors as leave room for all that is computed. Elementary functions are
+// long rows of instructions that wait for each other: then two vectors are computed side by side,
+// if that leaves room, too.
 void write_machine_code(const ChainSegment& segment, Assembler& out) {
-  int hoisted = kHoisted, slots = 0;
-  for (;; hoisted--) {
-    auto trial = out.another();
-    Writer writer(*trial, segment, hoisted);
-    hoisted = std::min(hoisted, writer.values().scalars());
-    writer.write(0);
-    slots = writer.values().slots();
-    if (slots == 0 || hoisted == 0) break;
+  bool waits =
+      std::ranges::any_of(segment.body, [](const ChainStep& step) { return has_formula(step.op); });
+  for (bool paired : {true, false}) {
+    if (paired && !waits) continue;
+    for (int hoisted = kHoisted; hoisted >= 0; hoisted--) {
+      auto trial = out.another();
+      Writer writer(*trial, segment, hoisted);
+      hoisted = std::min(hoisted, writer.values().scalars());
+      writer.write(0, paired);
+      int slots = writer.values().slots();
+      if (slots == 0 || (hoisted == 0 && !paired))
+        return Writer(out, segment, hoisted).write(slots, paired);
+    }
   }
-  Writer(out, segment, hoisted).write(slots);
 }
 
 }  // namespace jax_mps::cpu

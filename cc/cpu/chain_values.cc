@@ -49,8 +49,8 @@ void ChainValues::hoist() {
   }
 }
 
-void ChainValues::begin() {
-  tail_ = !tail_, now_ = 0;
+void ChainValues::begin(Part part) {
+  part_ = part, now_ = 0;
   where_.clear(), slots_.clear(), free_slots_.clear();
   for (int slot = 0; slot < slot_count_; slot++) free_slots_.push_back(slot);
   places_.fill({});
@@ -86,19 +86,27 @@ int ChainValues::next_read(int r, int from) const {
   return found == at->second.end() ? -1 : *found;
 }
 
+// Of two parts side by side, each has half of the places; the first two masks are for use within a
+// step.
 bool ChainValues::usable(int place) const {
-  return place < vectors_ || (!out_.masks && !tail_ && place == out_.vectors - 1);
+  bool is_mask = place >= kVectors, last = !out_.masks && place == out_.vectors - 1;
+  bool paired = part_ == Part::first || part_ == Part::second;
+  if (is_mask && (place < kVectors + (paired ? 3 : 2) || place > kVectors + kLastMask))
+    return false;
+  if (!is_mask && place >= vectors_ && !last) return false;
+  int half = is_mask ? kVectors + 5 : (vectors_ + !out_.masks) / 2;
+  if (paired) return (place < half) == (part_ == Part::first);
+  return part_ == Part::whole || !last;  // the last vector is the mask of the tail
 }
 
 // A place that is free, or else the one whose value is read last.
 int ChainValues::claim(Key key, bool computed) {
   bool in_mask = key.second && out_.masks;
-  int first = in_mask ? kVectors + kFirstMask : 0,
-      end = in_mask ? kVectors + kLastMask + 1 : kVectors;
+  int first = in_mask ? kVectors : 0, end = in_mask ? kVectors + kMasks : kVectors;
   int best = -1, best_read = -1;
   for (int p = first; p < end; p++) {
     const Place& place = places_[p];
-    if (place.pinned || (!in_mask && !usable(p))) continue;
+    if (place.pinned || !usable(p)) continue;
     int read = place.used ? next_read(place.key.first, now_) : kForever + 1;
     if (read <= best_read) continue;
     best = p, best_read = read;

@@ -17,8 +17,8 @@ class ChainValues {
   // Hoists the values of up to so many scalars out of the loop.
   ChainValues(Assembler& out, const ChainSegment& segment, int hoisted);
 
-  void hoist();  // writes what comes before the loop
-  void begin();  // of the body
+  void hoist();           // writes what comes before the loop
+  void begin(Part part);  // of the body
   // The step is over: what was pinned may move, and what is not read any more is forgotten.
   void next_step();
 
@@ -29,7 +29,10 @@ class ChainValues {
   Vec result(int r) { return {claim({r, false}, true)}; }
   Mask mask_result(int r) { return mask_at(claim({r, true}, true)); }
   Vec take() { return {claim({kNone, false}, true)}; }
-  Mask take_mask() { return out_.masks ? Mask{1} : Mask{take().n}; }
+  Mask take_mask() {
+    if (!out_.masks) return {take().n};
+    return {part_ == Part::second ? 2 : 1};
+  }
   void give_back(Vec v) { places_[v.n] = {}; }
   void give_back(Mask m) {
     if (!out_.masks) places_[m.n] = {};
@@ -41,7 +44,7 @@ class ChainValues {
   int slots() const { return slot_count_; }  // of the stack, so far
 
  private:
-  static constexpr int kVectors = 32, kMasks = 8, kFirstMask = 2, kLastMask = 6, kNone = -1;
+  static constexpr int kVectors = 32, kMasks = 8, kLastMask = 6, kNone = -1;
   // A register's value in one of its forms: words, or, of a pred, a mask.
   using Key = std::pair<int, bool>;
   struct Place {
@@ -64,7 +67,7 @@ class ChainValues {
   std::map<int, Vec> hoisted_;
   std::map<int, Gpr> pointers_;
   int hoists_, vectors_, now_ = 0;
-  bool tail_ = true;  // of the loop; there are two bodies
+  Part part_ = Part::whole;
   std::array<Place, kVectors + kMasks> places_;
   std::map<Key, int> where_, slots_;
   std::vector<int> free_slots_;
