@@ -244,7 +244,7 @@ void write_machine_code(const ChainSegment& segment, Assembler& out) {
       hoisted = std::min(hoisted, writer.values().scalars());
       writer.write(0, paired);
       int slots = writer.values().slots();
-      if (slots == 0 || (hoisted == 0 && !paired))
+      if ((slots == 0 && writer.values().fits()) || (hoisted == 0 && !paired))
         return Writer(out, segment, hoisted).write(slots, paired);
     }
   }

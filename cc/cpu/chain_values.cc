@@ -112,6 +112,10 @@ int ChainValues::claim(Key key, bool computed) {
     best = p, best_read = read;
     if (!place.used) break;
   }
+  if (best < 0) {  // the code is of no use, but its writer goes on
+    fits_ = false;
+    best = first;
+  }
   evict(best);
   places_[best] = {key, true, computed, true};
   if (key.first >= 0) where_[key] = best;

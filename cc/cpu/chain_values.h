@@ -42,6 +42,7 @@ class ChainValues {
   Gpr pointer(int r);
   int scalars() const { return static_cast<int>(scalar_reads_.size()); }
   int slots() const { return slot_count_; }  // of the stack, so far
+  bool fits() const { return fits_; }        // whether no step needed more places than there are
 
  private:
   static constexpr int kVectors = 32, kMasks = 8, kLastMask = 6, kNone = -1;
@@ -72,6 +73,7 @@ class ChainValues {
   std::map<Key, int> where_, slots_;
   std::vector<int> free_slots_;
   int slot_count_ = 0;
+  bool fits_ = true;
 };
 
 }  // namespace jax_mps::cpu
