@@ -256,7 +256,9 @@ def chains(draw):
     return shape, operands, strides, offsets, code, outputs, expected
 
 
-@pytest.mark.parametrize("operands", [8, 24])  # 24 values, computed and alive at once, are too many for machine code
+@pytest.mark.parametrize(
+    "operands", [8, 24]
+)  # 24 values, computed and alive at once, are too many for the vector registers
 @pytest.mark.parametrize("n", [15, 16, 4099])
 def test_more_values_than_vector_registers(operands, n):
     x = np.random.default_rng(0).integers(-9, 9, (operands, n)).astype(np.float32)

@@ -1,396 +1,253 @@
 #include "chain_machine.h"
 
 #include <algorithm>
-#include <array>
-#include <map>
-#include <optional>
+#include <limits>
 
-#include "assembler.h"
+#include "chain_formulas.h"
 #include "chain_opcodes.h"
+#include "chain_values.h"
 
 namespace jax_mps::cpu {
 namespace {
 
-constexpr int kVectors = 32, kFirstMask = 2,
-              kMasks = 7;  // masks: 1 for use within a step, 7 for the tail
-constexpr int kHoistedScalars = 10, kHoistedPointers = 5;
-constexpr Gpr kPointers[kHoistedPointers] = {Gpr::rdx, Gpr::r8, Gpr::r9, Gpr::r10, Gpr::r11};
-constexpr uint32_t kSign = 0x80000000u, kMagnitude = 0x7fffffffu, kInfinity = 0x7f800000u,
-                   kOne = 0x3f800000u;
+constexpr uint32_t kSign = 0x80000000u, kMagnitude = 0x7fffffffu;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr uint8_t kLess = 0x11, kUnordered = 0x03;  // of vcmpps
+constexpr int kHoisted = 10;                        // scalars, at most
 
-// Writes the code of one segment. A value is in a vector, in a mask (a pred), or in its register's
-// memory; what came from memory may be forgotten and read again.
+// Writes the code of one segment.
 class Writer {
  public:
-  Writer(Assembler& out, const ChainSegment& segment) : out_(out), segment_(segment) {}
+  Writer(Assembler& out, const ChainSegment& segment, int hoisted)
+      : out_(out), segment_(segment), values_(out, segment, hoisted), formulas_(out, values_) {}
 
-  bool write() {
-    count_reads();
-    hoist();
-    bool fits = true;
-    out_.loop([&] { fits &= body({}); }, [&] { fits &= body({7}); });
-    return fits;
+  void write(int slots, bool paired) {
+    out_.function(slots, paired, [&] { values_.hoist(); }, [&](Part part) { body(part); });
   }
+
+  const ChainValues& values() const { return values_; }
 
  private:
-  static constexpr int kForever = 1 << 20;
-
-  struct Place {
-    int register_ = -1;
-    bool computed = false, pinned = false;
-  };
-
-  static int operands(const ChainStep& step) { return step.count; }
-  static int16_t operand(const ChainStep& step, int i) {
-    return i == 0 ? step.a : i == 1 ? step.b : step.c;
-  }
-
-  void count_reads() {
-    for (size_t s = 0; s < segment_.body.size(); s++) {
-      const ChainStep& step = segment_.body[s];
-      for (int i = 0; i < operands(step); i++) {
-        int16_t r = operand(step, i);
-        reads_[r].push_back(static_cast<int>(s));
-        if (step.scalars >> i & 1) scalar_reads_[r]++;
-      }
-      switch (step.op) {
-        case ChainOp::neg:
-          immediates_[kSign];
-          break;
-        case ChainOp::is_finite:
-          immediates_[kInfinity];
-          [[fallthrough]];
-        case ChainOp::abs:
-          immediates_[kMagnitude];
-          break;
-        case ChainOp::rsqrt:
-          immediates_[kOne];
-          break;
-        case ChainOp::not_:
-          immediates_[~0u];
-          break;
-        default:
-          break;
-      }
-    }
-    for (size_t f = 0; f < segment_.folds.size(); f++)
-      reads_[segment_.folds[f].x].push_back(static_cast<int>(segment_.body.size() + f));
-    for (int16_t r : segment_.writes) reads_[r].push_back(kForever);
-  }
-
-  void hoist() {
-    int next = kVectors - 1;
-    for (auto& [word, zmm] : immediates_) {
-      zmm = Zmm{next--};
-      out_.broadcast(zmm, word);
-    }
-    for (auto& [r, count] : scalar_reads_) {
-      if (kVectors - 1 - next >= kHoistedScalars) break;
-      hoisted_[r] = Zmm{next};
-      out_.pointer(Gpr::rax, r);
-      out_.broadcast(Zmm{next--}, Gpr::rax);
-    }
-    vectors_ = next + 1;
-    std::vector<int> wide;  // in memory: read by the body and not made there, then what it writes
-    auto made = [&](int r) {
-      return std::ranges::any_of(segment_.body, [&](const ChainStep& s) { return s.y == r; });
-    };
-    for (auto& [r, at] : reads_)
-      if (!made(r) && !scalar_reads_.contains(r)) wide.push_back(r);
-    for (int16_t r : segment_.writes) wide.push_back(r);
-    for (const ChainSegment::Fold& fold : segment_.folds) wide.push_back(fold.tile);
-    for (size_t i = 0; i < wide.size() && i < kHoistedPointers; i++) {
-      pointers_[wide[i]] = kPointers[i];
-      out_.pointer(kPointers[i], wide[i]);
-    }
-  }
-
-  Gpr pointer(int r) {
-    auto found = pointers_.find(r);
-    if (found != pointers_.end()) return found->second;
-    out_.pointer(Gpr::rax, r);
-    return Gpr::rax;
-  }
-
-  int next_read(int r) const {
-    auto& at = reads_.at(r);
-    auto found = std::ranges::upper_bound(at, now_);
-    return found == at.end() ? -1 : *found;
-  }
-
-  // A vector for a value of a register (or for use within the step: register -1). Negative if none
-  // is left.
-  Zmm take(int r, bool computed) {
-    int best = -1, best_read = -1;
-    for (int v = 0; v < vectors_; v++) {
-      Place& place = places_[v];
-      if (place.pinned) continue;
-      if (place.register_ < 0) {
-        best = v;
-        break;
-      }
-      int read = place.computed ? -1 : next_read(place.register_);
-      if (read > best_read) best = v, best_read = read;
-    }
-    if (best < 0) return fail(), Zmm{0};
-    if (places_[best].register_ >= 0) where_.erase(places_[best].register_);
-    places_[best] = {r, computed, true};
-    if (r >= 0) where_[r] = best;
-    return Zmm{best};
-  }
-
-  // The value of a step's operand in a vector.
-  Zmm vector(int r, bool scalar) {
-    if (auto found = hoisted_.find(r); scalar && found != hoisted_.end()) return found->second;
-    if (auto found = where_.find(r); found != where_.end()) {
-      places_[found->second].pinned = true;
-      return Zmm{found->second};
-    }
-    if (auto found = masks_.find(r);
-        found != masks_.end()) {  // ones and zeros, for an integer to be
-      Zmm one = take(-1, true), y = take(-1, true);
-      out_.broadcast(one, 1);
-      out_.move(y, one, {found->second}, true);
-      return y;
-    }
-    Zmm y = take(r, false);
-    if (scalar) {
-      out_.pointer(Gpr::rax, r);
-      out_.broadcast(y, Gpr::rax);
-    } else {
-      out_.load(y, pointer(r), tail_);
-    }
-    return y;
-  }
-  Zmm vector(const ChainStep& step, int i) {
-    return vector(operand(step, i), step.scalars >> i & 1);
-  }
-
-  // The value of a pred in a mask.
-  Mask mask(const ChainStep& step, int i) {
-    int r = operand(step, i);
-    if (auto found = masks_.find(r); found != masks_.end()) return {found->second};
-    Zmm x = vector(step, i);
-    Mask y = take_mask(r);
-    out_.vector({2, 1, 0x27}, y.n, x.n, x.n);
-    return y;
-  }
-
-  Mask take_mask(int r) {
-    for (int k = kFirstMask; k < kMasks; k++)
-      if (mask_used_[k] < 0) {
-        mask_used_[k] = r;
-        masks_[r] = k;
-        return {k};
-      }
-    return fail(), Mask{kFirstMask};
-  }
-
-  void fail() { fits_ = false; }
-
-  bool body(Mask tail) {
-    tail_ = tail, where_.clear(), masks_.clear();
-    places_.fill({});
-    mask_used_.fill(-1);
-    now_ = 0;
+  void body(Part part) {
+    values_.begin(part);
     for (const ChainStep& step : segment_.body) {
       instruction(step);
-      release();
-      now_++;
+      values_.next_step();
     }
     for (const ChainSegment::Fold& fold : segment_.folds) {
-      Zmm x = vector(fold.x, false), sum = take(-1, true);
-      out_.load(sum, pointer(fold.tile), tail_);
+      Vec x = values_.vector(fold.x, false), sum = values_.take();
+      out_.load(sum, values_.pointer(fold.tile));
       if (fold.reduce == Reduce::sum)
-        out_.vector({1, 0, 0x58}, sum.n, sum.n, x.n);
+        out_.vector(opcodes::add, sum, sum, x);
       else
         extremum(fold.reduce == Reduce::max, sum, sum, x);
-      out_.store(pointer(fold.tile), sum, tail_);
-      release();
-      now_++;
+      out_.store(values_.pointer(fold.tile), sum);
+      values_.next_step();
     }
     // Stores come last: a result may lie in the memory of an operand.
     for (int16_t r : segment_.writes) {
-      Zmm x = vector(r, false);
-      out_.store(pointer(r), x, tail_);
-      for (Place& place : places_)
-        if (place.register_ < 0) place.pinned = false;
+      Vec x = values_.vector(r, false);
+      out_.store(values_.pointer(r), x);
+      values_.next_step();
     }
-    return fits_;
   }
 
-  // Frees what is not read any more.
-  void release() {
-    for (int v = 0; v < vectors_; v++) {
-      Place& place = places_[v];
-      place.pinned = false;
-      if (place.register_ >= 0 && next_read(place.register_) < 0) {
-        where_.erase(place.register_);
-        place = {};
-      }
-    }
-    for (int k = kFirstMask; k < kMasks; k++)
-      if (mask_used_[k] >= 0 && next_read(mask_used_[k]) < 0) {
-        masks_.erase(mask_used_[k]);
-        mask_used_[k] = -1;
-      }
+  Vec vector(const ChainStep& step, int i) {
+    return values_.vector(step.operand(i), step.scalars >> i & 1);
   }
+  Mask mask(const ChainStep& step, int i) {
+    return values_.mask(step.operand(i), step.scalars >> i & 1);
+  }
+  Vec result(const ChainStep& step) { return values_.result(step.y); }
 
   // NaN wins: x86 gives the second operand where either is NaN. y is not b.
-  void extremum(bool greatest, Zmm y, Zmm a, Zmm b) {
-    out_.vector({1, 0, 0xc2}, 1, a.n, a.n, uint8_t{3});  // a is NaN
-    if (y.n != a.n) {
-      out_.vector({1, 0, static_cast<uint8_t>(greatest ? 0x5f : 0x5d)}, y.n, a.n, b.n);
-      out_.move(y, a, {1});
-      return;
+  void extremum(bool greatest, Vec y, Vec a, Vec b) {
+    Mask nan = values_.take_mask();
+    Vec kept = a;
+    if (y.n == a.n) {
+      kept = values_.take();
+      out_.move(kept, a);
     }
-    Zmm kept = take(-1, true);
-    out_.move(kept, a);
-    out_.vector({1, 0, static_cast<uint8_t>(greatest ? 0x5f : 0x5d)}, y.n, kept.n, b.n);
-    out_.move(y, kept, {1});
+    out_.compare(nan, kept, kept, kUnordered);
+    out_.vector(greatest ? opcodes::max : opcodes::min, y, kept, b);
+    out_.replace(y, kept, nan);
+    values_.give_back(nan);
+  }
+
+  void extremum(const ChainStep& step, bool greatest, Vec y, Vec a, Vec b) {
+    if (is_float(step)) return extremum(greatest, y, a, b);
+    bool has_sign = step.on == ChainType::s32;
+    Opcode largest = has_sign ? opcodes::max_s32 : opcodes::max_u32;
+    Opcode least = has_sign ? opcodes::min_s32 : opcodes::min_u32;
+    out_.vector(greatest ? largest : least, y, a, b);
   }
 
   void instruction(const ChainStep& step) {
     if (gives_mask(step)) return predicate(step);
+    bool real = is_float(step);
     switch (step.op) {
       case ChainOp::select: {
         Mask which = mask(step, 0);
-        Zmm no = vector(step, 1), yes = vector(step, 2);
-        out_.vector({2, 1, 0x65}, result(step).n, no.n, yes.n, which);
-        return;
+        Vec no = vector(step, 1), yes = vector(step, 2);
+        return out_.blend(result(step), no, yes, which);
       }
       case ChainOp::convert_f32:
-        if (step.on == ChainType::pred) {
-          Mask which = mask(step, 0);
-          Zmm y = result(step);
-          out_.broadcast(y, kOne);
-          out_.move(y, y, which, true);
-        } else if (step.on == ChainType::f32) {
-          copy(step);
-        } else {
-          Zmm x = vector(step, 0);
-          Evex convert = step.on == ChainType::s32 ? Evex{1, 0, 0x5b} : Evex{1, 3, 0x7a};
-          out_.vector(convert, result(step).n, 0, x.n);
-        }
-        return;
+        return convert_f32(step);
       case ChainOp::max:
       case ChainOp::min: {
-        Zmm a = vector(step, 0), b = vector(step, 1);
-        return extremum(step.op == ChainOp::max, result(step), a, b);
+        Vec a = vector(step, 0), b = vector(step, 1);
+        return extremum(step, step.op == ChainOp::max, result(step), a, b);
       }
       case ChainOp::clamp: {
-        Zmm low = vector(step, 0), x = vector(step, 1), high = vector(step, 2);
-        Zmm raised = take(-1, true);
-        extremum(true, raised, x, low);
-        return extremum(false, result(step), raised, high);
+        Vec low = vector(step, 0), x = vector(step, 1), high = vector(step, 2);
+        Vec raised = values_.take();
+        extremum(step, true, raised, x, low);
+        return extremum(step, false, result(step), raised, high);
       }
       case ChainOp::neg:
+        if (real) return with_constant(step, opcodes::bit_xor, kSign);
+        return negative(step);
       case ChainOp::not_:
-        return with_immediate(step, {1, 1, 0xef}, step.op == ChainOp::neg ? kSign : ~0u);
+        return with_constant(step, opcodes::bit_xor, ~uint32_t{0});
       case ChainOp::abs:
-        return with_immediate(step, {1, 1, 0xdb}, kMagnitude);
+        if (real) return with_constant(step, opcodes::bit_and, kMagnitude);
+        return unary(step, opcodes::abs_s32);
       case ChainOp::square: {
-        Zmm x = vector(step, 0);
-        out_.vector({1, 0, 0x59}, result(step).n, x.n, x.n);
-        return;
+        Vec x = vector(step, 0);
+        return out_.vector(real ? opcodes::mul : opcodes::mul_s32, result(step), x, x);
       }
       case ChainOp::sqrt:
+        return unary(step, opcodes::sqrt);
       case ChainOp::rsqrt: {
-        Zmm x = vector(step, 0), y = result(step);
-        out_.vector({1, 0, 0x51}, y.n, 0, x.n);
-        if (step.op == ChainOp::rsqrt) out_.vector({1, 0, 0x5e}, y.n, immediates_.at(kOne).n, y.n);
-        return;
+        Vec x = vector(step, 0), y = result(step), root = values_.take();
+        out_.vector(opcodes::sqrt, root, {0}, x);
+        out_.fill(y, out_.constant(1.0f));
+        return out_.vector(opcodes::div, y, y, root);
       }
       case ChainOp::floor:
       case ChainOp::ceil:
       case ChainOp::round_half_even: {
-        Zmm x = vector(step, 0);
+        Vec x = vector(step, 0);
         uint8_t mode = step.op == ChainOp::floor ? 9 : step.op == ChainOp::ceil ? 10 : 8;
-        out_.vector({3, 1, 0x08}, result(step).n, 0, x.n, mode);
-        return;
+        return out_.vector(opcodes::round, result(step), {0}, x, mode);
       }
       case ChainOp::multiply_add:
       case ChainOp::multiply_sub:
       case ChainOp::multiply_rsub: {
-        Zmm a = vector(step, 0), b = vector(step, 1), c = vector(step, 2), y = result(step);
-        uint8_t opcode = step.op == ChainOp::multiply_add   ? 0xa8
-                         : step.op == ChainOp::multiply_sub ? 0xaa
-                                                            : 0xac;
-        out_.move(y, a);  // y = b * y + c and the like; moves cost nothing
-        out_.vector({2, 1, opcode}, y.n, b.n, c.n);
-        return;
+        Vec a = vector(step, 0), b = vector(step, 1), c = vector(step, 2), y = result(step);
+        Opcode f = step.op == ChainOp::multiply_add   ? opcodes::multiply_add
+                   : step.op == ChainOp::multiply_sub ? opcodes::multiply_sub
+                                                      : opcodes::multiply_rsub;
+        out_.move(y, a);  // moves cost nothing
+        return out_.vector(f, y, b, c);
       }
       case ChainOp::copy:
       case ChainOp::splat:
       case ChainOp::convert_s32:
-      case ChainOp::convert_u32:
-        return copy(step);
-      default: {
-        Zmm a = vector(step, 0), b = vector(step, 1);
-        out_.vector(*arithmetic(step), result(step).n, a.n, b.n);
+      case ChainOp::convert_u32: {
+        Vec x = vector(step, 0);
+        return out_.move(result(step), x);
       }
+      default:
+        break;
     }
+    if (auto f = arithmetic(step)) {
+      Vec a = vector(step, 0), b = vector(step, 1);
+      return out_.vector(*f, result(step), a, b);
+    }
+    Vec x = vector(step, 0);
+    formulas_.write(step.op, result(step), x);
   }
 
-  Zmm result(const ChainStep& step) { return take(step.y, true); }
-
-  void copy(const ChainStep& step) {
-    Zmm x = vector(step, 0);
-    out_.move(result(step), x);
+  void unary(const ChainStep& step, Opcode f) {
+    Vec x = vector(step, 0);
+    out_.vector(f, result(step), {0}, x);
   }
 
-  void with_immediate(const ChainStep& step, Evex f, uint32_t word) {
-    Zmm x = vector(step, 0);
-    out_.vector(f, result(step).n, x.n, immediates_.at(word).n);
+  void with_constant(const ChainStep& step, Opcode f, uint32_t word) {
+    Vec x = vector(step, 0);
+    out_.vector(f, result(step), x, out_.constant(word));
+  }
+
+  void negative(const ChainStep& step) {
+    Vec x = vector(step, 0), y = result(step);
+    out_.fill(y, out_.constant(uint32_t{0}));
+    out_.vector(opcodes::sub_s32, y, y, x);
+  }
+
+  void convert_f32(const ChainStep& step) {
+    if (step.on == ChainType::pred) {
+      Mask which = mask(step, 0);
+      return out_.words(result(step), which, out_.constant(1.0f));
+    }
+    Vec x = vector(step, 0), y = result(step);
+    if (step.on == ChainType::f32) return out_.move(y, x);
+    if (step.on == ChainType::s32) return out_.vector(opcodes::f32_of_s32, y, {0}, x);
+    if (out_.f32_of_u32(y, x)) return;
+    // Both halves are exact, and so is the higher one times 2^16.
+    Vec low = values_.take();
+    out_.vector(opcodes::bit_and, low, x, out_.constant(uint32_t{0xffff}));
+    out_.vector(opcodes::f32_of_s32, low, {0}, low);
+    out_.shift_right_logical(y, x, 16);
+    out_.vector(opcodes::f32_of_s32, y, {0}, y);
+    out_.vector(opcodes::mul, y, y, out_.constant(65536.0f));
+    out_.vector(opcodes::add, y, y, low);
   }
 
   void predicate(const ChainStep& step) {
     if (step.op == ChainOp::is_finite) {
-      Zmm x = vector(step, 0), y = take(-1, true);
-      out_.vector({1, 1, 0xdb}, y.n, x.n, immediates_.at(kMagnitude).n);
-      out_.vector({1, 0, 0xc2}, take_mask(step.y).n, y.n, immediates_.at(kInfinity).n,
-                  uint8_t{0x11});
-      return;
+      Vec x = vector(step, 0), magnitude = values_.take();
+      out_.vector(opcodes::bit_and, magnitude, x, out_.constant(kMagnitude));
+      return out_.compare(values_.mask_result(step.y), magnitude, out_.constant(kInfinity), kLess);
     }
     if (auto how = comparison(step.op)) {
-      Zmm a = vector(step, 0), b = vector(step, 1);
-      int y = take_mask(step.y).n;
-      if (is_float(step))
-        out_.vector({1, 0, 0xc2}, y, a.n, b.n, how->first);
-      else
-        out_.vector({3, 1, static_cast<uint8_t>(step.on == ChainType::s32 ? 0x1f : 0x1e)}, y, a.n,
-                    b.n, how->second);
-      return;
+      Vec a = vector(step, 0), b = vector(step, 1);
+      Mask y = values_.mask_result(step.y);
+      if (is_float(step)) return out_.compare(y, a, b, how->first);
+      if (step.on == ChainType::u32) {
+        if (out_.compare_unsigned(y, a, b, how->second)) return;
+        Vec p = values_.take(), q = values_.take();  // the order of signed numbers half-way around
+        out_.vector(opcodes::bit_xor, p, a, out_.constant(kSign));
+        out_.vector(opcodes::bit_xor, q, b, out_.constant(kSign));
+        a = p, b = q;
+      }
+      return out_.compare(y, a, b, how->second);
     }
     Mask a = mask(step, 0), b = step.count > 1 ? mask(step, 1) : a;
-    Mask y = take_mask(step.y);
-    if (step.op == ChainOp::not_) {
-      out_.masks(0x47, y, a, a);  // zeros,
-      out_.masks(0x46, y, y, a);  // and where a is one of them
-    } else {
-      out_.masks(step.op == ChainOp::and_ ? 0x41 : step.op == ChainOp::or_ ? 0x45 : 0x47, y, a, b);
-    }
+    Mask y = values_.mask_result(step.y);
+    if (step.op == ChainOp::not_) return out_.negate(y, a);
+    out_.combine(step.op == ChainOp::and_  ? Logic::bit_and
+                 : step.op == ChainOp::or_ ? Logic::bit_or
+                                           : Logic::bit_xor,
+                 y, a, b);
   }
 
   Assembler& out_;
   const ChainSegment& segment_;
-  std::map<int, std::vector<int>> reads_;  // of a register: by which steps
-  std::map<int, int> scalar_reads_;
-  std::map<uint32_t, Zmm> immediates_;
-  std::map<int, Zmm> hoisted_;
-  std::map<int, Gpr> pointers_;
-  std::map<int, int> where_, masks_;  // of a register: its vector, its mask
-  std::array<Place, kVectors> places_;
-  std::array<int, kMasks + 1> mask_used_;
-  int vectors_ = kVectors, now_ = 0;
-  Mask tail_;
-  bool fits_ = true;
+  ChainValues values_;
+  ChainFormulas formulas_;
 };
 
 }  // namespace
 
-bool write_machine_code(const ChainSegment& segment, Assembler& out) {
-  return Writer(out, segment).write();
+// As many scalars stay in vectors as leave room for all that is computed. Elementary functions are
+// long rows of instructions that wait for each other: then two vectors are computed side by side,
+// if that leaves room, too.
+void write_machine_code(const ChainSegment& segment, Assembler& out) {
+  bool waits =
+      std::ranges::any_of(segment.body, [](const ChainStep& step) { return has_formula(step.op); });
+  for (bool paired : {true, false}) {
+    if (paired && !waits) continue;
+    for (int hoisted = kHoisted; hoisted >= 0; hoisted--) {
+      auto trial = out.another();
+      Writer writer(*trial, segment, hoisted);
+      hoisted = std::min(hoisted, writer.values().scalars());
+      writer.write(0, paired);
+      int slots = writer.values().slots();
+      if ((slots == 0 && writer.values().fits()) || (hoisted == 0 && !paired))
+        return Writer(out, segment, hoisted).write(slots, paired);
+    }
+  }
 }
 
 }  // namespace jax_mps::cpu

@@ -21,8 +21,7 @@ struct ChainSegment {
   std::vector<int16_t> writes;  // registers of the body that must be in memory afterwards
 };
 
-// Appends a function of the type ChainCompiled. False if the segment needs more registers than
-// there are.
-bool write_machine_code(const ChainSegment& segment, Assembler& out);
+// Appends a function of the type ChainCompiled.
+void write_machine_code(const ChainSegment& segment, Assembler& out);
 
 }  // namespace jax_mps::cpu

@@ -1,50 +1,52 @@
 #include "chain_opcodes.h"
 
+#include "chain_formulas.h"
+
 namespace jax_mps::cpu {
 
-std::optional<Evex> arithmetic(const ChainStep& step) {
+std::optional<Opcode> arithmetic(const ChainStep& step) {
   bool real = is_float(step);
   switch (step.op) {
     case ChainOp::add:
-      return real ? Evex{1, 0, 0x58} : Evex{1, 1, 0xfe};
+      return real ? opcodes::add : opcodes::add_s32;
     case ChainOp::sub:
-      return real ? Evex{1, 0, 0x5c} : Evex{1, 1, 0xfa};
+      return real ? opcodes::sub : opcodes::sub_s32;
     case ChainOp::mul:
-      return real ? Evex{1, 0, 0x59} : Evex{2, 1, 0x40};
+      return real ? opcodes::mul : opcodes::mul_s32;
     case ChainOp::div:
-      if (real) return Evex{1, 0, 0x5e};
+      if (real) return opcodes::div;
       return std::nullopt;
     case ChainOp::and_:
-      return Evex{1, 1, 0xdb};
+      return opcodes::bit_and;
     case ChainOp::or_:
-      return Evex{1, 1, 0xeb};
+      return opcodes::bit_or;
     case ChainOp::xor_:
-      return Evex{1, 1, 0xef};
+      return opcodes::bit_xor;
     case ChainOp::shift_left:
-      return Evex{2, 1, 0x47};
+      return opcodes::shift_left;
     case ChainOp::shift_right_logical:
-      return Evex{2, 1, 0x45};
+      return opcodes::shift_right_logical;
     case ChainOp::shift_right_arithmetic:
-      return Evex{2, 1, 0x46};
+      return opcodes::shift_right_arithmetic;
     default:
       return std::nullopt;
   }
 }
 
-std::optional<std::pair<uint8_t, uint8_t>> comparison(ChainOp op) {
+std::optional<std::pair<uint8_t, Compare>> comparison(ChainOp op) {
   switch (op) {
     case ChainOp::eq:
-      return std::pair<uint8_t, uint8_t>{0x00, 0};
+      return std::pair{uint8_t{0x00}, Compare::eq};
     case ChainOp::ne:
-      return std::pair<uint8_t, uint8_t>{0x04, 4};
+      return std::pair{uint8_t{0x04}, Compare::ne};
     case ChainOp::lt:
-      return std::pair<uint8_t, uint8_t>{0x11, 1};
+      return std::pair{uint8_t{0x11}, Compare::lt};
     case ChainOp::le:
-      return std::pair<uint8_t, uint8_t>{0x12, 2};
+      return std::pair{uint8_t{0x12}, Compare::le};
     case ChainOp::gt:
-      return std::pair<uint8_t, uint8_t>{0x1e, 6};
+      return std::pair{uint8_t{0x1e}, Compare::gt};
     case ChainOp::ge:
-      return std::pair<uint8_t, uint8_t>{0x1d, 5};
+      return std::pair{uint8_t{0x1d}, Compare::ge};
     default:
       return std::nullopt;
   }
@@ -65,9 +67,11 @@ bool has_machine_code(const ChainStep& step) {
     case ChainOp::max:
     case ChainOp::min:
     case ChainOp::clamp:
+    case ChainOp::square:
+      return !boolean;
     case ChainOp::neg:
     case ChainOp::abs:
-    case ChainOp::square:
+      return real || step.on == ChainType::s32;
     case ChainOp::sqrt:
     case ChainOp::rsqrt:
     case ChainOp::floor:
@@ -89,6 +93,7 @@ bool has_machine_code(const ChainStep& step) {
     default:
       break;
   }
+  if (has_formula(step.op)) return real;
   if (comparison(step.op)) return !boolean;
   if (boolean)
     return step.op == ChainOp::and_ || step.op == ChainOp::or_ || step.op == ChainOp::xor_;

@@ -26,7 +26,7 @@ struct ChainParts {
   int position(int axis) const;
   // Puts runs of steps that may be one loop of machine code into segments.
   void segment();
-  // Writes their code; false if they do not fit the machine's registers.
+  // Writes their code; false where the system does not let it run.
   bool compile();
   // Gives each local register its memory, reused once its value is not read any more. False if
   // that is more than a thread has, or what one block touches is more than `bytes`.

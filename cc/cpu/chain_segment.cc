@@ -68,12 +68,13 @@ void ChainParts::segment() {
 
 bool ChainParts::compile() {
   if (segments_.empty()) return true;
-  Assembler out;
+  auto out = Assembler::make(isa() == Isa::v4);
   for (const ChainSegment& segment : segments_) {
-    code_start_.push_back(out.code.size());
-    if (!write_machine_code(segment, out)) return false;
+    code_start_.push_back(out->code.size());
+    write_machine_code(segment, *out);
   }
-  machine_code_ = MachineCode::make(out.code);
+  out->finish();
+  machine_code_ = MachineCode::make(out->code);
   return machine_code_ != nullptr;
 }
 

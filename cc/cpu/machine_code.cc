@@ -10,7 +10,7 @@
 
 namespace jax_mps::cpu {
 
-bool MachineCode::available() { return isa() == Isa::v4; }
+bool MachineCode::available() { return isa() >= Isa::v3; }
 
 // Never writable and executable at once.
 std::unique_ptr<MachineCode> MachineCode::make(const std::vector<uint8_t>& code) {

@@ -70,6 +70,7 @@ struct ChainStep {
   ChainOp op = ChainOp::copy;
   ChainType on = ChainType::f32;
   uint8_t count = 0, scalars = 0;  // operands, and the mask of those that are one element
+  int16_t operand(int i) const { return i == 0 ? a : i == 1 ? b : c; }
 };
 
 // y[i] = (i / inner) % size: the index along an axis, within a tile.

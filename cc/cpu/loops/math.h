@@ -61,10 +61,11 @@ inline float exp2(float x) {
   return scale(exp_reduced(r), shifted_integer(shifted));
 }
 
-// 2^n (exp(r) - 1) + (2^n - 1): with n = 0 around 0, where nothing may cancel.
+// 2^n (exp(r) - 1) + (2^n - 1), with n = 0 around 0, where nothing may cancel; 2^n in two steps, as
+// in scale().
 inline float expm1(float x) {
   float bounded = x < -20.0f ? -20.0f : x;
-  bounded = bounded > 60.0f ? 60.0f : bounded;
+  bounded = bounded > 90.0f ? 90.0f : bounded;
   float shifted = shift_to_integer(bounded * 0x1.715476p+0f);
   float r = minus_ln2(bounded, shifted - 0x1.8p23f);
   float p = 0.00139012807f;
@@ -73,9 +74,9 @@ inline float expm1(float x) {
   p = p * r + 0.166665773f;
   p = p * r + 0.499999996f;
   p = p * (r * r) + r;
-  float power = power_of_two(shifted_integer(shifted));
-  float result = power * p + (power - 1.0f);
-  result = x > 60.0f ? exp(x) : result;
+  int32_t n = shifted_integer(shifted), half = n >> 1;
+  float first = power_of_two(half), second = power_of_two(n - half);
+  float result = (first * p + (first - power_of_two(half - n))) * second;
   return x == 0 ? x : result;
 }
 
