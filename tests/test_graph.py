@@ -259,10 +259,10 @@ def test_complementary_error_function(native, dtype):
     )
     f = lambda x: (lax.erfc(x), jax.nn.gelu(x, approximate=False), mps.relu(x))  # noqa: E731
     x = x.astype(dtype)
+    # In half precision XLA keeps digits between ops, to which the tails of gelu are sensitive.
+    relative, absolute = (1e-5, 1e-37) if dtype == jnp.float32 else (3e-2, 4e-3)
     for got, wanted in zip(jax.jit(mps.graph(f))(x), jax.jit(f)(x), strict=True):
-        np.testing.assert_allclose(
-            *(np.asarray(a, np.float64) for a in (got, wanted)), rtol=1e-5 if dtype == jnp.float32 else 8e-3, atol=1e-37
-        )
+        np.testing.assert_allclose(*(np.asarray(a, np.float64) for a in (got, wanted)), relative, absolute)
     if dtype == jnp.float32:
         with jax.enable_x64(True):
             true = np.asarray(lax.erfc(jnp.asarray(x, jnp.float64)))
