@@ -19,10 +19,17 @@ Axes row_major(const Axes& shape) {
   return strides;
 }
 
+Axes strides_of(const TensorType& type) {
+  Axes shape = type.shape;
+  if (type.row) shape.back() = type.row;
+  Axes strides = row_major(shape);
+  return strides;
+}
+
 namespace {
 
 Side side_of(const TensorType& type, const std::vector<Axes>& groups) {
-  Axes strides = row_major(type.shape);
+  Axes strides = strides_of(type);
   Side side;
   for (int g = 0; g < 3; g++) {
     side.size[g] = 1, side.stride[g] = 0;

@@ -25,6 +25,7 @@ struct Product {
 };
 
 Axes row_major(const Axes& shape);
+Axes strides_of(const TensorType& type);  // as it lies in memory
 
 // Throws ProgramError with the rule that the node breaks.
 Product product_of(const Node& node);

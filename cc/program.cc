@@ -257,14 +257,24 @@ class Parser {
     step.results = std::move(results);
     for (int value : step.operands) step.node.in.push_back(program_.values[value].type);
     for (int value : step.results) step.node.out.push_back(program_.values[value].type);
-    if (step.is_alias() && (step.node.in.size() != 1 || step.node.out.size() != 1 ||
-                            step.node.in[0].bytes() != step.node.out[0].bytes() ||
-                            step.node.in[0].row || step.node.out[0].row))
+    if (step.node.op == "part") check_part(step.node, cursor);
+    if (step.node.op == "reshape" && (step.node.in.size() != 1 || step.node.out.size() != 1 ||
+                                      step.node.in[0].bytes() != step.node.out[0].bytes() ||
+                                      step.node.in[0].row || step.node.out[0].row))
       cursor.fail("a reshape keeps one operand's bytes");
     bool is_loop = step.node.op == "loop";
     if (is_loop) cursor.expect("do");
     program_.steps.push_back(std::move(step));
     return is_loop;
+  }
+
+  static void check_part(const Node& node, const Cursor& cursor) {
+    bool one = node.in.size() == 1 && node.out.size() == 1 && node.in[0].dtype == node.out[0].dtype;
+    if (!one) cursor.fail("a part is of one operand, and has its dtype");
+    int64_t start = node.attributes.integer("start");
+    if (start < 0 || start > kMaxElements || start + node.out[0].span() > node.in[0].span())
+      cursor.fail("a part of type " + node.out[0].text() + " from element " +
+                  std::to_string(start) + " is not within " + node.in[0].text());
   }
 
   Program program_;

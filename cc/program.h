@@ -7,9 +7,7 @@
 // One statement a line. `@0` is the byte offset of an intermediate in the program's arena. A loop's
 // body is a program of its own between `do`, at the end of the loop's line, and a line `end`. An
 // intermediate `f32[8,16|48]` has its rows, of the last axis, 48 elements apart: it lies in
-// another.
-// A
-// first line `device metal` asks for that device, else the program runs on the CPU.
+// another. A first line `device metal` asks for that device, else the program runs on the CPU.
 #pragma once
 
 #include <cstddef>
@@ -94,8 +92,13 @@ struct Node {
 };
 
 struct Step {
-  // A reshape is another name of its operand's memory.
-  bool is_alias() const { return node.op == "reshape"; }
+  // A reshape is another name of its operand's memory, a part of some of it, from element `start`
+  // on.
+  bool is_alias() const { return node.op == "reshape" || node.op == "part"; }
+  size_t alias_offset() const {  // in bytes
+    if (node.op == "reshape") return 0;
+    return static_cast<size_t>(node.attributes.integer("start")) * size_of(node.in[0].dtype);
+  }
 
   Node node;
   std::vector<int> operands, results;  // indices into Program::values

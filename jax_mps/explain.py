@@ -102,7 +102,7 @@ def _steps(text: str, origins: dict[int, str]) -> Iterator[tuple[str, str, str, 
     steps = [line.partition(" = ") for line in text.splitlines() if " = " in line]
     for (results, _, call), words in zip(steps, ffi.implementations(text), strict=True):
         op = call.partition("(")[0]
-        if op == "reshape":
+        if op in ("reshape", "part"):
             continue
         shown = re.findall(r": (\w+\[[\d,]*\])", results)
         if op == "chain":

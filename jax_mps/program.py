@@ -8,7 +8,8 @@
 
 One statement a line. An intermediate carries its byte offset in the program's arena: ``%2: f32[8] @64 = ...``. A first
 line ``device metal`` says what device the program is for, if not for the CPU. An intermediate ``f32[8,16|48]`` lies in
-another: its rows, of the last axis, are 48 elements apart.
+another: its rows, of the last axis, are 48 elements apart. ``part(%0) {start=16}`` is the memory of %0 from its element
+16 on, by another name.
 
 A loop runs its body, a program of its own, over constants, a carry and slices of arrays along their first axis, and
 gives the last carry and the slices stacked::

@@ -250,3 +250,23 @@ class TestTraining:
         apart = mps.graph(f, fuse=False)
         assert_same(apart(x, w), mps.graph(f)(x, w), 1e-6)
         assert len(apart.program(x, w)[0].program.nodes) > len(mps.graph(f).program(x, w)[0].program.nodes)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_complementary_error_function(native, dtype):
+    x = jnp.concatenate(
+        [jnp.linspace(-12, 12, 4001), jnp.asarray([0.0, -0.0, 1.0, -1.0, 2.0, jnp.inf, -jnp.inf, jnp.nan])]
+    )
+    f = lambda x: (lax.erfc(x), jax.nn.gelu(x, approximate=False), mps.relu(x))  # noqa: E731
+    x = x.astype(dtype)
+    # In half precision XLA keeps digits between ops, to which the tails of gelu are sensitive.
+    relative, absolute = (1e-5, 1e-37) if dtype == jnp.float32 else (3e-2, 4e-3)
+    for got, wanted in zip(jax.jit(mps.graph(f))(x), jax.jit(f)(x), strict=True):
+        np.testing.assert_allclose(*(np.asarray(a, np.float64) for a in (got, wanted)), relative, absolute)
+    if dtype == jnp.float32:
+        with jax.enable_x64(True):
+            true = np.asarray(lax.erfc(jnp.asarray(x, jnp.float64)))
+        got = np.asarray(jax.jit(mps.graph(f))(x)[0], np.float64)
+        np.testing.assert_allclose(got, true, rtol=1e-5, atol=1e-37)  # the exponential of a rounded square
+    assert len(mps.graph(f).program(x)) == 1
+    check(lambda x: jnp.sum(jax.nn.gelu(mps.relu(x), approximate=False)), normal(7, 9))

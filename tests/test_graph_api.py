@@ -212,6 +212,19 @@ class TestEffects:
         jax.effects_barrier()
         assert seen == [("late", 0.0), ("early", 0.0)] * 2
 
+    def test_prints_between_native_calls(self, native, capfd):
+        def f(x):
+            y = layer(x)
+            jax.debug.print("first {}", jnp.sum(x) * 0.0, ordered=True)
+            z = mps.relu(jnp.cumsum(y, 0))  # an island between two regions
+            jax.debug.print("second {}", jnp.sum(z) * 0.0, ordered=True)
+            return z
+
+        assert len(mps.graph(f).program(normal(2, 3))) == 2
+        assert_same(jax.jit(mps.graph(f))(normal(2, 3)), jnp.maximum(jnp.cumsum(layer(normal(2, 3)), 0), 0.0))
+        jax.effects_barrier()
+        assert capfd.readouterr().out.split()[::2] == ["first", "second"]
+
     def test_callbacks_in_bodies_stay(self, native):
         seen = []
 

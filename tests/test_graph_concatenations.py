@@ -114,7 +114,9 @@ def test_concatenations_within_one_another(native):
         (lambda x: jnp.sum(jnp.concatenate([jnp.sin(x)] * 2, -1), 0), ()),  # at two places
         (lambda x: jnp.sum(jnp.concatenate([x, jnp.sin(x)], -1), 0), (1,)),  # an input is where it is
         (lambda x: jnp.sum(jnp.concatenate([jnp.sin(x)[:, :8], jnp.cos(x)], -1), 0), (0,)),  # unaligned
-        (lambda x: jnp.sum(jnp.concatenate([(y := jnp.sin(x)), y @ y.T @ x], -1), 0), ()),  # read by a product
+        (lambda x: jnp.sum(jnp.concatenate([(y := jnp.sin(x)), y @ y.T @ x], -1), 0), (0, 1)),  # products read, write
+        (lambda x: jnp.sum(jnp.concatenate([(y := jnp.sin(x)), jnp.cumsum(y, 0)], -1), 0), ()),  # read by JAX
+        (lambda x: jnp.sum(jnp.concatenate([(y := jnp.sin(x)), mps.softmax(y)], -1), 0), ()),  # and by a softmax
         (lambda x: jnp.sum(jnp.concatenate([x.astype(jnp.bfloat16) * 2] * 1 + [-x.astype(jnp.bfloat16)], -1), 0), ()),
         (lambda x: (lambda y: (y, jnp.sum(jnp.concatenate([y, x * 2], -1), 0)))(jnp.sin(x)), (1,)),  # returned
     ],

@@ -55,6 +55,30 @@ class TestClosedOver:
         assert_same(total[...], 2 * jnp.sum(X))
 
 
+class TestCustomRules:
+    @staticmethod
+    def once(function):
+        """A function whose rules triple what calculus says, so that another's rule would show."""
+        custom = jax.custom_vjp(function)
+        custom.defvjp(lambda x: (function(x), x), lambda x, dy: (3.0 * dy * jnp.cos(x),))
+        return custom
+
+    @staticmethod
+    def forward(function):
+        custom = jax.custom_jvp(function)
+        custom.defjvp(lambda xs, ts: (function(*xs), 3.0 * ts[0] * jnp.cos(xs[0])))
+        return custom
+
+    @pytest.mark.parametrize("rule", ["once", "forward"])
+    def test_rules_are_kept_and_inlined(self, native, rule):
+        sine = getattr(self, rule)(lambda x: jnp.sin(x))
+        loss = lambda x: jnp.sum(jax.checkpoint(lambda x: sine(mps.relu(x @ W)))(x) ** 2)  # noqa: E731
+        wanted = jax.value_and_grad(loss)(X)
+        assert_same(jax.jit(mps.graph(jax.value_and_grad(loss)))(X), wanted)
+        assert_same(jax.value_and_grad(mps.graph(loss))(X), wanted)
+        assert len(mps.graph(jax.value_and_grad(loss)).program(X)) == 1
+
+
 class TestTraces:
     def test_eager_gradients_trace_once(self, native):
         traces = []

@@ -48,7 +48,7 @@ def overlaps(program):
         for o in node.operands:
             read[place.get(o, o)] = i
         for r in node.results:
-            if node.op == "reshape":
+            if node.op in ("reshape", "part"):
                 place[r] = place.get(node.operands[0], node.operands[0])
             elif r.offset is not None:
                 written.setdefault(parts.get(r, r), i)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from test_graph import assert_same, normal, ops
 from test_graph_passes import everything_natively  # noqa: F401
@@ -71,14 +70,3 @@ def test_nan_and_infinity(native, value):
 def test_what_is_none_stays(native, function):
     assert "softmax" not in ops(function, normal(6, 6))
     assert_same(jax.jit(mps.graph(function))(normal(6, 6)), jax.jit(function)(normal(6, 6)), 1e-2)
-
-
-def test_the_gradient_of_a_label_is_elementwise(native):
-    labels = jnp.asarray([1, 0, 9, 3])
-
-    def loss(x):
-        return optax.softmax_cross_entropy_with_integer_labels(jnp.sin(x), labels).mean()
-
-    both = jax.value_and_grad(loss)
-    assert "pick" in ops(both, normal(4, 10)) and "pick_gradient" not in ops(both, normal(4, 10))
-    assert_same(jax.jit(mps.graph(both))(normal(4, 10)), jax.jit(both)(normal(4, 10)))

@@ -97,6 +97,10 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
     g.strides.insert(g.strides.begin(), 1);
     for (Dims* dims : {&g.dilation, &g.pad_low, &g.pad_high}) dims->insert(dims->begin(), 0);
   }
+  if (x.row || w.row || y.row) {  // it would run by its reference
+    reason = "oneDNN's convolutions take no rows that are apart";
+    return std::nullopt;
+  }
   g.any_w = memory::desc(g.w.get_dims(), *dtype, memory::format_tag::any);
   return g;
 }
@@ -107,8 +111,6 @@ Offer onednn_conv(const Node& node) {
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
   auto post = fuse_neuron(node);
-  if (node.in[0].row || node.in[1].row || node.out[0].row)
-    return Offer::none("oneDNN's convolutions take no rows that are apart");
   if (!post) return Offer::none("only relu is fused in half precision");
   memory::desc bias;
   if (node.in.size() == 3) {
@@ -190,16 +192,22 @@ Offer onednn_conv_weight_gradient(const Node& node) {
 
 const Register kConv("conv", {winograd_conv, pointwise_conv, onednn_conv}, /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient",
-                                 {winograd_conv_data_gradient, onednn_conv_data_gradient});
+                                 {winograd_conv_data_gradient, pointwise_conv_data_gradient,
+                                  onednn_conv_data_gradient},
+                                 /*rows_apart=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
-                                   {winograd_conv_weight_gradient, onednn_conv_weight_gradient});
+                                   {winograd_conv_weight_gradient, pointwise_conv_weight_gradient,
+                                    onednn_conv_weight_gradient},
+                                   /*rows_apart=*/true);
 
 }  // namespace
 #else
 namespace {
 const Register kConv("conv", {winograd_conv}, /*rows_apart=*/true);
-const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient});
-const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient});
+const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient},
+                                 /*rows_apart=*/true);
+const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient},
+                                   /*rows_apart=*/true);
 }  // namespace
 #endif
 

@@ -14,7 +14,9 @@ Offer winograd_conv(const Node& node);
 Offer winograd_conv_data_gradient(const Node& node);
 Offer winograd_conv_weight_gradient(const Node& node);
 
-// A convolution of windows of one pixel as a product of matrices, whose rows may be apart.
+// Those of windows of one pixel as products of matrices, whose rows may be apart.
 Offer pointwise_conv(const Node& node);
+Offer pointwise_conv_data_gradient(const Node& node);
+Offer pointwise_conv_weight_gradient(const Node& node);
 
 }  // namespace jax_mps::cpu

@@ -34,6 +34,7 @@ Offer product(const Node& node, bool transpose_left, bool transpose_right) {
     throw ProgramError("a matrix product takes matrices");
   auto post = fuse_neuron(node);
   if (!post) return Offer::none("only relu is fused in half precision");
+  if (post->after && node.out[0].row) return Offer::none("this neuron with rows apart");
   memory::desc left = matrix(node.in[0], *dtype, transpose_left),
                right = matrix(node.in[1], *dtype, transpose_right), y = matrix(node.out[0], *dtype),
                bias;
@@ -55,9 +56,10 @@ Offer dense(const Node& node) { return product(node, false, false); }
 Offer data_gradient(const Node& node) { return product(node, false, true); }
 Offer weight_gradient(const Node& node) { return product(node, true, false); }
 
-const Register kDense("dense", {dense});
-const Register kDenseDataGradient("dense_data_gradient", {data_gradient});
-const Register kDenseWeightGradient("dense_weight_gradient", {weight_gradient});
+const Register kDense("dense", {dense}, /*rows_apart=*/true);
+const Register kDenseDataGradient("dense_data_gradient", {data_gradient}, /*rows_apart=*/true);
+const Register kDenseWeightGradient("dense_weight_gradient", {weight_gradient},
+                                    /*rows_apart=*/true);
 
 }  // namespace
 }  // namespace jax_mps::cpu

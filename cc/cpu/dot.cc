@@ -44,6 +44,7 @@ Offer small_dot(const Node& node) {
   Product p = product_of(node);
   for (const TensorType& type : {node.in[0], node.in[1], node.out[0]})
     if (type.dtype != DType::f32) return Offer::none("the small product takes float32");
+  if (node.out[0].row) return Offer::none("the small product writes rows that follow one another");
   if (!p.left.collapses || !p.right.collapses)
     return Offer::none("the small product takes axes that collapse");
   if (p.batch() * p.m() * p.k() * p.n() > kSmallProduct)
@@ -75,7 +76,7 @@ Bound bind(const TensorType& type, Side side, memory::data_type dtype, size_t& s
   Bound bound;
   if (!is_matrix(side)) {
     Dims dims, from, to;
-    Axes strides = row_major(type.shape);
+    Axes strides = strides_of(type);
     for (int64_t axis : side.order) {
       dims.push_back(type.shape[axis]);
       from.push_back(strides[axis]);
@@ -139,11 +140,14 @@ Offer onednn_dot(const Node& node) {
   if (node.in[0].rank() > 12 || node.in[1].rank() > 12)
     return Offer::none("the product takes arrays of up to 12 axes");
   size_t scratch = 0;
+  if (node.out[0].row && (p.right.order.empty() || node.out[0].dim(-1) != p.n()))
+    return Offer::none("rows apart are of one axis of right");
   Bound left = bind(node.in[0], p.left, *dtype, scratch);
   Bound right = bind(node.in[1], p.right, *dtype, scratch);
-  Dims dims{p.m(), p.n()}, strides{p.n(), 1};
+  int64_t row = node.out[0].row ? node.out[0].row : p.n();
+  Dims dims{p.m(), p.n()}, strides{row, 1};
   if (p.batch() > 1)
-    dims.insert(dims.begin(), p.batch()), strides.insert(strides.begin(), p.m() * p.n());
+    dims.insert(dims.begin(), p.batch()), strides.insert(strides.begin(), p.m() * row);
   memory::desc y(dims, *result, strides);
   dnnl::matmul::primitive_desc pd(engine(), left.matrix, right.matrix, y, user_scratchpad(),
                                   /*allow_empty=*/true);
@@ -159,12 +163,14 @@ Offer onednn_dot(const Node& node) {
 
 #endif
 
-const Register kDot("dot", {
-                               small_dot,
+const Register kDot("dot",
+                    {
+                        small_dot,
 #ifdef JAX_MPS_ONEDNN
-                               onednn_dot,
+                        onednn_dot,
 #endif
-                           });
+                    },
+                    /*rows_apart=*/true);
 
 }  // namespace
 }  // namespace jax_mps::cpu

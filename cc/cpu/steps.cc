@@ -75,7 +75,7 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
     }
     if (!kernels_[i]) {  // a result that the caller holds is no alias
       void*& result = address[step.results[0]];
-      void* operand = address[step.operands[0]];
+      void* operand = static_cast<std::byte*>(address[step.operands[0]]) + step.alias_offset();
       if (result) std::memcpy(result, operand, step.node.out[0].bytes());
       result = result ? result : operand;
       continue;

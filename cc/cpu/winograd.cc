@@ -37,6 +37,7 @@ std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const
     reason = "JAX_MPS_WINOGRAD=0 turns minimal filtering off";
     return std::nullopt;
   }
+  if (w.row) return refuse("filters whose rows are not apart");
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");
   if (x.rank() != 4 || w.dim(0) != w.dim(1) || (w.dim(0) != 3 && w.dim(0) != 5))
@@ -72,7 +73,6 @@ WinogradPlan turned(WinogradPlan plan) {
   std::swap(plan.height, plan.rows);
   std::swap(plan.width, plan.cols);
   std::swap(plan.channels, plan.filters);
-  plan.y_pixel = plan.filters;
   plan.pad_top = plan.taps - 1 - plan.pad_top;
   plan.pad_left = plan.taps - 1 - plan.pad_left;
   return plan;
@@ -137,10 +137,9 @@ Offer winograd_conv(const Node& node) {
   if (bias && node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
   std::optional<Neuron> neuron;
   if (node.attributes.has("neuron")) neuron.emplace(node.attributes.list("neuron"));
-  if (node.in[0].row || node.in[1].row) return Offer::none("the operands' rows are apart");
   if (node.out[0].row && neuron && !neuron->is(NeuronKind::relu))
     return Offer::none("the result's rows are apart");
-  plan->y_pixel = node.out[0].pitch();
+  plan->x_pixel = node.in[0].pitch(), plan->y_pixel = node.out[0].pitch();
   return Offer(std::make_unique<Winograd>(*plan, false, bias, neuron));
 }
 
@@ -149,7 +148,9 @@ Offer winograd_conv_data_gradient(const Node& node) {
   std::string reason;
   auto plan = plan_of(node, node.out[0], node.in[1], node.in[0], reason);
   if (!plan) return Offer::none(reason);
-  return Offer(std::make_unique<Winograd>(turned(*plan), true, false, std::nullopt));
+  WinogradPlan back = turned(*plan);
+  back.x_pixel = node.in[0].pitch(), back.y_pixel = node.out[0].pitch();
+  return Offer(std::make_unique<Winograd>(back, true, false, std::nullopt));
 }
 
 Offer winograd_conv_weight_gradient(const Node& node) {
@@ -157,6 +158,7 @@ Offer winograd_conv_weight_gradient(const Node& node) {
   std::string reason;
   auto plan = plan_of(node, node.in[0], node.out[0], node.in[1], reason);
   if (!plan) return Offer::none(reason);
+  plan->x_pixel = node.in[0].pitch(), plan->y_pixel = node.in[1].pitch();
   return Offer(std::make_unique<WinogradWeightGradient>(*plan));
 }
 

@@ -85,6 +85,7 @@ void MetalExecutable::place_values(Block& block, const Program& program, size_t 
 }
 
 void MetalExecutable::add_step(Block& block, const Step& step, size_t scratch) {
+  if (step.node.op == "part") throw ProgramError("part: the Metal device has none");
   if (step.is_alias()) {
     Place &result = block.place[step.results[0]], operand = block.place[step.operands[0]];
     if (result.index >= 0)  // a result that the caller holds is no alias

@@ -22,6 +22,8 @@ from jax_mps.graph.hoist import hoist
 from jax_mps.graph.loops import convert_loop
 from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.padding import fold_padding
+from jax_mps.graph.parts import take_parts
+from jax_mps.graph.picks import take_picks
 from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
@@ -183,7 +185,8 @@ def _fused(program: Program, fuse: bool) -> Program:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
     if fuse:
-        program = take_neurons(fold_padding(take_softmax(program, ELEMENTWISE)))
+        program = take_neurons(fold_padding(take_picks(take_softmax(program), ELEMENTWISE)))
+        program = take_parts(program, ELEMENTWISE) if device() == "cpu" else program
     program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
     return elide_concatenations(program) if fuse and device() == "cpu" else program
 

@@ -7,8 +7,8 @@
     chain ── b ─┘                            chain ──> ab[..., 16:]
 
 Along the leading axis (or behind axes of size 1) an operand is a range of the result's memory like any other. Along the
-last axis its rows are apart, which chains and most convolutions can write. Chains can read them too, but only in the
-cache as fast as others. An operand that something else writes or reads is copied as before. The node stays, to say that
+last axis its rows are apart, which chains, products and most convolutions can write and read; chains only in the cache
+as fast as others. An operand that something else writes or reads is copied as before. The node stays, to say that
 all is written; ``in_place`` numbers what needs no copy.
 """
 
@@ -18,8 +18,8 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from jax_mps import ffi
 from jax_mps.graph.links import Links
+from jax_mps.graph.parts import READERS, device_takes
 from jax_mps.program import Node, Program, Type, Value
 
 _ALIGNMENT = 64  # bytes, of every place in the arena
@@ -66,17 +66,18 @@ class _Eliding(Links):
     def _is_made_here(self, value: Value) -> bool:
         """Whether a node writes it, and may write it anywhere."""
         node = self.producer.get(id(value))
-        others = [n for n in self.readers[id(value)] if n.op in ("concatenate", "reshape", "loop")]
+        others = [n for n in self.readers[id(value)] if n.op in ("concatenate", "reshape", "part", "loop")]
         alone = len(others) == 1 and id(value) not in self.outside
-        return node is not None and node.op not in ("reshape", "loop") and alone
+        return node is not None and node.op not in ("reshape", "part", "loop") and alone
 
     def _may_be_apart(self, value: Value, row: int, into: Node) -> bool:
         """Whether its rows may lie apart, for who writes it and who reads it."""
         node = self.producer[id(value)]
         readers = [n for n in self.readers[id(value)] if n is not into]
-        if value.type.dtype != "f32" or (readers and into.results[0].type.bytes > _CACHED):
+        chains = any(n.op == "chain" for n in readers)
+        if value.type.dtype != "f32" or (chains and into.results[0].type.bytes > _CACHED):
             return False
-        return all(_read_apart(n, value, row) is not None for n in readers) and _writes_apart(node, value, row)
+        return all(_reads_apart(n, value, row) for n in readers) and _writes_apart(node, value, row)
 
     def _put_apart(self, value: Value, row: int, into: Node) -> None:
         for reader in self.readers[id(value)]:
@@ -92,24 +93,17 @@ def _writes_apart(node: Node, value: Value, row: int) -> bool:
         return bool(node.attributes["outputs"][node.results.index(value)][0] == "store")
     if node.op == "concatenate":
         return bool(node.attributes["axis"] == len(value.type.shape) - 1)
-    return node.op == "conv" and _device_writes_apart(node, row)
+    return node.op in READERS and device_takes(node, {id(value): row})
 
 
-def _device_writes_apart(node: Node, row: int) -> bool:
-    """Whether the device has a kernel for it, asked with a program of this node alone."""
-    inputs = [Value(i, o.type) for i, o in enumerate(node.operands)]
-    type_ = node.results[0].type
-    apart, result = Value(len(inputs), replace(type_, row=row), 0), Value(len(inputs) + 1, type_)
-    copy = Node("concatenate", [apart], [result], {"axis": len(type_.shape) - 1})
-    try:
-        ffi.implementations(Program(inputs, [Node(node.op, inputs, [apart], node.attributes), copy], [result]).text())
-    except ValueError:
-        return False
-    return True
+def _reads_apart(node: Node, value: Value, row: int) -> bool:
+    if node.op in READERS:
+        return device_takes(node, {id(value): row})
+    return _read_apart(node, value, row) is not None
 
 
 def _read_apart(node: Node, value: Value, row: int) -> dict[str, object] | None:
-    """The attributes of a chain that reads `value` with its rows apart; None if it, or another op, cannot."""
+    """The attributes of a chain that reads `value` with its rows apart; None if it, or a node of another op, cannot."""
     if node.op != "chain":
         return None
     a = node.attributes

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jax_mps.graph import card, svg
-from jax_mps.graph.plan import Memory, placed_operands
+from jax_mps.graph.plan import ALIASES, Memory, placed_operands
 from jax_mps.program import Program, Value
 
 PEAK = "#b3452f"
@@ -25,7 +25,7 @@ class Life(NamedTuple):
 
 def lives(program: Program) -> list[Life]:
     """Every intermediate with its time, in the order of the program."""
-    root: dict[int, Value] = {}  # a reshape's result is its operand by another name
+    root: dict[int, Value] = {}  # an alias is its operand by another name
     written: dict[int, tuple[Value, int]] = {}
     last: dict[int, int] = {}
     root.update((part, whole) for part, (whole, _) in placed_operands(program).items())  # drawn as what they are put in
@@ -36,7 +36,7 @@ def lives(program: Program) -> list[Life]:
         for result in node.results:
             if id(result) in parts:
                 written.setdefault(id(root[id(result)]), (root[id(result)], i))
-            elif node.op == "reshape":
+            elif node.op in ALIASES:
                 root[id(result)] = root.get(id(node.operands[0]), node.operands[0])
             elif result.offset is not None:
                 written.setdefault(id(result), (result, i))

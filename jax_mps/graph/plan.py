@@ -12,6 +12,7 @@ from jax_mps.graph.views import row_major
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Value
 
+ALIASES = {"reshape", "part"}
 _ALIGNMENT = {"cpu": 64, "metal": 256}  # of offsets, in bytes: Metal's for buffers placed in a heap
 
 
@@ -41,15 +42,16 @@ def slots(program: Program, device: str = "cpu") -> list[Slot]:
     slot_of: dict[int, Slot] = {}
     found: list[Slot] = []
     last_read = {id(o): i for i, n in enumerate(program.nodes) for o in n.operands}
+    parts = {id(r) for n in program.nodes if n.op == "part" for r in n.results}
     places = placed_operands(program)
     for i, node in enumerate(program.nodes):
-        if node.op == "reshape":  # another name of the same memory
+        if node.op in ALIASES:  # another name of the same memory, or of some of it
             if id(node.operands[0]) in slot_of:
                 slot = slot_of[id(node.results[0])] = slot_of[id(node.operands[0])]
                 slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
             continue
         free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i]
-        free = [o for o in free if not slot_of[id(o)].shared]
+        free = [o for o in free if not slot_of[id(o)].shared and id(o) not in parts]
         if node.op != "chain":  # it must not read the memory under another name
             times = Counter(id(slot_of[id(o)]) for o in free)
             free = [o for o in free if times[id(slot_of[id(o)])] == 1]
@@ -106,12 +108,12 @@ def aliases(program: Program, successors: Mapping[int, int | None]) -> tuple[tup
     With these a donated training state is updated where it lies. `successors` are the outputs that alone may take the
     memory of some inputs; the memory of the others goes to any.
     """
-    name_of: dict[int, int] = {}  # a reshape's result is its operand by another name
+    name_of: dict[int, int] = {}  # an alias is its operand by another name
     last_read: dict[int, int] = {}
     for i, node in enumerate(program.nodes):
         roots = [name_of.get(id(o), id(o)) for o in node.operands]
         last_read.update(dict.fromkeys(roots, i))
-        if node.op == "reshape":
+        if node.op in ALIASES:
             name_of[id(node.results[0])] = roots[0]
     returned = Counter(name_of.get(id(o), id(o)) for o in program.outputs)
     output_of = {id(o): i for i, o in enumerate(program.outputs) if returned[id(o)] == 1}

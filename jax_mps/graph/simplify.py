@@ -1,4 +1,4 @@
-"""Simplification: what is computed twice is computed once, what nobody reads is not, products come out transposed."""
+"""Simplification: what is computed twice is computed once, what nobody reads is not, masks select."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from jax_mps.graph.transposes import sink_transposes
-from jax_mps.program import Node, Program, Value
+from jax_mps.program import Node, Program, Type, Value
 
 
 def simplify(program: Program, elementwise: Collection[str], names: Iterator[int]) -> Program:
@@ -14,7 +14,7 @@ def simplify(program: Program, elementwise: Collection[str], names: Iterator[int
     for node in program.nodes:
         if node.body is not None:
             node.body = simplify(node.body, elementwise, names)
-    program = transpose_products(merge_reshapes(common_subexpressions(program)))
+    program = transpose_products(select_masked(merge_reshapes(common_subexpressions(program)), names))
     return drop_dead(common_subexpressions(sink_transposes(program, elementwise, names)))
 
 
@@ -34,6 +34,27 @@ def transpose_products(program: Program) -> Program:
             if node.attributes["order"] == (*range(free, rank), *range(free)):
                 swapped = {"batch": ((), ()), "contract": (right, left)}
                 node = Node("dot", dot.operands[::-1], node.results, swapped)
+        nodes.append(node)
+    return Program(program.inputs, nodes, program.outputs)
+
+
+def select_masked(program: Program, names: Iterator[int]) -> Program:
+    """A product with a mask selects, as XLA has it: what is masked, such as the logarithm of 0, does not make NaN."""
+    masks = {
+        id(n.results[0]): n.operands[0]
+        for n in program.nodes
+        if n.op == "convert" and n.operands[0].type.dtype == "pred" and n.results[0].type.dtype == "f32"
+    }
+    nodes = []
+    for node in program.nodes:
+        masked = [i for i, o in enumerate(node.operands) if id(o) in masks] if node.op == "mul" else []
+        if masked:
+            type_ = node.results[0].type
+            zero, zeros = Value(next(names), Type(type_.dtype, ())), Value(next(names), type_)
+            nodes.append(Node("constant", [], [zero], {"value": 0.0}))
+            nodes.append(Node("broadcast_in_dim", [zero], [zeros], {"axes": ()}))
+            mask, x = node.operands[masked[0]], node.operands[1 - masked[0]]
+            node = Node("select", [masks[id(mask)], zeros, x], node.results, {})
         nodes.append(node)
     return Program(program.inputs, nodes, program.outputs)
 

@@ -6,27 +6,25 @@
     e / s                                                =>  y = softmax(x)
     (dy / s - sum(dy * s^-2 * e)) * e                    =>  softmax_gradient(dy, y)
 
-Only where nothing else reads e. In float32 only. The gradient of a picked element, which is zero elsewhere, becomes
-elementwise code where such code reads it: no array of zeros is written.
+Only where nothing else reads e. In float32 only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 from jax_mps.graph.links import Links
 from jax_mps.graph.simplify import drop_dead, live
-from jax_mps.graph.views import VIEWS, View, row_major
-from jax_mps.program import Node, Program, Type, Value
+from jax_mps.graph.views import VIEWS, row_source
+from jax_mps.program import Node, Program, Value
 
 
-def take_softmax(program: Program, elementwise: Collection[str]) -> Program:
-    """Rewrites each softmax and gradient of one, then each gradient of a pick."""
-    return _Picks(_Softmax(program).run(), elementwise).run()
+def take_softmax(program: Program) -> Program:
+    """Rewrites each softmax and gradient of one."""
+    return _Softmax(program).run()
 
 
-class _Nodes(Links):
+class _Softmax(Links):
     def made_by(self, value: Value, *ops: str) -> Node | None:
         """The node that gives a value, through reshapes, if it is one of these ops."""
         node = self.producer.get(id(value))
@@ -34,26 +32,12 @@ class _Nodes(Links):
             node = self.producer.get(id(node.operands[0]))
         return node if node is not None and node.op in ops else None
 
-    def of_rows(self, value: Value, *ops: str) -> Node | None:
+    def row_of(self, value: Value, *ops: str) -> Node | None:
         """The node, one of `ops`, that gives one number a row, which `value` repeats along the last axis."""
-        views = []
-        while (node := self.producer.get(id(value))) is not None and node.op in VIEWS:
-            views.append(node)
-            value = node.operands[0]
-        if node is None or node.op not in ops or not views:
-            return None
-        shape = views[0].results[0].type.shape
-        view: View | None = View.whole(value)
-        for v in reversed(views):
-            view = view.through(v) if view is not None else None
-        wanted = (*row_major(shape[:-1]), 0)
-        same = view is not None and all(
-            a == b for a, b, n in zip(view.strides, wanted, shape, strict=True) if n != 1
-        )  # fmt: skip
-        return node if same and value.type.elements == math.prod(shape[:-1]) else None
+        source = row_source(value, self.producer)
+        node = self.producer.get(id(source)) if source is not None else None
+        return node if node is not None and node.op in ops else None
 
-
-class _Softmax(_Nodes):
     def run(self) -> Program:
         found = [m for n in self.program.nodes if n.op == "exp" and (m := self._match(n)) is not None]
         program = self._rewritten(found)
@@ -70,7 +54,7 @@ class _Softmax(_Nodes):
         if e.type.dtype != "f32" or not e.type.shape or e.type.shape[-1] == 1:
             return None
         x, last = sub.operands[0], (len(e.type.shape) - 1,)
-        greatest = self.of_rows(sub.operands[1], "max", "reduce")
+        greatest = self.row_of(sub.operands[1], "max", "reduce")
         if greatest is not None and greatest.op == "max":  # of minus infinity and the maximum
             sides = [self.made_by(o, "reduce") for o in greatest.operands]
             least = [self._is_least(o) for o in greatest.operands]
@@ -94,7 +78,7 @@ class _Softmax(_Nodes):
         return node is not None and node.op == "constant" and node.attributes["value"] == -math.inf
 
     def _is_sum(self, value: Value, total: Node) -> bool:
-        return self.of_rows(value, "reduce") is total
+        return self.row_of(value, "reduce") is total
 
     def _gradient(self, node: Node, e: Value, total: Node) -> Value | None:
         """dy, if a node is (dy / s - sum(dy * s^-2 * e)) * e."""
@@ -102,7 +86,7 @@ class _Softmax(_Nodes):
         if add is None or add.op != "add":
             return None
         for part, rest in (add.operands, add.operands[::-1]):
-            div, negated = self.producer.get(id(part)), self.of_rows(rest, "neg")
+            div, negated = self.producer.get(id(part)), self.row_of(rest, "neg")
             if div is None or div.op != "div" or negated is None or not self._is_sum(div.operands[1], total):
                 continue
             dy = div.operands[0]
@@ -111,7 +95,7 @@ class _Softmax(_Nodes):
                 continue
             product = self.producer.get(id(sum_.operands[0]))
             scaled = self.producer.get(id(_other(product, "mul", e)))
-            power = self.of_rows(other, "integer_pow") if (other := _other(scaled, "mul", dy)) is not None else None
+            power = self.row_of(other, "integer_pow") if (other := _other(scaled, "mul", dy)) is not None else None
             if power is None or power.attributes["n"] != -2:
                 continue
             if self.made_by(power.operands[0], "reduce") is total:
@@ -138,42 +122,6 @@ class _Softmax(_Nodes):
             )
         outputs = [same.get(id(o), o) for o in self.program.outputs]
         return Program(self.program.inputs, nodes, outputs)
-
-
-class _Picks(_Nodes):
-    """pick_gradient(dy, index) -> select(iota == index, 0, dy), where elementwise code alone reads it."""
-
-    def __init__(self, program: Program, elementwise: Collection[str]) -> None:
-        super().__init__(program)
-        self.elementwise = {*elementwise, "select", "reduce"}
-
-    def run(self) -> Program:
-        outputs = {id(o) for o in self.program.outputs}
-        nodes: list[Node] = []
-        for node in self.program.nodes:
-            readers = self.readers.get(id(node.results[0]), [])
-            fuses = node.op == "pick_gradient" and all(n.op in self.elementwise for n in readers)
-            if fuses and id(node.results[0]) not in outputs:
-                self._expand(node, nodes)
-            else:
-                nodes.append(node)
-        return Program(self.program.inputs, nodes, self.program.outputs)
-
-    def _expand(self, node: Node, nodes: list[Node]) -> None:
-        (dy, index), (result,) = node.operands, node.results
-        shape = result.type.shape
-        axes = tuple(range(len(shape) - 1))
-
-        def add(op: str, dtype: str, operands: list[Value], of: tuple[int, ...] = shape, **attributes: object) -> Value:
-            nodes.append(Node(op, operands, [self.value(Type(dtype, of))], attributes))
-            return nodes[-1].results[0]
-
-        here = add(
-            "eq", "pred", [add("iota", "s32", [], axis=len(axes)), add("broadcast_in_dim", "s32", [index], axes=axes)]
-        )
-        zero = add("broadcast_in_dim", "f32", [add("constant", "f32", [], (), value=0.0)], axes=())
-        spread = add("broadcast_in_dim", "f32", [dy], axes=axes)
-        nodes.append(Node("select", [here, zero, spread], [result], {}))
 
 
 def _reduces(node: Node, kind: str, x: Value | None, axes: tuple[int, ...]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from jax_mps.program import Node, Value
@@ -55,6 +56,25 @@ class View:
             return View(self.base, shape, steps, offset)
         split = _reshaped(self.shape, self.strides, shape)
         return None if split is None else View(self.base, shape, split, self.offset)
+
+
+def view_of(value: Value, producer: Mapping[int, Node]) -> View | None:
+    """A value as a view of one that no view makes; None where strides cannot say it."""
+    node = producer.get(id(value))
+    if node is None or node.op not in VIEWS:
+        return View.whole(value)
+    inner = view_of(node.operands[0], producer)
+    return None if inner is None else inner.through(node)
+
+
+def row_source(value: Value, producer: Mapping[int, Node]) -> Value | None:
+    """The value of one number a row that `value`, by views, repeats along its last axis; None if it is not such."""
+    view, shape = view_of(value, producer), value.type.shape
+    if view is None or view.base is value or not shape:
+        return None
+    wanted = (*row_major(shape[:-1]), 0)
+    same = all(a == b for a, b, n in zip(view.strides, wanted, shape, strict=True) if n != 1)
+    return view.base if same and view.base.type.elements == _elements(shape[:-1]) else None
 
 
 def _elements(shape: tuple[int, ...]) -> int:

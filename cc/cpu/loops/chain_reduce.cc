@@ -1,7 +1,7 @@
 // The reductions of chains: of the columns and of the rows of a tile.
 #include "chain_reduce.h"
 
-#include <cstring>
+#include "lanes.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
@@ -54,33 +54,25 @@ void columns(const void* x, void* y, int64_t rows, int64_t cols) {
 }
 
 // Vectors of the language's extension, because the compiler does not vectorise a maximum in which
-// NaN wins.
+// NaN wins; of the machine's width, because it compares wider ones number by number.
 template <class X, class F>
 X total(const X* x, int64_t n) {
-  constexpr int64_t kLanes = 16;
-  typedef X Vector __attribute__((vector_size(kLanes * sizeof(X))));
+  typedef X Vector __attribute__((vector_size(kMaxLanes * sizeof(X))));
+  constexpr int kChains = 4;  // of combinations that do not wait for one another
+  constexpr int64_t kStep = kChains * kMaxLanes;
   X result = F::identity;
   int64_t i = 0;
-  if (n >= 2 * kLanes) {
-    Vector even, odd, next;
-    std::memcpy(&even, x, sizeof(even));
-    std::memcpy(&odd, x + kLanes, sizeof(odd));
-    for (i = 2 * kLanes; i + 2 * kLanes <= n; i += 2 * kLanes) {
-      std::memcpy(&next, x + i, sizeof(next));
-      F::combine(even, next);
-      std::memcpy(&next, x + i + kLanes, sizeof(next));
-      F::combine(odd, next);
-    }
-    if (i + kLanes <= n) {
-      std::memcpy(&next, x + i, sizeof(next));
-      F::combine(even, next);
-      i += kLanes;
-    }
-    F::combine(even, odd);
-    X lanes[kLanes];
-    std::memcpy(lanes, &even, sizeof(even));
-    for (int64_t width = kLanes / 2; width > 0; width /= 2)
-      for (int64_t lane = 0; lane < width; lane++) F::combine(lanes[lane], lanes[lane + width]);
+  if (n >= kStep) {
+    Vector sums[kChains];
+    for (int k = 0; k < kChains; k++) sums[k] = load<Vector>(x + k * kMaxLanes);
+    for (i = kStep; i + kStep <= n; i += kStep)
+      for (int k = 0; k < kChains; k++) F::combine(sums[k], load<Vector>(x + i + k * kMaxLanes));
+    for (; i + kMaxLanes <= n; i += kMaxLanes) F::combine(sums[0], load<Vector>(x + i));
+    for (int k = 1; k < kChains; k++) F::combine(sums[0], sums[k]);
+    X lanes[kMaxLanes];
+    store(lanes, sums[0]);
+    for (int width = kMaxLanes / 2; width > 0; width /= 2)
+      for (int lane = 0; lane < width; lane++) F::combine(lanes[lane], lanes[lane + width]);
     result = lanes[0];
   }
   for (; i < n; i++) F::combine(result, x[i]);

@@ -174,7 +174,7 @@ void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, 
         for (int64_t t = t0; t < t0 + count; t++) {
           Tile tile = tile_at(p, first + t, side);
           const float* points[side * side];
-          points_of<side>(dy + tile.image * p.rows * p.cols * p.filters, p.rows, p.cols, p.filters,
+          points_of<side>(dy + tile.image * p.rows * p.cols * p.y_pixel, p.rows, p.cols, p.y_pixel,
                           tile.row, tile.col, zeros, points);
           transform_points<FilterTransform<side>>(points, p.filters, gradient + t * p.filters,
                                                   dy_step);

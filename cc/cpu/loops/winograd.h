@@ -22,7 +22,7 @@ struct WinogradPlan {
   int taps;                                // 3 or 5, of both axes
   int64_t pad_top, pad_left;
   int threads;
-  int64_t y_pixel = filters;  // floats from a pixel of y to the next
+  int64_t x_pixel = channels, y_pixel = filters;  // floats from a pixel to the next
 
   int64_t tile_rows() const { return (rows + winograd_outputs(taps) - 1) / winograd_outputs(taps); }
   int64_t tile_cols() const { return (cols + winograd_outputs(taps) - 1) / winograd_outputs(taps); }

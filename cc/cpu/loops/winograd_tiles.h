@@ -114,16 +114,16 @@ inline Tile tile_at(const WinogradPlan& p, int64_t t, int side) {
   return {rest / p.tile_rows(), rest % p.tile_rows() * side, col * side};
 }
 
-// Pointers to the side x side numbers of an image [height, width, channels] from (row, col) on;
+// Pointers to the side x side pixels, `pixel` numbers apart, of an image from (row, col) on;
 // `zeros` for what lies outside.
 template <int side>
-inline void points_of(const float* image, int64_t height, int64_t width, int64_t channels,
-                      int64_t row, int64_t col, const float* zeros, const float** points) {
+inline void points_of(const float* image, int64_t height, int64_t width, int64_t pixel, int64_t row,
+                      int64_t col, const float* zeros, const float** points) {
   for (int i = 0; i < side; i++)
     for (int j = 0; j < side; j++) {
       int64_t h = row + i, w = col + j;
       bool inside = h >= 0 && h < height && w >= 0 && w < width;
-      points[i * side + j] = inside ? image + (h * width + w) * channels : zeros;
+      points[i * side + j] = inside ? image + (h * width + w) * pixel : zeros;
     }
 }
 
@@ -147,9 +147,8 @@ inline void transform_image(const WinogradPlan& p, const float* x, int64_t first
   for (int64_t t = 0; t < count; t++) {
     Tile tile = tile_at(p, first + t, outputs);
     const float* points[kFrequencies];
-    points_of<kWinogradTile>(x + tile.image * p.height * p.width * p.channels, p.height, p.width,
-                             p.channels, tile.row - p.pad_top, tile.col - p.pad_left, zeros,
-                             points);
+    points_of<kWinogradTile>(x + tile.image * p.height * p.width * p.x_pixel, p.height, p.width,
+                             p.x_pixel, tile.row - p.pad_top, tile.col - p.pad_left, zeros, points);
     transform_points<ImageTransform>(points, p.channels, out + t * p.channels, step);
   }
 }
