@@ -91,7 +91,11 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
     if (plan.is_lstm() && shape.size() == 3)
       return no("the kernels take peepholes that are vectors");
     if (cell == CellKind::gru) return no("the kernels of a GRU take one recurrent matrix");
-    require_shape(in[operands], plan.is_lstm() ? Dims{3, hidden} : Dims{hidden});
+    if (plan.is_lstm()) {
+      require_shape(in[operands], {3, hidden});
+    } else {
+      require_shape(in[operands], {hidden});
+    }
   }
   require(cell != CellKind::gru_after || plan.extra, "takes a recurrent bias");
   plan.dtype = x.dtype;
