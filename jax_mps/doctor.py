@@ -76,6 +76,10 @@ CHECKS = (
     _check(_step(mps.optim.adam(0.1)), (300,), (300,)),
     _check(mps.prelu, (3, 5, 40), (40,)),
     _check(lambda x, w, r, b: mps.lstm(x, 0.2 * w, 0.2 * r, b), (3, 6, 5), (5, 64), (16, 64), (64,)),
+    _check(
+        lambda x, w, r, b: mps.lstm(x, 0.2 * w, 0.2 * r, b, gate_neuron="hard_sigmoid", output_neuron="elu"),
+        *((3, 6, 5), (5, 64), (16, 64), (64,)),
+    ),
     _check(lambda x, w, r, b: mps.gru(x, 0.2 * w, 0.2 * r, b), (3, 6, 5), (5, 48), (16, 48), (48,)),
     _check(lambda x, w, r: mps.gru(x, 0.2 * w, 0.2 * r, reset="after"), (3, 6, 5), (5, 48), (16, 48)),
     _check(lambda x, w, r, b: mps.mgu(x, 0.2 * w, 0.2 * r, b), (3, 6, 5), (5, 32), (16, 32), (32,)),

@@ -116,7 +116,7 @@ def to_torch(cell: str, params: Sequence[Mapping[str, Weights]]) -> dict[str, np
     result = {}
     for i, layer in enumerate(params):
         for direction, weights in layer.items():
-            _no_peephole("to_torch", weights)
+            _no_extras("to_torch", weights)
             suffix = f"l{i}" + ("_reverse" if direction == "backward" else "")
             arrays = {"weight_ih": weights["w"].T, "weight_hh": weights["r"].T}
             if "b" in weights:
@@ -148,7 +148,7 @@ def from_keras(cell: str, weights: Sequence[Any]) -> Weights:
 def to_keras(cell: str, weights: Weights) -> list[np.ndarray]:
     """What `set_weights` of a Keras LSTM, GRU or SimpleRNN takes; a "recurrent_bias" makes two rows of biases."""
     _cell("to_keras", cell)
-    _no_peephole("to_keras", weights)
+    _no_extras("to_keras", weights)
     result = [weights["w"], weights["r"]]
     if "b" in weights:
         result.append(jnp.stack(_parted(weights)) if "recurrent_bias" in weights else weights["b"])
@@ -193,7 +193,7 @@ def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
 def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
     """The params of linen's LSTMCell or OptimizedLSTMCell, GRUCell or SimpleCell."""
     _cell("to_flax", cell)
-    _no_peephole("to_flax", weights)
+    _no_extras("to_flax", weights)
     gates = _LINEN[cell]
     split = {name: jnp.split(weights[name], len(gates), axis=1) for name in "wr"}
     first, second = _parted(weights if "b" in weights else {**weights, "b": jnp.zeros(weights["w"].shape[1])})
@@ -207,6 +207,7 @@ def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
     return result
 
 
-def _no_peephole(op: str, weights: Weights) -> None:
-    if "peephole" in weights:
-        _check.fail(op, "weights must have no peephole", "one", "The other library's LSTM has none.")
+def _no_extras(op: str, weights: Weights) -> None:
+    for name in ("peephole", "memory"):
+        if name in weights:
+            _check.fail(op, f"weights must have no {name}", "one", "The other library's cell has none.")

@@ -302,7 +302,10 @@ def _recurrent(
     batched = tuple(range(len(operands)))
     operands |= {"w": scaled(0.7, features, width), "r": scaled(1 / units**0.5, units, width), "b": (width,)}
     if extra:
-        operands[extra] = (3, units) if extra == "peephole" else (units,)
+        shapes: dict[str, Any] = {"peephole": (3, units), "recurrent_bias": (units,)}
+        shapes |= {"peephole matrices": scaled(0.5 / units**0.5, 3, units, units)}
+        shapes |= {"memory": scaled(1 / units**0.5, units, units)}
+        operands[extra.split()[0]] = shapes[extra]
 
     def function(*values: Any) -> Any:
         y, last = getattr(mps, cell)(**dict(zip(operands, values, strict=True)), **options)
@@ -318,6 +321,8 @@ def scaled(factor: float, *shape: int) -> Callable[..., Any]:
     return lambda rng: factor * rng.standard_normal(shape)
 
 
+_HARD: dict[str, Any] = {"gate_neuron": "sigmoid", "cell_neuron": ("elu", 0.7), "output_neuron": ("tanh", 0.9, 0.7)}
+_SOFT: dict[str, Any] = {"gate_neuron": "sigmoid", "cell_neuron": "softsign"}
 _FLIP: dict[str, Any] = {"flip_output_gates": True}
 _AGAIN: dict[str, Any] = {"reset": "after", "recompute": True}
 RECURRENT = [
@@ -330,7 +335,16 @@ RECURRENT = [
     _recurrent("one row, one step, one unit", "lstm", (1, 1, 1), 1),
     _recurrent("several chunks", "lstm", (90, 40, 2), 3, states=True, lengths=True),
     _recurrent("several chunks", "lstm", (90, 20, 2), 3, recompute=True, reverse=True),
-    _recurrent("plain", "lstm", (2, 3, 2), 3, native=False, gate_neuron="hard_sigmoid", cell_neuron="softsign"),
+    _recurrent("plain", "lstm", (2, 3, 2), 3, gate_neuron="hard_sigmoid", cell_neuron="softsign"),
+    _recurrent("states, lengths", "lstm", (4, 5, 3), 17, states=True, lengths=True, **_HARD),
+    _recurrent("peepholes, lengths", "lstm", (4, 5, 3), 6, states=True, lengths=True, extra="peephole", **_HARD),
+    _recurrent("peepholes", "lstm", (3, 4, 3), 5, extra="peephole", recompute=True, reverse=True, **_HARD),
+    _recurrent("several chunks", "lstm", (90, 20, 2), 3, recompute=True, lengths=True, **_HARD),
+    _recurrent("matrices", "lstm", (3, 5, 4), 6, states=True, extra="peephole matrices"),
+    _recurrent("matrices, lengths", "lstm", (4, 5, 3), 17, lengths=True, extra="peephole matrices", reverse=True),
+    _recurrent("matrices", "lstm", (3, 4, 3), 5, extra="peephole matrices", recompute=True, **_HARD),
+    _recurrent("matrices, several chunks", "lstm", (90, 20, 2), 3, states=True, extra="peephole matrices"),
+    _recurrent("matrices, one row, one step, one unit", "lstm", (1, 1, 1), 1, extra="peephole matrices"),
     *(
         case
         for reset in ("before", "after")
@@ -341,8 +355,17 @@ RECURRENT = [
             _recurrent("lengths", "gru", (4, 5, 3), 16, lengths=True, reset=reset, reverse=True),
             _recurrent("states", "gru", (3, 4, 3), 5, reset=reset, gate_p_norm=2.0),
             _recurrent("several chunks", "gru", (90, 20, 2), 3, states=True, reset=reset),
+            _recurrent("states, lengths", "gru", (4, 5, 3), 7, states=True, lengths=True, reset=reset, **_SOFT),
+            _recurrent("short", "gru", (3, 4, 2), 5, reset=reset, **_SOFT, **_FLIP, recompute=True, reverse=True),
+            _recurrent("several chunks", "gru", (90, 20, 2), 3, reset=reset, **_SOFT, gate_p_norm=2.0),
         )
     ),
+    _recurrent("memory", "gru", (3, 5, 4), 6, states=True, extra="memory"),
+    _recurrent("memory, lengths", "gru", (4, 5, 3), 17, lengths=True, extra="memory", reverse=True, **_FLIP),
+    _recurrent("memory", "gru", (3, 4, 3), 5, states=True, extra="memory", recompute=True, **_SOFT),
+    _recurrent("memory, several chunks", "gru", (90, 20, 2), 3, extra="memory"),
+    _recurrent("lengths", "mgu", (4, 5, 3), 7, states=True, lengths=True, **_SOFT, **_FLIP),
+    _recurrent("short", "mgu", (3, 4, 3), 5, states=True, recompute=True, **_SOFT),
     _recurrent("recurrent bias", "gru", (3, 4, 3), 5, states=True, extra="recurrent_bias", reset="after"),
     _recurrent("recurrent bias, several chunks", "gru", (90, 20, 2), 3, extra="recurrent_bias", **_AGAIN),
     _recurrent("plain", "mgu", (3, 5, 4), 6, states=True),

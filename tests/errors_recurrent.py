@@ -73,6 +73,24 @@ RECURRENT = [
     ("shape of c0", lambda: _lstm(c0=_h[0]), ValueError, r"^lstm: c0 must have shape \(2, 5\), but got \(5,\)"),
     ("peephole", lambda: _lstm(peephole=_h), ValueError, r"^lstm: peephole must have shape \(3, 5\), but got \(2, 5\)"),
     (
+        "peephole matrices",
+        lambda: _lstm(peephole=jnp.ones((3, 5, 4))),
+        ValueError,
+        r"^lstm: peephole must have shape \(3, 5, 5\), but got \(3, 5, 4\)\. Check the number of units",
+    ),
+    (
+        "memory",
+        lambda: _gru(memory=_h),
+        ValueError,
+        r"^gru: memory must have shape \(5, 5\), but got \(2, 5\)\. Check the number of units",
+    ),
+    (
+        "memory after",
+        lambda: _gru(memory=jnp.ones((5, 5)), reset="after"),
+        ValueError,
+        r'^gru: memory goes with reset="before", but got reset="after"\. Drop memory, or reset before',
+    ),
+    (
         "lengths",
         lambda: _lstm(lengths=jnp.ones(3, int)),
         ValueError,

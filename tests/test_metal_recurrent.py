@@ -15,7 +15,14 @@ from test_recurrent import CELLS, assert_near, normal, weights
 import jax_mps as mps
 
 PEEPHOLE = {"lstm with peepholes": (4, lambda *a, **k: mps.lstm(*a, peephole=normal(3, a[2].shape[0]), **k))}
-ALL = CELLS | PEEPHOLE
+_OTHER = {"gate_neuron": "hard_sigmoid", "cell_neuron": ("tanh", 0.9, 0.7)}
+OTHER = {
+    "lstm of other neurons": (4, functools.partial(mps.lstm, **_OTHER, output_neuron="softsign")),
+    "gru of other neurons": (3, functools.partial(mps.gru, **_OTHER, reset="after")),
+    "gru of other neurons before": (3, functools.partial(mps.gru, **_OTHER)),
+    "mgu of other neurons": (2, functools.partial(mps.mgu, **_OTHER)),
+}
+ALL = CELLS | PEEPHOLE | OTHER
 
 
 def both(cell, **options):
@@ -84,10 +91,12 @@ class TestRecurrent:
         (row,) = [r for r in mps.explain(mps.lstm, *operands) if r.op == "lstm"]
         assert row.device == "xla" and "the kernels take up to 32768 steps" in row.implementation
 
-    def test_other_neurons_run_elsewhere(self):
-        hard = functools.partial(mps.lstm, gate_neuron="hard_sigmoid")
-        (row,) = [r for r in mps.explain(hard, normal(2, 3, 4), *weights(4, 4, 5)) if r.op == "lstm"]
-        assert row.device == "metal" or "sigmoid" in row.implementation
+    def test_matrices_run_elsewhere(self):
+        lstm = functools.partial(mps.lstm, peephole=normal(3, 5, 5))
+        gru = functools.partial(mps.gru, memory=normal(5, 5))
+        for f, gates, words in ((lstm, 4, "peepholes that are vectors"), (gru, 3, "one recurrent matrix")):
+            (row,) = [r for r in mps.explain(f, normal(2, 3, 4), *weights(gates, 4, 5)) if r.op in ("lstm", "gru")]
+            assert row.device == "xla" and words in row.implementation
 
     @pytest.mark.parametrize("layout", ["CHW", "HWC"])
     def test_images_and_matrices(self, layout):

@@ -188,6 +188,68 @@ def test_peephole_layer(device):
     params, _ = net.init(jax.random.key(0), (2, 4, 3))
     assert params[0]["forward"]["peephole"].shape == (3, 5) and "b" not in params[0]["forward"]
     assert net.apply(params, normal(2, 4, 3)).shape == (2, 4, 5)
+    with pytest.raises(ValueError, match=r"nn\.LSTM: peephole must be one of False, True, 'matrices', but got 'full'"):
+        nn.LSTM(5, peephole="full").init(jax.random.key(0), (2, 4, 3))
+
+
+def test_layers_of_matrices_and_other_neurons(device):
+    x, key = normal(2, 4, 3), jax.random.key(0)
+    net = nn.LSTM(5, peephole="matrices", gate_neuron="hard_sigmoid", output_neuron="softsign")
+    p = net.init(key, x.shape)[0][0]["forward"]
+    assert p["peephole"].shape == (3, 5, 5)
+    p["peephole"] = normal(3, 5, 5)
+    options = {"gate_neuron": "hard_sigmoid", "output_neuron": "softsign", "peephole": p["peephole"]}
+    assert_near(net.apply(({"forward": p},), x), mps.lstm(x, p["w"], p["r"], p["b"], **options)[0])
+    net = nn.GRU(5, memory=True, cell_neuron="elu")
+    p = net.init(key, x.shape)[0][0]["forward"]
+    wanted = mps.gru(x, p["w"], p["r"], p["b"], memory=p["memory"], cell_neuron="elu")[0]
+    assert_near(net.apply(({"forward": p},), x), wanted)
+    net = nn.MGU(5, gate_neuron="hard_sigmoid", cell_neuron="elu")
+    p = net.init(key, x.shape)[0][0]["forward"]
+    wanted = mps.mgu(x, p["w"], p["r"], p["b"], gate_neuron="hard_sigmoid", cell_neuron="elu")[0]
+    assert_near(net.apply(({"forward": p},), x), wanted)
+
+
+# MPS's cells
+
+
+NEURONS = [
+    *("none", "relu", ("leaky_relu", 0.2), ("linear", 0.7, 0.1), "hard_sigmoid", "absolute", "softplus", "softsign"),
+    *("elu", ("relun", 0.1, 1.5), ("exponential", 0.3, 0.1), "gelu", ("tanh", 0.8, 1.2)),
+]
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_neurons(native, cell, neuron):
+    """As each of the cell's neurons in turn: the kernels against the meaning, value and gradient."""
+    gates, run = CELLS[cell]
+    names = {"lstm": ("gate_neuron", "cell_neuron", "output_neuron"), "rnn": ("neuron",)}
+    operands = (normal(3, 4, 3), *(0.5 * w for w in weights(gates, 3, 9)))
+    for name in names.get(cell, ("gate_neuron", "cell_neuron")):
+
+        def both(*a, name=name):
+            y, pull = jax.vjp(lambda *a: run(*a, **{name: neuron})[0], *a)
+            return y, pull(jnp.cos(y))
+
+        got = both(*operands)
+        with mps.set_device("reference"):
+            wanted = both(*operands)
+        assert_near(got, wanted, 2e-4)
+
+
+def test_unit_without_recurrent_matrix_is_the_mgu(native):
+    """MPS's GRU with the update gate's matrix alone."""
+    x, (w, r, b), memory, zero = normal(2, 5, 3), weights(3, 3, 5), normal(5, 5), jnp.zeros((5, 5))
+    y, h = mps.gru(x, w, r.at[:, 10:].set(zero), b, memory=memory)
+    only = lambda v: jnp.concatenate([v[..., :5], v[..., 10:]], -1)  # noqa: E731
+    assert_near((y, h), mps.mgu(x, only(w), jnp.concatenate([r[:, :5], memory], 1), only(b)))
+
+
+def test_diagonal_matrices_are_the_vectors(native):
+    operands, peephole = (normal(2, 5, 3), *weights(4, 3, 5)), normal(3, 5)
+    matrices = jax.vmap(jnp.diag)(peephole)
+    assert_near(mps.lstm(*operands, peephole=matrices), mps.lstm(*operands, peephole=peephole))
 
 
 # Weights of other libraries
@@ -236,6 +298,8 @@ def test_flax_names_missing():
         interop.to_keras("mgu", {})
     with pytest.raises(ValueError, match=r"to_torch: weights must have no peephole, but got one"):
         interop.to_torch("lstm", [{"forward": {"peephole": jnp.ones(3)}}])
+    with pytest.raises(ValueError, match=r"to_torch: weights must have no memory, but got one"):
+        interop.to_torch("gru", [{"forward": {"memory": jnp.ones((3, 3))}}])
     with pytest.raises(ValueError, match=r"from_keras: weights must be \[kernel, recurrent_kernel\] or with bias"):
         interop.from_keras("lstm", [])
 

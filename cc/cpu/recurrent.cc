@@ -13,10 +13,7 @@ namespace {
 constexpr int64_t kRows =
     768;  // of a chunk: enough for products at full speed, few enough for caches
 
-bool is_plain(const Attribute& attribute, NeuronKind kind) {
-  const List* list = std::get_if<List>(&attribute);
-  require(list, "attribute 'neurons' must be a list of [name, a, b, c]");
-  Neuron neuron(*list);
+bool is_plain(const Neuron& neuron, NeuronKind kind) {
   return neuron.is(kind) && (kind != NeuronKind::tanh || (neuron.a == 1 && neuron.b == 1));
 }
 
@@ -57,18 +54,18 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   plan.width = plan.first = plan.columns;
   plan.segments = {{0, 0, plan.columns}};
   const List& neurons = node.attributes.list("neurons");
-  if (cell == Cell::rnn) {
-    const List* list = neurons.size() == 1 ? std::get_if<List>(&neurons[0]) : nullptr;
-    require(list, "attribute 'neurons' must be [[name, a, b, c]]");
-    plan.neuron.emplace(*list);
-  } else {
-    require(
-        neurons.size() == (cell == Cell::lstm ? 3 : 2),
-        "attribute 'neurons' must name the gates', the candidate's and the LSTM's output neuron");
-    for (size_t i = 0; i < neurons.size(); i++)
-      if (!is_plain(neurons[i], i == 0 ? NeuronKind::sigmoid : NeuronKind::tanh))
-        return no("the kernel has sigmoid gates and tanh");
+  require(neurons.size() == (cell == Cell::lstm  ? 3
+                             : cell == Cell::rnn ? 1
+                                                 : 2),
+          "attribute 'neurons' must name the gates', the candidate's and the LSTM's output neuron");
+  for (const Attribute& attribute : neurons) {
+    const List* list = std::get_if<List>(&attribute);
+    require(list, "attribute 'neurons' must be a list of [name, a, b, c]");
+    plan.neurons.emplace_back(*list);
   }
+  for (size_t i = 0; cell != Cell::rnn && i < neurons.size(); i++)
+    if (!is_plain(plan.neurons[i], i == 0 ? NeuronKind::sigmoid : NeuronKind::tanh))
+      plan.general = true;
   if (cell == Cell::gru || cell == Cell::gru_after || cell == Cell::mgu) {
     plan.p = static_cast<float>(node.attributes.number("p"));
     plan.flip = node.attributes.boolean("flip");
@@ -79,9 +76,19 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
     plan.segments = {{0, 0, 2 * h}, {2 * h, 3 * h, h}};
   }
   size_t operands = skip + 5 + plan.states;
-  plan.extra = in.size() > operands && (cell == Cell::gru_after ||
-                                        (cell == Cell::lstm && in[operands].shape == Dims{3, h}));
-  if (cell == Cell::gru_after) require_shape(in[operands], {h});
+  // A gradient's operands end with y and what training kept.
+  const size_t kept = skip ? plan.states + (plan.recompute ? 0 : 1) : 0;
+  plan.extra = in.size() > operands + kept;
+  if (plan.extra) {
+    const Dims& shape = in[operands].shape;
+    plan.matrix = (cell == Cell::lstm && shape == Dims{3, h, h}) ||
+                  (cell == Cell::gru && shape == Dims{h, h});
+    require(plan.matrix || (cell == Cell::lstm && shape == Dims{3, h}) ||
+                (cell == Cell::gru_after && shape == Dims{h}),
+            "the last operand must be peepholes, a recurrent bias or the update gate's matrix");
+  }
+  require(cell != Cell::gru_after || plan.extra, "takes a recurrent bias");
+  if (plan.matrix) plan.general = true;
   for (const Types* types : {&node.in, &node.out})
     for (const TensorType& type : *types)
       if (type.dtype != DType::f32 && type.dtype != DType::s32)
@@ -109,11 +116,12 @@ RecurrentSteps steps_of(const Plan& plan, const Operands& operands, float* work)
   RecurrentSteps s{};
   s.shape = plan.shape(), s.work = work;
   s.time = plan.time, s.reverse = plan.reverse;
-  s.extra = operands.extra, s.lengths = operands.lengths, s.c0 = operands.c0;
+  s.extra = plan.matrix ? nullptr : operands.extra, s.lengths = operands.lengths,
+  s.c0 = operands.c0;
   s.p = plan.p, s.flip = plan.flip;
-  if (plan.neuron) {
-    s.neuron = plan.neuron->kind;
-    s.a = plan.neuron->a, s.b = plan.neuron->b, s.c = plan.neuron->c;
+  for (size_t i = 0; i < plan.neurons.size(); i++) {
+    const Neuron& neuron = plan.neurons[i];
+    s.neurons[i] = {neuron.kind, neuron.a, neuron.b, neuron.c};
   }
   return s;
 }

@@ -1,6 +1,8 @@
 // The recurrent engine: what the forward and the backward pass over a sequence share.
 //
-//   lstm(x, lengths, h0, c0, w, r, b, peephole?) and gru, mgu, rnn(x, lengths, h0, w, r, b, bias?)
+//   lstm(x, lengths, h0, c0, w, r, b, peephole?) and gru, mgu, rnn(x, lengths, h0, w, r, b,
+//   extra?),
+//     where extra is the recurrent bias or the update gate's matrix of a GRU
 //   <cell>_training: the same operands; y and the last states, then cells (LSTM) and gates (unless
 //     they are to be computed again)
 //   <cell>_gradient: dy, dh (, dc), the operands, y (, cells, gates)
@@ -38,8 +40,10 @@ struct Plan {
   int64_t first;    // columns of r that h meets; reset * h meets the others
   std::vector<Segment> segments;
   bool reverse, recompute, extra, flip = false;
+  bool matrix = false;   // extra is one: peepholes [3, hidden, hidden], or the update gate's
+  bool general = false;  // not sigmoid gates and tanh alone: on recurrent_general.h
   float p = 1;
-  std::optional<Neuron> neuron;  // of the single gate
+  std::vector<Neuron> neurons;
   int states;
   int parts;  // of the rows, each for a thread alone
 

@@ -2,7 +2,7 @@
 #include <cstring>
 
 #include "device.h"
-#include "recurrent.h"
+#include "recurrent_general.h"
 #include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
@@ -20,9 +20,12 @@ class Forward : public Kernel {
                                    Matmul::Matrix{p.inputs}, Matmul::Matrix{p.columns}, p.width,
                                    Matmul::Options{.bias = true});
 
+    if (p.general) general_.emplace(p, /*backward=*/false);
+
     Layout layout;
     const int64_t rows = chunks_.largest() * p.batch;
-    work_ = layout.floats(recurrent_forward().floats(p.shape()));
+    work_ = general_ ? layout.bytes(general_->bytes())
+                     : layout.floats(recurrent_forward().floats(p.shape()));
     x_ = layout.floats(rows * p.inputs);
     if (!keeps_gates()) gates_ = layout.floats(rows * p.width);
     c_ = layout.floats(p.batch * p.hidden);
@@ -37,9 +40,10 @@ class Forward : public Kernel {
     for (const auto* list : {&inputs_[0], &inputs_[1]})
       for (const Matmul& m : *list)
         if (!m.supported()) return false;
-    return true;
+    return !general_ || general_->supported();
   }
   std::string implementation() const override {
+    if (general_) return "steps on oneDNN " + general_->name() + ", neurons " + isa_name();
     return std::string("steps in panels ") + isa_name() + ", inputs on oneDNN " +
            inputs_[0][0].name();
   }
@@ -60,7 +64,7 @@ class Forward : public Kernel {
     s.y = b.output<float>(0), s.h = b.output<float>(1);
     s.first = p.reverse ? p.time - 1 : 0;
     std::memcpy(s.h, o.h0, state * sizeof(float));
-    loops.begin(s, o.r);
+    general_ ? general_->begin(s, o) : loops.begin(s, o.r);
     for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
       s.count = chunks_.steps(chunk == 0);
       s.low = p.reverse ? p.time - chunks_.begin(chunk) - s.count : chunks_.begin(chunk);
@@ -72,7 +76,7 @@ class Forward : public Kernel {
         inputs_[chunk != 0][i].run(at(x_), o.w + part.w, s.gates + part.gates, b.scratch + product_,
                                    o.b + part.w);
       }
-      loops.run(s);
+      general_ ? general_->forward(s) : loops.run(s);
     }
     if (p.is_lstm()) {
       const float* last = kept_cells ? kept_cells + (p.reverse ? 0 : p.time - 1) * state : at(c_);
@@ -86,6 +90,7 @@ class Forward : public Kernel {
   Plan plan_;
   Chunks chunks_;
   bool training_;
+  std::optional<GeneralSteps> general_;
   std::vector<Matmul> inputs_[2];
   size_t work_, x_, gates_ = 0, c_, product_, scratch_bytes_;
 };

@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "device.h"
-#include "recurrent.h"
+#include "recurrent_general.h"
 #include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
@@ -31,6 +31,9 @@ class Gradient : public Kernel {
           c.sums.emplace_back(rows, p.inputs, width, Matrix{p.inputs}, whole, p.width,
                               Matmul::Options{.bias = true});
       }
+      if (p.matrix)
+        c.dsquare.emplace_back(p.hidden, rows, p.hidden, Matrix{p.hidden, true}, gates, p.hidden,
+                               Matmul::Options{.accumulate = add});
       for (int64_t columns : {p.first, p.second()}) {
         if (columns == 0) continue;
         c.dr.emplace_back(p.hidden, rows, columns, Matrix{p.hidden, true}, gates, p.columns,
@@ -41,9 +44,19 @@ class Gradient : public Kernel {
       }
     }
 
+    if (p.general) general_.emplace(p, /*backward=*/true);
+    if (p.general && p.recompute) again_.emplace(p, /*backward=*/false);
+
     Layout layout;
     const int64_t rows = chunks_.largest() * p.batch;
-    work_ = layout.floats(recurrent_backward().floats(p.shape()));
+    work_ = general_ ? layout.bytes(general_->bytes())
+                     : layout.floats(recurrent_backward().floats(p.shape()));
+    if (again_) {
+      again_work_ = layout.bytes(again_->bytes());
+      again_h_ = layout.floats(p.batch * p.hidden);
+      again_c_ = layout.floats(p.batch * p.hidden);
+    }
+    if (p.matrix) other_ = layout.floats(rows * p.hidden);
     x_ = layout.floats(rows * p.inputs);
     dx_ = layout.floats(rows * p.inputs);
     h_ = layout.floats(rows * p.hidden);
@@ -60,9 +73,10 @@ class Gradient : public Kernel {
   bool supported() const {
     bool all = true;
     each_product([&](const Matmul& m) { all = all && m.supported(); });
-    return all;
+    return all && (!general_ || general_->supported()) && (!again_ || again_->supported());
   }
   std::string implementation() const override {
+    if (general_) return "steps and the rest on oneDNN " + general_->name();
     return std::string("steps in panels ") + isa_name() + ", the rest on oneDNN " +
            products_[0].dr[0].name();
   }
@@ -89,14 +103,17 @@ class Gradient : public Kernel {
     s.cells = const_cast<float*>(cells), s.cells_kept = true;
     s.dy = b.input<float>(0), s.h_before = at(h_);
     s.reset = at(reset_), s.dgates = at(dgates_);
+    s.update = p.matrix && !p.is_lstm() ? at(other_) : nullptr;
     s.dh = b.output<float>(1);
     std::memcpy(s.dh, b.in[1], state * sizeof(float));
     if (p.is_lstm()) {
       s.dc = b.output<float>(2);
       std::memcpy(s.dc, b.in[2], state * sizeof(float));
-      if (dextra) std::memset(dextra, 0, 3 * p.hidden * sizeof(float));
+      if (dextra && !p.matrix) std::memset(dextra, 0, 3 * p.hidden * sizeof(float));
     }
-    engine.begin(s, o.r);
+    general_ ? general_->begin(s, o) : engine.begin(s, o.r);
+    RecurrentSteps again = steps_of(p, o, at(again_work_));
+    if (again_) again_->begin(again, o);
     for (int64_t chunk = 0; chunk < chunks_.count(); chunk++) {
       const OfChunk& products = products_[chunk != 0];
       const int64_t steps = chunks_.steps(chunk == 0), begin = chunks_.begin(chunk);
@@ -106,11 +123,40 @@ class Gradient : public Kernel {
       states_before(o.h0, y, at(h_), low, steps);
       auto cells_at = [&](int64_t t) { return t < 0 || t >= p.time ? o.c0 : cells + t * state; };
       float* gates = p.recompute ? at(gates_) : const_cast<float*>(kept) + low * p.batch * p.width;
-      if (p.recompute) gates_again(products, o, cells_at, gates, low, steps, b.scratch);
+      if (again_) {
+        again.count = steps, again.low = low, again.gates = gates;
+        again.first = p.reverse ? low + steps - 1 : low;
+        again.h = at(again_h_);
+        std::memcpy(again.h, s.h_before + (again.first - low) * state, state * sizeof(float));
+        again.cells = at(again_c_);
+        if (p.is_lstm()) {
+          const float* c = cells_at(again.first + (p.reverse ? 1 : -1));
+          std::memcpy(again.cells, c, state * sizeof(float));
+          again.c0 = again.cells;
+        }
+        input_sums(products, o, gates, b.scratch);
+        again_->forward(again);
+      } else if (p.recompute) {
+        gates_again(products, o, cells_at, gates, low, steps, b.scratch);
+      }
       s.count = steps, s.low = low, s.gates = gates;
       s.first = p.reverse ? low : low + steps - 1;
-      engine.run(s, chunk == 0);
-      if (p.is_lstm() && dextra) {
+      general_ ? general_->backward(s, chunk == 0) : engine.run(s, chunk == 0);
+      if (p.matrix) {
+        const Matmul& product = products.dsquare[0];
+        const float* d = at(dgates_);
+        const int64_t n = p.hidden;
+        if (p.is_lstm()) {
+          for (int64_t t = low; t < low + steps; t++)
+            std::memcpy(at(other_) + (t - low) * state, cells_at(t + (p.reverse ? 1 : -1)),
+                        state * sizeof(float));
+          product.run(at(other_), d, dextra, scratch);
+          product.run(at(other_), d + n, dextra + n * n, scratch);
+          product.run(cells + low * state, d + 3 * n, dextra + 2 * n * n, scratch);
+        } else {
+          product.run(at(other_), d + p.first, dextra, scratch);
+        }
+      } else if (p.is_lstm() && dextra) {
         for (int64_t t = low; t < low + steps; t++) {
           RecurrentGates g{};
           g.rows = p.batch, g.hidden = p.hidden, g.width = p.width;
@@ -129,7 +175,7 @@ class Gradient : public Kernel {
       loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
       loops.column_sums(dgates, at(totals_), rows, p.width, chunk > 0);
     }
-    engine.end(s);
+    general_ ? general_->end(s) : engine.end(s);
     for (const Segment& part : p.segments)
       std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
     if (p.cell == Cell::gru_after)
@@ -139,13 +185,13 @@ class Gradient : public Kernel {
  private:
   // Products over all rows of a chunk, by segment (dw, dx, sums) or by part of r (dr, memory).
   struct OfChunk {
-    std::vector<Matmul> dw, dx, sums, dr, memory;
+    std::vector<Matmul> dw, dx, sums, dr, memory, dsquare;
   };
 
   template <class F>
   void each_product(const F& f) const {
     for (const OfChunk& c : products_)
-      for (const auto* list : {&c.dw, &c.dx, &c.sums, &c.dr, &c.memory})
+      for (const auto* list : {&c.dw, &c.dx, &c.sums, &c.dr, &c.memory, &c.dsquare})
         for (const Matmul& m : *list) f(m);
   }
 
@@ -161,6 +207,16 @@ class Gradient : public Kernel {
     if (from_start) std::memcpy(p.reverse ? h + count * state : h, h0, state * sizeof(float));
   }
 
+  // The inputs' share of the gates of a chunk.
+  void input_sums(const OfChunk& products, const Operands& o, float* gates,
+                  std::byte* memory) const {
+    const float* x = reinterpret_cast<float*>(memory + x_);
+    for (size_t i = 0; i < plan_.segments.size(); i++) {
+      const Segment& part = plan_.segments[i];
+      products.sums[i].run(x, o.w + part.w, gates + part.gates, memory + product_, o.b + part.w);
+    }
+  }
+
   // The gates of a chunk from its inputs and the states before, all steps at once.
   template <class Cells>
   void gates_again(const OfChunk& products, const Operands& o, const Cells& cells_at, float* gates,
@@ -169,10 +225,7 @@ class Gradient : public Kernel {
     const RecurrentLoops& loops = recurrent_loops();
     auto at = [&](size_t offset) { return reinterpret_cast<float*>(memory + offset); };
     std::byte* scratch = memory + product_;
-    for (size_t i = 0; i < p.segments.size(); i++) {
-      const Segment& part = p.segments[i];
-      products.sums[i].run(at(x_), o.w + part.w, gates + part.gates, scratch, o.b + part.w);
-    }
+    input_sums(products, o, gates, memory);
     RecurrentGates g{};
     g.rows = steps * p.batch, g.hidden = p.hidden, g.width = p.width;
     g.gates = gates, g.h_before = at(h_), g.reset = at(reset_), g.extra = o.extra;
@@ -202,6 +255,8 @@ class Gradient : public Kernel {
   Plan plan_;
   Chunks chunks_;
   OfChunk products_[2];
+  std::optional<GeneralSteps> general_, again_;  // again_: forward, for the gates
+  size_t again_work_ = 0, again_h_ = 0, again_c_ = 0, other_ = 0;
   size_t work_, x_, dx_, h_, reset_, dgates_, gates_ = 0, totals_, product_, scratch_bytes_;
 };
 

@@ -3,6 +3,7 @@
 namespace jax_mps::metal::recurrent {
 namespace {
 
+constexpr int kOtherNeurons = 1 << 12;  // beside the kinds, of which "none" is 0
 constexpr int64_t kMaxSteps = 1 << 15;  // each is a launch or two
 
 const List& neuron_at(const List& neurons, size_t i) {
@@ -64,29 +65,39 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   plan.p = 1;
 
   const List& neurons = node.attributes.list("neurons");
-  if (cell == CellKind::rnn) {
-    cpu::Neuron neuron(neuron_at(neurons, 0));
-    plan.neuron.kind = static_cast<int>(neuron.kind);
-    plan.neuron.a = neuron.a, plan.neuron.b = neuron.b, plan.neuron.c = neuron.c;
-    plan.neuron.log_c = neuron.c == -1 ? 1 : std::log(neuron.c);
+  const size_t count = cell == CellKind::rnn ? 1 : plan.is_lstm() ? 3 : 2;
+  bool plain = cell != CellKind::rnn;
+  for (size_t i = 0; i < count; i++) {
+    const List& list = neuron_at(neurons, i);
+    cpu::Neuron neuron(list);
+    plan.neurons[i] = {neuron.a, neuron.b, neuron.c, neuron.c == -1 ? 1 : std::log(neuron.c)};
+    plan.kinds |= static_cast<int>(neuron.kind) << 4 * i;
+    plain = plain && is_plain(list, i == 0 ? cpu::NeuronKind::sigmoid : cpu::NeuronKind::tanh);
+  }
+  if (plain) {
+    plan.kinds = 0;
   } else {
-    for (size_t i = 0; i < (plan.is_lstm() ? 3 : 2); i++)
-      if (!is_plain(neuron_at(neurons, i),
-                    i == 0 ? cpu::NeuronKind::sigmoid : cpu::NeuronKind::tanh))
-        return no("the kernel has sigmoid gates and tanh");
+    plan.kinds |= kOtherNeurons;
   }
   if (plan.resets_state() || cell == CellKind::gru_after) {
     plan.p = static_cast<float>(node.attributes.number("p"));
     plan.flip = node.attributes.boolean("flip");
   }
   const size_t operands = skip + 5 + plan.states;
-  const bool has_more = in.size() > operands;
-  if (cell == CellKind::lstm && has_more)
-    plan.extra = in[operands].shape == std::vector<int64_t>{3, hidden};
-  if (cell == CellKind::gru_after) {
-    require_shape(in[operands], {hidden});
-    plan.extra = true;
+  // A gradient's operands end with y and what training kept.
+  plan.extra = in.size() > operands + (skip ? plan.states + !plan.recompute : 0);
+  if (plan.extra) {
+    const std::vector<int64_t>& shape = in[operands].shape;
+    if (plan.is_lstm() && shape.size() == 3)
+      return no("the kernels take peepholes that are vectors");
+    if (cell == CellKind::gru) return no("the kernels of a GRU take one recurrent matrix");
+    if (plan.is_lstm()) {
+      require_shape(in[operands], {3, hidden});
+    } else {
+      require_shape(in[operands], {hidden});
+    }
   }
+  require(cell != CellKind::gru_after || plan.extra, "takes a recurrent bias");
   plan.dtype = x.dtype;
   if (!is_floating(x)) return no("the recurrent kernels take one floating dtype");
   for (size_t i = 0; i < operands + plan.extra; i++)
@@ -140,7 +151,7 @@ RecurrentParameters Sequence::step(int t, int64_t rows) const {
   p.kept = 1;
   p.depth = p.a_width = s.hidden, p.gap_from = s.width;
   p.flip = s.flip, p.p = s.p;
-  p.a = s.neuron.a, p.b = s.neuron.b, p.c = s.neuron.c, p.log_c = s.neuron.log_c;
+  std::ranges::copy(s.neurons, p.neurons);
   return p;
 }
 
@@ -150,7 +161,7 @@ Dispatch& Sequence::launch(const char* file, const char* function, const Recurre
   const int simds = p.rows <= 8 ? 1 : p.rows <= 16 ? 2 : 4;
   const size_t tile = simds * 8;
   return recipe_.dispatch(file, function, storage(plan_.dtype))
-      .constants({simds, plan_.extra, gates_only, plan_.neuron.kind})
+      .constants({simds, plan_.extra, gates_only, plan_.kinds})
       .parameters(p)
       .over({(p.hidden + kUnits - 1) / kUnits, (p.rows + tile - 1) / tile, 1}, {kThreads, 1, 1});
 }

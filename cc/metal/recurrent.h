@@ -29,7 +29,8 @@ struct Plan {
   int states;   // 1 (h) or 2 (h, c)
   bool reverse, recompute, extra, flip;
   float p;
-  NeuronCall neuron;  // of the single gate
+  int kinds;                    // of the neurons, four bits each; 0: sigmoid gates and tanh
+  NeuronParameters neurons[3];  // of the gates (or the single one), the candidate, the output
 
   bool is_lstm() const { return cell == CellKind::lstm; }
   bool resets_state() const { return cell == CellKind::gru || cell == CellKind::mgu; }

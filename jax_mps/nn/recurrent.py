@@ -123,32 +123,59 @@ class Recurrent(Layer):
 
 @dataclass(frozen=True)
 class LSTM(Recurrent):
-    """`mps.lstm`; its state is (h, c). With `peephole`, params have "peephole" [3, units] too, at first 0."""
+    """`mps.lstm`; its state is (h, c).
 
-    peephole: bool = False
+    With `peephole`, params have "peephole" too, at first 0: [3, units], or [3, units, units] with "matrices".
+    """
+
+    peephole: bool | str = False
+    gate_neuron: Any = "sigmoid"
+    cell_neuron: Any = "tanh"
+    output_neuron: Any = "tanh"
     _gates = 4
 
     def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
-        params = super()._init_cell(key, features)
-        return {**params, "peephole": jnp.zeros((3, self.units), self.dtype)} if self.peephole else params
+        peephole = _check.choice(self._name(), "peephole", self.peephole, (False, True, "matrices"))
+        params, n = super()._init_cell(key, features), self.units
+        shape = (3, n, n) if peephole == "matrices" else (3, n)
+        return {**params, "peephole": jnp.zeros(shape, self.dtype)} if peephole else params
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
         h, c = (None, None) if state is None else state
-        peephole = params.get("peephole")
-        return mps.lstm(x, params["w"], params["r"], params.get("b"), h, c, peephole=peephole, **options)
+        return mps.lstm(
+            x,
+            params["w"],
+            params["r"],
+            params.get("b"),
+            h,
+            c,
+            peephole=params.get("peephole"),
+            gate_neuron=self.gate_neuron,
+            cell_neuron=self.cell_neuron,
+            output_neuron=self.output_neuron,
+            **options,
+        )
 
 
 @dataclass(frozen=True)
 class GRU(Recurrent):
-    """`mps.gru`; with reset "after" and a bias, params have "recurrent_bias" [units] too, at first 0."""
+    """`mps.gru`; with reset "after" and a bias, params have "recurrent_bias" [units] too, at first 0.
+
+    With `memory`, params have "memory" [units, units] too.
+    """
 
     reset: str = "before"
+    memory: bool = False
     gate_p_norm: float = 1.0
     flip_output_gates: bool = False
+    gate_neuron: Any = "sigmoid"
+    cell_neuron: Any = "tanh"
     _gates = 3
 
     def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
-        params = super()._init_cell(key, features)
+        params, n = super()._init_cell(key, features), self.units
+        if self.memory:
+            params["memory"] = self.initializer(jax.random.fold_in(key, 0), (n, n), n, n, self.dtype)
         extra = {"recurrent_bias": jnp.zeros(self.units, self.dtype)}
         return {**params, **extra} if self.bias and self.reset == "after" else params
 
@@ -161,8 +188,11 @@ class GRU(Recurrent):
             state,
             reset=self.reset,
             recurrent_bias=params.get("recurrent_bias"),
+            memory=params.get("memory"),
             gate_p_norm=self.gate_p_norm,
             flip_output_gates=self.flip_output_gates,
+            gate_neuron=self.gate_neuron,
+            cell_neuron=self.cell_neuron,
             **options,
         )
 
@@ -173,11 +203,23 @@ class MGU(Recurrent):
 
     gate_p_norm: float = 1.0
     flip_output_gates: bool = False
+    gate_neuron: Any = "sigmoid"
+    cell_neuron: Any = "tanh"
     _gates = 2
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
-        gates: Any = {"gate_p_norm": self.gate_p_norm, "flip_output_gates": self.flip_output_gates}
-        return mps.mgu(x, params["w"], params["r"], params.get("b"), state, **gates, **options)
+        return mps.mgu(
+            x,
+            params["w"],
+            params["r"],
+            params.get("b"),
+            state,
+            gate_p_norm=self.gate_p_norm,
+            flip_output_gates=self.flip_output_gates,
+            gate_neuron=self.gate_neuron,
+            cell_neuron=self.cell_neuron,
+            **options,
+        )
 
 
 @dataclass(frozen=True)

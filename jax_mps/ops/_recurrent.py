@@ -6,7 +6,9 @@ state before. Operands, in this order, of batch B, T steps, I inputs, H hidden u
     x [B,T,I], lengths [B] int32, h0 [B,H] (and c0 [B,H] for the LSTM), w [I,kH], r [H,kH], b [kH], extras
 
 Training is forward with what the gradient needs: the cells of every step [T,B,H] (LSTM) and, unless they are to be
-computed again, the gates [T,B,gH], both with time first and in the dtype that sums are kept in.
+computed again, the gates [T,B,gH], both with time first and in the dtype that sums are kept in. Where all neurons are
+sigmoid and tanh, and no weights are matrices beside r, the gates are what the neurons give, of which the derivative
+can be had; else what they take.
 """
 
 from __future__ import annotations
@@ -47,16 +49,27 @@ def _product(h: Any, r: Any) -> Any:
     return lax.dot(h, r)
 
 
+def _is_plain(neurons: Any, matrices: bool = False) -> bool:
+    gate, *others = neurons
+    return not matrices and gate[0] == "sigmoid" and all(n[:3] == ("tanh", 1.0, 1.0) for n in others)
+
+
+def _peep(c: Any, peephole: Any) -> Any:
+    return _product(c, peephole) if peephole.ndim == 2 else along_last(peephole, 2) * c
+
+
 def _lstm_step(state: Arrays, z: Any, r: Any, extras: Arrays, neurons: Any) -> tuple[Arrays, Any]:
     (h, c), (gate, cell, output) = state, neurons
     i, f, g, o = jnp.split(z + _product(h, r), 4, axis=1)
-    pi, pf, po = (along_last(p, 2) for p in extras[0]) if extras else (None, None, None)
-    i = neuron_meaning(i if pi is None else i + pi * c, gate)
-    f = neuron_meaning(f if pf is None else f + pf * c, gate)
-    g = neuron_meaning(g, cell)
-    new = f * c + i * g
-    o = neuron_meaning(o if po is None else o + po * new, gate)  # it sees the new cell
-    return (o * neuron_meaning(new, output), new), jnp.concatenate([i, f, g, o], 1)
+    pi, pf, po = extras[0] if extras else (None, None, None)
+    i = i if pi is None else i + _peep(c, pi)
+    f = f if pf is None else f + _peep(c, pf)
+    new = neuron_meaning(f, gate) * c + neuron_meaning(i, gate) * neuron_meaning(g, cell)
+    o = o if po is None else o + _peep(new, po)  # it sees the new cell
+    sums = i, f, g, o
+    gates = [neuron_meaning(v, n) for v, n in zip(sums, (gate, gate, cell, gate), strict=True)]
+    is_plain = _is_plain(neurons, matrices=pi is not None and pi.ndim == 2)
+    return (gates[3] * neuron_meaning(new, output), new), jnp.concatenate(gates if is_plain else sums, 1)
 
 
 def _keep(z: Any, p: float) -> Any:
@@ -73,24 +86,30 @@ def _gru_step(
     (h,), (gate, cell) = state, neurons
     size = h.shape[1]
     sums = z[:, : 2 * size] + _product(h, r[:, : 2 * size])
-    update, forget = jnp.split(neuron_meaning(sums, gate), 2, axis=1)
-    candidate = r[:, 2 * size :]
+    gates = neuron_meaning(sums, gate)
+    update, forget = jnp.split(gates, 2, axis=1)
+    candidate, memory = r[:, 2 * size :], []
     if reset == "after":
-        memory = _product(h, candidate) + along_last(extras[0], 2)
-        n = neuron_meaning(z[:, 2 * size :] + forget * memory, cell)
-        gates = [update, forget, memory, n]
+        memory = [_product(h, candidate) + along_last(extras[0], 2)]
+        v = z[:, 2 * size :] + forget * memory[0]
     else:
-        n = neuron_meaning(z[:, 2 * size :] + _product(forget * h, candidate), cell)
-        gates = [update, forget, n]
-    return (_blend(h, update, n, p, flip),), jnp.concatenate(gates, 1)
+        v = z[:, 2 * size :] + _product(forget * h, candidate)
+        v = v + _product(update * h, extras[0]) if extras else v
+    n = neuron_meaning(v, cell)
+    is_plain = _is_plain(neurons, matrices=reset == "before" and bool(extras))
+    kept = [gates, *memory, n] if is_plain else [sums, *memory, v]
+    return (_blend(h, update, n, p, flip),), jnp.concatenate(kept, 1)
 
 
 def _mgu_step(state: Arrays, z: Any, r: Any, extras: Arrays, neurons: Any, p: float, flip: bool) -> tuple[Arrays, Any]:
     (h,), (gate, cell) = state, neurons
     size = h.shape[1]
-    update = neuron_meaning(z[:, :size] + _product(h, r[:, :size]), gate)
-    n = neuron_meaning(z[:, size:] + _product(update * h, r[:, size:]), cell)
-    return (_blend(h, update, n, p, flip),), jnp.concatenate([update, n], 1)
+    sums = z[:, :size] + _product(h, r[:, :size])
+    update = neuron_meaning(sums, gate)
+    v = z[:, size:] + _product(update * h, r[:, size:])
+    n = neuron_meaning(v, cell)
+    kept = [update, n] if _is_plain(neurons) else [sums, v]
+    return (_blend(h, update, n, p, flip),), jnp.concatenate(kept, 1)
 
 
 def _rnn_step(state: Arrays, z: Any, r: Any, extras: Arrays, neurons: Any) -> tuple[Arrays, Any]:

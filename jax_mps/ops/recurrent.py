@@ -42,10 +42,10 @@ def _run(
     b: Any,
     states: tuple[Any, ...],
     lengths: Any,
-    extras: dict[str, tuple[Any, int | None]],
+    extras: dict[str, tuple[Any, tuple[int | None, ...]]],
     attributes: dict[str, Any],
 ) -> tuple[jax.Array, ...]:
-    """Checks what all cells share, and runs; `extras`: name to the array and its rows (None for a vector)."""
+    """Checks what all cells share, and runs; `extras`: name to the array and its shape (None: units)."""
     name, gates = ops.cell.name, ops.cell.gates
     x = _check.floating(name, "x", x)
     if x.ndim != 3:
@@ -64,8 +64,8 @@ def _run(
         for n, v in zip("hc", states, strict=False)
     )
     arrays = [
-        _optional(name, n, v, (hidden,) if rows is None else (rows, hidden), x, "Check the number of units.")
-        for n, (v, rows) in extras.items()
+        _optional(name, n, v, tuple(a or hidden for a in axes), x, "Check the number of units.")
+        for n, (v, axes) in extras.items()
     ]
     for flag in ("reverse", "recompute"):
         attributes[flag] = bool(_check.choice(name, flag, attributes[flag], (False, True)))
@@ -115,15 +115,16 @@ def lstm(
         b: None or [4 units].
         h0, c0: None (zeros) or [batch, units]: the states to start from. The last states of a chunk of a sequence,
             given to the next, carry it on.
-        peephole: None or [3, units]: p_i, p_f, p_o. The output gate sees the new cell, as in MPS.
+        peephole: None or [3, units]: p_i, p_f, p_o; or matrices [3, units, units], by which each gate sees the whole
+            cell: c @ p_i in place of p_i c. The output gate sees the new cell, as in MPS.
         lengths: None or [batch] integers: rows end after so many steps and keep their state from there on, in y too.
             A row of length 0 keeps its first state. With `reverse`, a row starts at its own last step, and y is h0
             beyond it.
         reverse: go from the last step to the first; y stays in the order of x.
         recompute: for the gradient, keep one number a unit and step (the cell) instead of five, and compute the gates
             again.
-        gate_neuron, cell_neuron, output_neuron: s and the two t; see `neuron`. The kernels have sigmoid and tanh, all
-            others run on XLA.
+        gate_neuron, cell_neuron, output_neuron: s and the two t, any of `neuron`'s. Sigmoid and tanh without matrices
+            of peepholes are the fastest: their steps go through one pass, all others through a product and the rest.
 
     Returns:
         y [batch, time, units], the h of every step, and the last (h, c), each [batch, units]; all differentiable.
@@ -140,7 +141,10 @@ def lstm(
     Reference: MPSLSTMDescriptor, MPSRNNMatrixTrainingLayer; Hochreiter and Schmidhuber, "Long short-term memory", 1997.
     """
     neurons = tuple(_neuron("lstm", n) for n in (gate_neuron, cell_neuron, output_neuron))
-    extras: Any = {} if peephole is None else {"peephole": (peephole, 3)}
+    extras: Any = {}
+    if peephole is not None:
+        axes = (3, None, None) if jnp.asarray(peephole).ndim == 3 else (3, None)
+        extras = {"peephole": (peephole, axes)}
     attributes = {"neurons": neurons, "reverse": reverse, "recompute": recompute}
     y, h, c = _run(LSTM, x, w, r, b, (h0, c0), lengths, extras, attributes)
     return y, (h, c)
@@ -155,6 +159,7 @@ def gru(
     *,
     reset: str = "before",
     recurrent_bias: Any = None,
+    memory: Any = None,
     gate_p_norm: float = 1.0,
     flip_output_gates: bool = False,
     lengths: Any = None,
@@ -168,7 +173,7 @@ def gru(
     With the gates z (update), r (reset) and n (candidate) side by side in w, r and b, and p = gate_p_norm::
 
         z, r = s(x w_z + h r_z + b_z), s(x w_r + h r_r + b_r)
-        n = t(x w_n + (r h) r_n + b_n)             reset "before"
+        n = t(x w_n + (r h) r_n + b_n)             reset "before"; with memory, + (z h) memory
         n = t(x w_n + r (h r_n + b2) + b_n)        reset "after"
         h' = (1 - z**p)**(1/p) n + z h             or, with flip_output_gates, (1 - z**p)**(1/p) h + z n
 
@@ -191,10 +196,12 @@ def gru(
         h0: None (zeros) or [batch, units].
         reset: "before" or "after": where the reset gate stands.
         recurrent_bias: None or [units], b2; for reset "after" only.
+        memory: None or [units, units], by which what the update gate keeps of the state enters the candidate too; for
+            reset "before" only. MPS's unit of two matrices: r_n is its recurrent, this its input gate's one.
         gate_p_norm: p, positive.
         flip_output_gates: whether z keeps the old state (False) or takes the new one.
         lengths, reverse, recompute: as for `lstm`; with recompute the gradient keeps y alone.
-        gate_neuron, cell_neuron: s and t; the kernels have sigmoid and tanh, all others run on XLA.
+        gate_neuron, cell_neuron: s and t, any of `neuron`'s; sigmoid and tanh without memory are the fastest.
 
     Returns:
         y [batch, time, units], the h of every step, and the last h [batch, units]; both differentiable.
@@ -214,7 +221,11 @@ def gru(
     attributes["reset"] = _check.choice("gru", "reset", reset, ("before", "after"))
     if reset == "before" and recurrent_bias is not None:
         _check.fail("gru", 'recurrent_bias goes with reset="after"', 'reset="before"', "Add it to b, or reset after.")
-    extras: Any = {"recurrent_bias": (recurrent_bias, None)} if reset == "after" else {}
+    if reset == "after" and memory is not None:
+        _check.fail("gru", 'memory goes with reset="before"', 'reset="after"', "Drop memory, or reset before.")
+    extras: Any = {"recurrent_bias": (recurrent_bias, (None,))} if reset == "after" else {}
+    if memory is not None:
+        extras = {"memory": (memory, (None, None))}
     y, h = _run(GRU, x, w, r, b, (h0,), lengths, extras, attributes)
     return y, h
 

@@ -140,7 +140,8 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
             }
           }
           if constexpr (cell == Cell::rnn) {
-            neuron_loops_table.gradient(s.neuron, s.a, s.b, s.c, given, sums, sums, rows * kLanes);
+            const NeuronCall& f = s.neurons[0];
+            neuron_loops_table.gradient(f.kind, f.a, f.b, f.c, given, sums, sums, rows * kLanes);
             for (int64_t i = 0; i < rows; i++) {
               const int64_t row = first + i;
               float* dgates = s.dgates + (rows_before + row) * width + unit;

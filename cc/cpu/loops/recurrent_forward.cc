@@ -88,7 +88,8 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
               float *z = all_gates + (first + i) * width + unit, *sums = all_sums + i * kLanes;
               for (int64_t j = 0; j < n; j++) z[j] = sums[j] += z[j];
             }
-            neuron_loops_table.apply(s.neuron, s.a, s.b, s.c, all_sums, all_sums, rows * kLanes);
+            const NeuronCall& f = s.neurons[0];
+            neuron_loops_table.apply(f.kind, f.a, f.b, f.c, all_sums, all_sums, rows * kLanes);
           }
           for (int64_t i = 0; i < rows; i++) {
             const int64_t row = first + i, at = row * hidden + unit;

@@ -21,6 +21,11 @@ struct RecurrentShape {
   int parts;        // that the rows are cut into
 };
 
+struct NeuronCall {
+  NeuronKind kind;
+  float a, b, c;
+};
+
 // Some steps in the order of work. Gates lie side by side in the columns of `gates`.
 struct RecurrentSteps {
   RecurrentShape shape;
@@ -33,11 +38,10 @@ struct RecurrentSteps {
   const int32_t* lengths;  // null: every row has all steps
   float p;                 // of the GRU's (1 - z^p)^(1/p)
   bool flip;
-  NeuronKind neuron;  // of the single gate
-  float a, b, c;      // its parameters
-  float* gates;       // [count, batch, width] from `low` on: sums in, neurons out
-  const float* c0;    // [batch, hidden]
-  float* cells;       // [time, batch, hidden], or with cells_kept false one state
+  NeuronCall neurons[3];  // of the gates (or the single one), the candidate, the LSTM's output
+  float* gates;           // [count, batch, width] from `low` on: sums in, neurons out
+  const float* c0;        // [batch, hidden]
+  float* cells;           // [time, batch, hidden], or with cells_kept false one state
   bool cells_kept;
   // Forward
   float* h;  // [batch, hidden], the state: in and out
@@ -46,6 +50,7 @@ struct RecurrentSteps {
   const float* dy;        // [batch, time, hidden]
   const float* h_before;  // [count, batch, hidden] from `low` on
   float* reset;           // the same of reset gate * h_before, to write
+  float* update;          // the same of the gate z * h_before if a matrix of its own takes it
   float* dgates;          // [count, batch, width] from `low` on
   float *dh, *dc;  // [batch, hidden], in: from the steps after; dh is without what products give
 };

@@ -8,7 +8,7 @@
 constant int row_simds [[function_constant(0)]];
 constant int has_extra [[function_constant(1)]];
 constant int gates_only [[function_constant(2)]];  // the states are known already
-constant int kind [[function_constant(3)]];        // of the neuron
+constant int kinds [[function_constant(3)]];       // of the neurons, four bits each; 0: plain
 
 constant constexpr int kThreads = 128;
 constant constexpr int kUnits = 8;
@@ -107,4 +107,37 @@ inline float keep(float z, float p) {
 }
 inline float keep_derivative(float z, float p) {
   return p == 1.0f ? -1.0f : -pow(z, p - 1.0f) * pow(1.0f - pow(z, p), 1.0f / p - 1.0f);
+}
+
+// Plain cells have sigmoid gates and tanh, and keep what these give; others keep what their neurons
+// take, of which any derivative can be had.
+inline float neuron_at(constant RecurrentParameters& p, int i, float x) {
+  return neuron_value(kinds >> 4 * i & 15, p.neurons[i].a, p.neurons[i].b, p.neurons[i].c,
+                      p.neurons[i].log_c, x);
+}
+inline float slope_at(constant RecurrentParameters& p, int i, float x) {
+  return neuron_derivative(kinds >> 4 * i & 15, p.neurons[i].a, p.neurons[i].b, p.neurons[i].c,
+                           p.neurons[i].log_c, x);
+}
+inline float gate_of_sum(constant RecurrentParameters& p, float sum) {
+  return kinds == 0 ? logistic(sum) : neuron_at(p, 0, sum);
+}
+inline float candidate_of_sum(constant RecurrentParameters& p, float sum) {
+  return kinds == 0 ? precise::tanh(sum) : neuron_at(p, 1, sum);
+}
+inline float kept_of(float sum, float value) { return kinds == 0 ? value : sum; }
+inline float gate_of(constant RecurrentParameters& p, float kept) {
+  return kinds == 0 ? kept : neuron_at(p, 0, kept);
+}
+inline float candidate_of(constant RecurrentParameters& p, float kept) {
+  return kinds == 0 ? kept : neuron_at(p, 1, kept);
+}
+inline float gate_slope(constant RecurrentParameters& p, float kept) {
+  return kinds == 0 ? kept * (1.0f - kept) : slope_at(p, 0, kept);
+}
+inline float candidate_slope(constant RecurrentParameters& p, float kept) {
+  return kinds == 0 ? 1.0f - kept * kept : slope_at(p, 1, kept);
+}
+inline float output_of(constant RecurrentParameters& p, float c) {
+  return kinds == 0 ? precise::tanh(c) : neuron_at(p, 2, c);
 }

@@ -34,18 +34,18 @@ kernel void lstm_step(constant RecurrentParameters& p [[buffer(0)]],
       v[0] += float(peephole[e.unit]) * before;
       v[1] += float(peephole[n + e.unit]) * before;
     }
-    float i = logistic(v[0]), f = logistic(v[1]), g = precise::tanh(v[2]);
+    float i = gate_of_sum(p, v[0]), f = gate_of_sum(p, v[1]), g = candidate_of_sum(p, v[2]);
     float c = f * before + i * g;
     if (has_extra) v[3] += float(peephole[2 * n + e.unit]) * c;
-    float o = logistic(v[3]);
-    gates[e.gate] = i;
-    gates[e.gate + n] = f;
-    gates[e.gate + 2 * n] = g;
-    gates[e.gate + 3 * n] = o;
+    float o = gate_of_sum(p, v[3]);
+    gates[e.gate] = kept_of(v[0], i);
+    gates[e.gate + n] = kept_of(v[1], f);
+    gates[e.gate + 2 * n] = kept_of(v[2], g);
+    gates[e.gate + 3 * n] = kept_of(v[3], o);
     if (gates_only) continue;
     bool alive = e.t < lengths[e.b];
     cells_after[p.kept ? e.kept : e.state] = alive ? c : before;
-    give(p, e, alive, o * precise::tanh(c), h, after, y);
+    give(p, e, alive, o * output_of(p, c), h, after, y);
   }
 }
 
@@ -60,9 +60,10 @@ inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* 
     float v = 0;
     for (int g = 0; g < gates_before; g++) {
       int gate = e.gate + g * p.hidden;
-      float sum = sum_of<gates_before>(shared, at, g) + float(bias[g * p.hidden + e.unit]);
-      v = logistic(gates[gate] + sum);
-      gates[gate] = v;
+      float sum = gates[gate] + sum_of<gates_before>(shared, at, g) +
+                  float(bias[g * p.hidden + e.unit]);
+      v = gate_of_sum(p, sum);
+      gates[gate] = kept_of(sum, v);
     }
     int own = e.row * p.hidden + e.unit;
     reset[own] = v * h[own];
@@ -113,11 +114,11 @@ kernel void gru_step(constant RecurrentParameters& p [[buffer(0)]],
     Element e = element(p, group, at);
     if (!e.inside) continue;
     int gate = e.gate + p.width - p.hidden;
-    float sum = sum_of<1>(shared, at, 0) + float(bias[p.r_column + e.unit]);
-    float n = precise::tanh(gates[gate] + sum);
-    gates[gate] = n;
+    float sum = gates[gate] + sum_of<1>(shared, at, 0) + float(bias[p.r_column + e.unit]);
+    float n = candidate_of_sum(p, sum);
+    gates[gate] = kept_of(sum, n);
     if (gates_only) continue;
-    give(p, e, e.t < lengths[e.b], blend(p, gates[e.gate], n, h[e.state]), h, after, y);
+    give(p, e, e.t < lengths[e.b], blend(p, gate_of(p, gates[e.gate]), n, h[e.state]), h, after, y);
   }
 }
 
@@ -140,16 +141,15 @@ kernel void gru_after_step(constant RecurrentParameters& p [[buffer(0)]],
     float z = gates[e.gate] + sum_of<3>(shared, at, 0) + float(bias[e.unit]);
     float reset = gates[e.gate + size] + sum_of<3>(shared, at, 1) + float(bias[size + e.unit]);
     float m = sum_of<3>(shared, at, 2) + float(recurrent_bias[e.unit]);
-    z = logistic(z);
-    reset = logistic(reset);
-    float n = gates[e.gate + 3 * size] + float(bias[2 * size + e.unit]) + reset * m;
-    n = precise::tanh(n);
-    gates[e.gate] = z;
-    gates[e.gate + size] = reset;
+    float z_value = gate_of_sum(p, z), reset_value = gate_of_sum(p, reset);
+    float sum = gates[e.gate + 3 * size] + float(bias[2 * size + e.unit]) + reset_value * m;
+    float n = candidate_of_sum(p, sum);
+    gates[e.gate] = kept_of(z, z_value);
+    gates[e.gate + size] = kept_of(reset, reset_value);
     gates[e.gate + 2 * size] = m;
-    gates[e.gate + 3 * size] = n;
+    gates[e.gate + 3 * size] = kept_of(sum, n);
     if (gates_only) continue;
-    give(p, e, e.t < lengths[e.b], blend(p, z, n, h[e.state]), h, after, y);
+    give(p, e, e.t < lengths[e.b], blend(p, z_value, n, h[e.state]), h, after, y);
   }
 }
 
@@ -169,7 +169,7 @@ kernel void rnn_step(constant RecurrentParameters& p [[buffer(0)]],
     float sum = gates[e.gate] + sum_of<1>(shared, at, 0) + float(bias[e.unit]);
     gates[e.gate] = sum;
     if (gates_only) continue;
-    float value = neuron_value(kind, p.a, p.b, p.c, p.log_c, sum);
+    float value = neuron_at(p, 0, sum);
     give(p, e, e.t < lengths[e.b], value, h, after, y);
   }
 }

@@ -34,19 +34,22 @@ kernel void lstm_backward(constant RecurrentParameters& p [[buffer(0)]],
     int n = p.hidden;
     float before = e.t == p.first_step ? float(c0[e.state])
                                        : cells[e.kept + p.before * p.batch * p.hidden];
-    float i = gates[e.gate], f = gates[e.gate + n];
-    float g = gates[e.gate + 2 * n], o = gates[e.gate + 3 * n];
-    float t = precise::tanh(cells[e.kept]);
-    float d_o = d * t * o * (1.0f - o);
-    float dcell = dc[e.state] + d * o * (1.0f - t * t);
+    float kept_i = gates[e.gate], kept_f = gates[e.gate + n];
+    float kept_g = gates[e.gate + 2 * n], kept_o = gates[e.gate + 3 * n];
+    float i = gate_of(p, kept_i), f = gate_of(p, kept_f);
+    float g = candidate_of(p, kept_g), o = gate_of(p, kept_o);
+    float t = output_of(p, cells[e.kept]);
+    float output_slope = kinds == 0 ? 1.0f - t * t : slope_at(p, 2, cells[e.kept]);
+    float d_o = d * t * gate_slope(p, kept_o);
+    float dcell = dc[e.state] + d * o * output_slope;
     if (has_extra) dcell += d_o * float(peephole[2 * n + e.unit]);
-    float di = dcell * g * i * (1.0f - i);
-    float df = dcell * before * f * (1.0f - f);
+    float di = dcell * g * gate_slope(p, kept_i);
+    float df = dcell * before * gate_slope(p, kept_f);
     float through = dcell * f;
     if (has_extra) through += di * float(peephole[e.unit]) + df * float(peephole[n + e.unit]);
     dgates[e.gate] = di;
     dgates[e.gate + n] = df;
-    dgates[e.gate + 2 * n] = dcell * i * (1.0f - g * g);
+    dgates[e.gate + 2 * n] = dcell * i * candidate_slope(p, kept_g);
     dgates[e.gate + 3 * n] = d_o;
     dc[e.state] = through;
     dh[e.state] = 0.0f;
@@ -58,12 +61,12 @@ struct Blend {
   float dz, dn, pass;  // of z itself, of the candidate's sum, of the state before
 };
 
-inline Blend blend_backward(constant RecurrentParameters& p, float d, float z, float n,
+inline Blend blend_backward(constant RecurrentParameters& p, float d, float z, float candidate,
                             float before) {
-  float kept = keep(z, p.p), slope = keep_derivative(z, p.p);
+  float kept = keep(z, p.p), n = candidate_of(p, candidate), slope = keep_derivative(z, p.p);
   Blend blend;
   blend.dz = d * (p.flip ? slope * before + n : slope * n + before);
-  blend.dn = d * (p.flip ? z : kept) * (1.0f - n * n);
+  blend.dn = d * (p.flip ? z : kept) * candidate_slope(p, candidate);
   blend.pass = d * (p.flip ? kept : z);
   return blend;
 }
@@ -93,12 +96,12 @@ kernel void gru_after_backward(constant RecurrentParameters& p [[buffer(0)]],
     }
     int size = p.hidden;
     float z = gates[e.gate], reset = gates[e.gate + size];
-    float m = gates[e.gate + 2 * size], n = gates[e.gate + 3 * size];
-    Blend blend = blend_backward(p, d, z, n, before[e.kept]);
-    dgates[e.gate] = blend.dz * z * (1.0f - z);
-    dgates[e.gate + size] = blend.dn * m * reset * (1.0f - reset);
+    float m = gates[e.gate + 2 * size], candidate = gates[e.gate + 3 * size];
+    Blend blend = blend_backward(p, d, gate_of(p, z), candidate, before[e.kept]);
+    dgates[e.gate] = blend.dz * gate_slope(p, z);
+    dgates[e.gate + size] = blend.dn * m * gate_slope(p, reset);
     dgates[e.gate + 2 * size] = blend.dn;
-    dgates[e.gate + 3 * size] = blend.dn * reset;
+    dgates[e.gate + 3 * size] = blend.dn * gate_of(p, reset);
     dh[e.state] = blend.pass;
   }
 }
@@ -127,9 +130,9 @@ kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
     }
     int candidate = e.gate + p.width - p.hidden;
     float z = gates[e.gate];
-    Blend blend = blend_backward(p, d, z, gates[candidate], before[e.kept]);
+    Blend blend = blend_backward(p, d, gate_of(p, z), gates[candidate], before[e.kept]);
     if (p.width == 3 * p.hidden)
-      dgates[e.gate] = blend.dz * z * (1.0f - z);
+      dgates[e.gate] = blend.dz * gate_slope(p, z);
     else
       raw[e.state] = blend.dz;
     dgates[candidate] = blend.dn;
@@ -161,9 +164,10 @@ kernel void gru_gates_backward(constant RecurrentParameters& p [[buffer(0)]],
     }
     bool two = p.width == 3 * p.hidden;  // else z itself resets
     int gate = e.gate + (two ? p.hidden : 0);
-    float v = gates[gate], d = sum_of<1>(shared, at, 0), h = before[e.kept];
+    float kept = gates[gate], v = gate_of(p, kept), d = sum_of<1>(shared, at, 0);
+    float h = before[e.kept];
     reset[e.kept] = v * h;
-    dgates[gate] = (two ? d * h : raw[e.state] + d * h) * v * (1.0f - v);
+    dgates[gate] = (two ? d * h : raw[e.state] + d * h) * gate_slope(p, kept);
     dh[e.state] += d * v;
   }
 }
@@ -183,7 +187,7 @@ kernel void rnn_backward(constant RecurrentParameters& p [[buffer(0)]],
     if (!e.inside) continue;
     float d = dh[e.state] + sum_of<1>(shared, at, 0) + float(dy[e.y]);
     bool alive = e.t < lengths[e.b];
-    float slope = neuron_derivative(kind, p.a, p.b, p.c, p.log_c, gates[e.gate]);
+    float slope = slope_at(p, 0, gates[e.gate]);
     dgates[e.gate] = alive ? d * slope : 0.0f;
     dh[e.state] = alive ? 0.0f : d;
   }

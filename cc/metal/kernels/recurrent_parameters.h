@@ -2,6 +2,8 @@
 // it, for some rows of [time, batch].
 #pragma once
 
+#include "neuron_parameters.h"
+
 struct RecurrentParameters {
   int rows;                 // of this launch
   int batch, time, hidden;  // of the sequences
@@ -15,9 +17,9 @@ struct RecurrentParameters {
   int depth, a_row, a_width, a_column, gap_from, gap, r_column;
   int flip;
   float p;
-  float a, b, c, log_c;  // of the neuron
+  NeuronParameters neurons[3];  // of the gates (or the single one), the candidate, the output
 };
-static_assert(sizeof(RecurrentParameters) == 96, "one layout on host and device");
+static_assert(sizeof(RecurrentParameters) == 128, "one layout on host and device");
 
 // Copies between storage and float, and of the states that steps begin with.
 struct StatesParameters {
