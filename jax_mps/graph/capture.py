@@ -112,21 +112,17 @@ def successors(flat: Flat) -> dict[int, int | None]:
     return found
 
 
-def flatten(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
-    """Inlines every call; `control` converts scan, while and cond."""
+def flatten(closed: ClosedJaxpr) -> Flat:
+    """Inlines every call; scan, while and cond stay as they are."""
     flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])
-    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, control)
+    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations)
     fold_constants(flat)
     drop_dead(flat)
     return flat
 
 
 def _inline(
-    jaxpr: Any,
-    constants: Sequence[Any],
-    operands: Sequence[Atom],
-    equations: list[Equation],
-    control: Callable[[Equation], Equation],
+    jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equations: list[Equation]
 ) -> list[Atom]:
     env: dict[Any, Atom] = dict(zip(jaxpr.invars, operands, strict=True))
     env.update((v, Constant(c, v.aval)) for v, c in zip(jaxpr.constvars, constants, strict=True))
@@ -139,13 +135,13 @@ def _inline(
         if name in _CALLS and not eqn.effects:
             body = eqn.params[_CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
-            results = _inline(inner, constants, atoms, equations, control)
+            results = _inline(inner, constants, atoms, equations)
         elif name in _IDENTITIES and not eqn.effects:
             results = atoms
         else:
             made = [Variable(v.aval) for v in eqn.outvars]
             equation = Equation(eqn.primitive, eqn.params, atoms, made, eqn.ctx, frozenset(eqn.effects))
-            equations.append(control(equation) if name in LOOPS else equation)
+            equations.append(equation)
             results = [*made]
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]

@@ -19,7 +19,7 @@ from jax_mps.graph.concatenations import elide_concatenations
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
 from jax_mps.graph.hoist import hoist
-from jax_mps.graph.loops import convert_loop
+from jax_mps.graph.loops import convert_loop, flatten_loops
 from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.padding import fold_padding
 from jax_mps.graph.plan import Memory, aliases, plan
@@ -82,7 +82,7 @@ class Graphed:
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
     """The whole compile; without native loops if the device refuses a region that has some."""
-    flat = capture.flatten(closed, lambda equation: _control(equation, fuse, loops))
+    flat = flatten_loops(closed, lambda equation: _control(equation, fuse, loops))
     reasons: dict[int, str] = {}
     if device() == "reference":
         return Graphed(flat, [flat.equations], {id(e): "the device is 'reference'" for e in flat.equations})

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
 from jax_mps.graph import capture
 from jax_mps.graph.capture import Atom, Constant, Equation, Flat
 from jax_mps.graph.convert import NotConvertible, check
 from jax_mps.graph.recognise import recognise
+from jax_mps.graph.recognise_recurrent import recognise_recurrent
 
 
 @dataclass
@@ -30,7 +32,7 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
     params = equation.params
     if equation.effects:
         raise NotConvertible("a loop with effects")
-    body = capture.flatten(params["jaxpr"], control)
+    body = flatten_loops(params["jaxpr"], control)
     unrecognised = recognise(body)
     capture.drop_dead(body)
     capture.capture_arrays(body)
@@ -49,6 +51,14 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
     loop.consts += len(captured)
     operands: list[Atom] = [Constant(value, variable.aval) for variable, value in captured]
     return replace(equation, loop=loop, operands=operands + equation.operands, params=_params(equation, loop))
+
+
+def flatten_loops(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
+    """A function without calls; recurrent cells are ops, `control` converts all other loops."""
+    flat = capture.flatten(closed)
+    recognise_recurrent(flat)
+    flat.equations = [control(e) if e.name in capture.LOOPS else e for e in flat.equations]
+    return flat
 
 
 def _params(equation: Equation, loop: Loop) -> dict[str, Any]:
