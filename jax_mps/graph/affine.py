@@ -3,7 +3,7 @@
 A *view* says which elements of a value matter: for each axis an index, or a range with a tag. A gate of H units is read
 off from its last nonlinearity down, whatever way the products were cut and joined::
 
-    logistic(a)  [batch, unit]   <-  split(z)[1]    z [batch, H + unit]   <-  x @ k + ...   k [:, H + unit], x [batch, :]
+    logistic(a) [batch, unit]  <-  split(z)[1]   z [batch, H + unit]  <-  x @ k + ...   k [:, H + unit], x [batch, :]
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Body:
     """The body of a loop whose first `consts` inputs are its constants."""
 
     def __init__(self, flat: Flat, consts: int) -> None:
-        self.flat = flat
+        self.flat, self.consts = flat, consts
         self.producer = {id(r): e for e in flat.equations for r in e.results}
         self.fixed = {id(v) for v in flat.inputs[:consts]}
         self.constant_equations: list[Equation] = []

@@ -62,6 +62,7 @@ class Equation:
     effects: frozenset[Any] = frozenset()
     origin: str = ""  # the primitive that it was recognised in
     loop: Any = None  # of a scan: its `loops.Loop`, or the reason why it is no native loop
+    note: str = ""  # of a scan that is meant as a recurrent cell: why it does not run as the op
 
     @property
     def name(self) -> str:
@@ -121,9 +122,7 @@ def flatten(closed: ClosedJaxpr) -> Flat:
     return flat
 
 
-def _inline(
-    jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equations: list[Equation]
-) -> list[Atom]:
+def _inline(jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equations: list[Equation]) -> list[Atom]:
     env: dict[Any, Atom] = dict(zip(jaxpr.invars, operands, strict=True))
     env.update((v, Constant(c, v.aval)) for v, c in zip(jaxpr.constvars, constants, strict=True))
 

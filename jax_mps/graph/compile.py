@@ -117,6 +117,7 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
                 why = str(refused)
         if compiled is None:
             reasons.update((id(e), why) for e in part.equations if id(e) not in reasons)
+            reasons.update((id(e), f"{reasons[id(e)]}; {e.note}") for e in part.equations if e.note)
         parts.append(compiled if compiled is not None else part.equations)
     return Graphed(flat, parts, reasons)
 
@@ -174,7 +175,7 @@ def _compile_region(
         results,
         part.equations,
         aliases(program, {i: place.get(successors[id(v)]) for i, v in enumerate(operands) if id(v) in successors}),
-        lambda: report.origins(builder.made, builder.program, program),
+        lambda: report.origins(builder.made, builder.notes, builder.program, program),
     )
 
 

@@ -15,9 +15,10 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from jax_mps.graph.capture import Atom, Constant, Equation
+from jax_mps.graph.capture import Atom, Constant, Equation, flatten
 from jax_mps.graph.convert import ELEMENTWISE, NotConvertible
 
 PRIME = 1048573  # below 2**20: a product's terms are below 2**40, so that float64 sums 8192 of them exactly
@@ -48,6 +49,25 @@ def evaluate(equations: Sequence[Equation], env: Env) -> None:
         env.update(zip(map(id, equation.results), results, strict=True))
 
 
+def of_function(function: Callable[..., Any], operands: Sequence[Array]) -> list[Array]:
+    """What a JAX function of float32 arrays gives over the field."""
+    closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(x.shape, np.float32) for x in operands))
+    flat = flatten(closed)
+    env: Env = dict(zip(map(id, flat.inputs), operands, strict=True))
+    evaluate(flat.equations, env)
+    return [read(o, env) for o in flat.outputs]
+
+
+def apply(name: str, x: Array) -> Array:
+    """The logistic function or tanh."""
+    return {"logistic": _logistic, "tanh": _tanh}[name](x)
+
+
+def same(a: Array, b: Array) -> bool:
+    """Whether values are equal modulo the prime."""
+    return bool(np.array_equal(a % PRIME, b % PRIME))
+
+
 def read(atom: Atom, env: Env) -> Array:
     """The value of an atom."""
     if isinstance(atom, Constant) and id(atom) not in env:
@@ -57,7 +77,7 @@ def read(atom: Atom, env: Env) -> Array:
 
 def _constant(atom: Constant) -> Array:
     """Numbers as elements: m 2^e, exactly."""
-    if atom.aval.dtype.kind not in "fiub":
+    if isinstance(atom.value, jax.core.Tracer) or getattr(atom.aval.dtype, "kind", "") not in ("f", "i", "u", "b"):
         raise NotConvertible(f"a constant of {atom.aval.dtype} in its body")
     numbers = np.asarray(atom.value, np.float64)
     if not np.isfinite(numbers).all():
@@ -210,9 +230,4 @@ _RULES: dict[str, Callable[[Equation, list[Array]], Array | list[Array]]] = {
     "pad": _pad,
     "concatenate": lambda equation, operands: np.concatenate(operands, equation.params["dimension"]),
     "stack": lambda equation, operands: np.stack(operands, equation.params["axis"]),
-}
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "logistic": _logistic,
-    "tanh": _tanh,
 }

@@ -1,13 +1,13 @@
 """Recognises the reverse scan that is the gradient of a recurrent cell's scan.
 
-What it does in a step is compared, over a finite field, with the gradient that JAX derives from the cell's meaning. What
-the forward scan kept for it is replaced by what that computes of a random state; so it may keep whatever it likes.
+What it does in a step is compared, over a finite field, with the gradient that JAX derives from the cell's meaning. For
+what the forward scan kept stands what that computes of a random state; so it may keep whatever it likes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,8 @@ import numpy as np
 from jax_mps.graph import capture, fingerprint
 from jax_mps.graph.capture import Atom, Constant, Equation, Flat, Variable
 from jax_mps.graph.convert import NotConvertible
-from jax_mps.graph.fingerprint import PRIME, Env
-from jax_mps.graph.recurrent import Cell, derived, same
+from jax_mps.graph.fingerprint import PRIME, Env, of_function, same
+from jax_mps.graph.recurrent_cell import Cell
 from jax_mps.graph.sources import Sources
 
 _SEED = 2000
@@ -87,7 +87,7 @@ def constants_gradient(cell: Cell, sources: Sources, roots: Sequence[Any], weigh
 
 
 def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Variable]) -> Backward:
-    """The reverse scan that reads what is `unknown`; NotConvertible with the reason if it is not the cell's gradient."""
+    """The reverse scan that reads what is `unknown`; NotConvertible if it is not the cell's gradient."""
     equation = _reader(flat, cell, unknown)
     params = equation.params
     body = capture.flatten(params["jaxpr"])
@@ -97,51 +97,46 @@ def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Vari
     if any(id(root) not in sources.variables for root in above.roots):
         raise NotConvertible("its backward loop reads more than the cell's weights and states")
     fingerprint.evaluate(above.equations, values)
-    if carries < states:
-        raise NotConvertible("its backward loop carries too little")
+    shapes = [o.aval.shape for o in equation.operands[consts : consts + carries]]
+    if shapes[-states:] != [a.aval.shape for a in cell.inits]:
+        raise NotConvertible("its backward loop does not carry the gradients of the states")
 
     env: Env = {}
     for variable, operand in zip(body.inputs[:consts], equation.operands, strict=False):
         env[id(variable)] = fingerprint.read(operand, values)
-    carry = body.inputs[consts : consts + carries]
+    carry, slices = body.inputs[consts : consts + carries], body.inputs[consts + carries :]
     for i, variable in enumerate(carry):
         env[id(variable)] = fingerprint.random(variable.aval.shape, _SEED + i)
+    given = equation.operands[consts + carries :]
+    kept = [_kept(cell, operand, values) for operand in given]
     wanted = _Wanted(cell, sources)
-    slices = [*zip(body.inputs[consts + carries :], equation.operands[consts + carries :], strict=True)]
-    known = [_kept(cell, operand, values) for _, operand in slices]
-    zero = [_is_zero(operand, flat) for _, operand in slices]
-    leading = [i for i, (k, (v, _)) in enumerate(zip(known, slices, strict=True)) if k is None or v.aval.shape == wanted.shape]
-    must = {i for i, k in enumerate(known) if k is None}
-    for more in (0, 1, 2):
-        cotangents = sorted(must | set(leading[:more]))
-        if more and cotangents == sorted(must):
-            continue
+    for cotangents in _cotangents(slices, kept, wanted.shape):
+        dy = [i for i in cotangents if not _is_zero(given[i], flat)]
+        parts = dict(zip(dy, wanted.parts(len(dy)), strict=True))
+        for i, variable in enumerate(slices):
+            zeros = np.zeros(variable.aval.shape, np.int64)
+            env[id(variable)] = parts.get(i, zeros) if i in cotangents else kept[i]
         for order in itertools.permutations(range(carries - states, carries)):
-            here = dict(env)
-            given = [i for i in cotangents if not zero[i]]
-            if any(slices[i][0].aval.shape != wanted.shape for i in given):
-                continue
-            for i, (variable, _) in enumerate(slices):
-                here[id(variable)] = known[i] if i not in cotangents else np.zeros(variable.aval.shape, np.int64)
-            rest = wanted.dy
-            for i in given[1:]:
-                here[id(slices[i][0])] = part = fingerprint.random(wanted.shape, 2 * _SEED + i)
-                rest = (rest - part) % PRIME
-            if given:
-                here[id(slices[given[0]][0])] = rest
-            for place, state in zip(order, wanted.dlast, strict=True):
-                if carry[place].aval.shape != state.shape:
-                    break
-                here[id(carry[place])] = state
-            else:
-                fingerprint.evaluate(body.equations, here)
-                got = [fingerprint.read(o, here) for o in body.outputs]
-                before = [here[id(v)] for v in carry]
-                results = wanted.match(got, before, order, bool(given))
-                if results is not None:
-                    dy = [slices[i][1] for i in given]
-                    return Backward(cell, sources, equation, dy, list(order), results)
+            last = {id(carry[place]): d for place, d in zip(order, wanted.dlast, strict=True)}
+            here = env | last
+            fingerprint.evaluate(body.equations, here)
+            got = [fingerprint.read(o, here) for o in body.outputs]
+            results = wanted.match(got, [here[id(v)] for v in carry], order, bool(dy))
+            if results is not None:
+                return Backward(cell, sources, equation, [given[i] for i in dy], list(order), results)
     raise NotConvertible("its backward loop is not the gradient of the cell alone")
+
+
+def _cotangents(slices: Sequence[Variable], kept: Sequence[Any], shape: tuple[int, ...]) -> Iterator[list[int]]:
+    """Which slices may be cotangents: those that the forward scan does not know; or up to two more, which come first.
+
+    A cotangent may be what the forward scan has computed, as it is for half the sum of y's squares.
+    """
+    alike = [i for i, v in enumerate(slices) if v.aval.shape == shape]
+    unknown = {i for i, k in enumerate(kept) if k is None}
+    if unknown <= set(alike):
+        found = [sorted(unknown | set(alike[:more])) for more in (0, 1, 2)]
+        yield from (f for i, f in enumerate(found) if f not in found[:i])
 
 
 class _Wanted:
@@ -155,6 +150,11 @@ class _Wanted:
         self._found: dict[bool, list[Any]] = {}
         self._names: list[int] = []
 
+    def parts(self, count: int) -> list[Any]:
+        """dy as a sum of so many cotangents."""
+        some = [fingerprint.random(self.shape, 5 * _SEED + i) for i in range(count - 1)]
+        return [*some, (self.dy - sum(some)) % PRIME][:count]
+
     def gradients(self, with_dy: bool) -> tuple[dict[int, Any], list[Any], Any]:
         """Of the constants and their sources by their ids, of the states, and of the input."""
         cell, states = self.cell, len(self.cell.states)
@@ -163,7 +163,7 @@ class _Wanted:
             atoms = [*self.sources.roots, inputs[cell.x], *(inputs[first + i] for i in cell.states)]
             dy = self.dy if with_dy else np.zeros(self.shape, np.int64)
             known = [fingerprint.read(a, cell.values) for a in atoms]
-            self._found[with_dy] = derived(self._step, [*known, *self.dlast, dy])
+            self._found[with_dy] = of_function(self._step, [*known, *self.dlast, dy])
         dx, *rest = self._found[with_dy]
         return dict(zip(self._names, rest[states:], strict=True)), rest[:states], dx
 

@@ -1,0 +1,151 @@
+"""A recurrent cell found in a scan: how the scan's operands and results are those of the op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+
+from jax_mps.graph import capture
+from jax_mps.graph.affine import Body, Place, Range, View
+from jax_mps.graph.capture import Atom, Equation, Flat
+from jax_mps.graph.fingerprint import Env
+from jax_mps.ops._recurrent import Ops
+
+
+@dataclass
+class Gate:
+    """The weights of one gate: of the input, of the state, and biases; the sum of each is meant."""
+
+    x: list[Place] = field(default_factory=list)
+    h: list[Place] = field(default_factory=list)
+    b: list[Place] = field(default_factory=list)
+
+
+@dataclass
+class Cell:
+    """A scan whose body is a step of `ops`."""
+
+    equation: Equation
+    body: Body
+    ops: Ops
+    attributes: dict[str, Any]
+    states: tuple[int, ...]  # of h (and c), the places in the carry
+    gates: list[Gate]
+    memory: list[Place]  # the bias of a GRU's product with the state
+    x: int  # the input, of the scan's operands
+    values: Env  # random elements for all values of the body
+    recompute: bool = False  # in the gradient, instead of keeping the gates
+
+    @property
+    def consts(self) -> list[Atom]:
+        """The loop's constants."""
+        return self.equation.operands[: self.equation.params["num_consts"]]
+
+    @property
+    def inits(self) -> list[Atom]:
+        """The first states, as the op has them."""
+        first = self.equation.params["num_consts"]
+        return [self.equation.operands[first + i] for i in self.states]
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The axes of the state before the units."""
+        return self.inits[0].aval.shape[:-1]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All attributes of the ops."""
+        return {**self.attributes, "reverse": bool(self.equation.params["reverse"]), "recompute": self.recompute}
+
+    def time_first(self, y: Any) -> Any:
+        """The op's [B, T, ...] as the scan has it."""
+        return y.transpose(1, 0, 2).reshape(y.shape[1], *self.batch, y.shape[2])
+
+    def batch_first(self, y: Any) -> Any:
+        """The inverse of `time_first`."""
+        return y.reshape(y.shape[0], math.prod(self.batch), y.shape[-1]).transpose(1, 0, 2)
+
+    def inputs(self, operands: Sequence[Any]) -> list[Any]:
+        """The op's operands, of the scan's."""
+        first, x = self.equation.params["num_consts"], self.batch_first(operands[self.x])
+        states = [operands[first + i].reshape(x.shape[0], -1) for i in self.states]
+        lengths = jnp.full(x.shape[:1], x.shape[1], jnp.int32)
+        return [x, lengths, *states, *self.parameters(operands[:first])]
+
+    def results(self, values: Sequence[Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Of the op's results, those of the scan by name, and those that the op's gradient reads."""
+        y, *rest = values
+        last, kept = rest[: len(self.states)], rest[len(self.states) :]
+        found = {f"last{i}": s.reshape(self.inits[0].aval.shape) for i, s in enumerate(last)}
+        found["y"] = self.time_first(y)
+        if kept and len(self.states) == 2:
+            found["cells"] = kept[0].reshape(-1, *self.inits[0].aval.shape)
+        return found, [y, *kept]
+
+    def parameters(self, consts: Sequence[Any]) -> tuple[Any, ...]:
+        """w, r, b and extras of the op, of the loop's constants."""
+        inputs = self.body.flat.inputs
+        places = [p for g in self.gates for p in (*g.x, *g.h, *g.b)] + self.memory
+        part = Flat(inputs, equations=[*self.body.constant_equations], outputs=[atom for atom, _ in places])
+        capture.drop_dead(part)
+        env = dict(zip(map(id, inputs), consts, strict=False))
+        capture.evaluate_all(part.equations, env)
+        units = self.inits[0].aval.shape[-1]
+        features = self.equation.operands[self.x].aval.shape[-1]
+        w = _joined([g.x for g in self.gates], env, (features, units))
+        r = _joined([g.h for g in self.gates], env, (units, units))
+        b = _joined([g.b for g in self.gates], env, (units,))
+        extras = [_joined([self.memory], env, (units,))] if self.attributes.get("reset") == "after" else []
+        return (w, r, b, *extras)
+
+    def step(self, parameters: Sequence[Any], states: Sequence[Any], x: Any) -> tuple[Any, ...]:
+        """One step of the op's meaning: the states after it, shaped as those before."""
+        w, r, b, *extras = parameters
+        x, *flat = (a.reshape(math.prod(self.batch), a.shape[-1]) for a in (x, *states))
+        new, _ = self.ops.cell.step(tuple(flat), jnp.dot(x, w) + b[None], r, tuple(extras), **self.attributes)
+        return tuple(a.reshape(before.shape) for a, before in zip(new, states, strict=True))
+
+
+def picked(x: Any, view: View) -> Any:
+    """A view's elements, with axes [*batch, inner, unit], as far as it has them."""
+    tags = [e.tag for e in view if isinstance(e, Range)]
+    order = sorted(range(len(tags)), key=lambda i: (isinstance(tags[i], str), tags[i]))
+    indices = tuple(slice(e.start, e.start + e.size) if isinstance(e, Range) else e for e in view)
+    return x[indices].transpose(order)
+
+
+def _joined(gates: list[list[Place]], env: dict[int, Any], shape: tuple[int, ...]) -> Any:
+    """The weights of all gates side by side, each of `shape`."""
+
+    def of(places: list[Place]) -> Any:
+        parts = []
+        for atom, view in places:
+            view = tuple(e.start if isinstance(e, Range) and isinstance(e.tag, int) else e for e in view)
+            parts.append(picked(capture.read(atom, env), view))
+        zeros = jnp.zeros(shape, jnp.float32)
+        return jnp.broadcast_to(sum(parts[1:], start=parts[0]), shape) if parts else zeros
+
+    first = gates[0][0] if all(len(g) == 1 for g in gates) else None
+    if first is not None:
+        units = shape[-1]
+
+        def at(i: int) -> View:
+            moved = [_wider(e, i * units, units) for e in first[1]]
+            return tuple(moved)
+
+        if all(g[0][0] is first[0] and g[0][1] == at(i) for i, g in enumerate(gates)):
+            whole = tuple(_wider(e, 0, len(gates) * units) for e in first[1])
+            if any(isinstance(e, Range) and e.tag == "unit" for e in whole):
+                shape = (*shape[:-1], len(gates) * units)
+                return of([(first[0], whole)])
+    return jnp.concatenate([of(g) for g in gates], -1)
+
+
+def _wider(entry: Range | int, by: int, size: int) -> Range | int:
+    if isinstance(entry, Range) and entry.tag == "unit":
+        return Range("unit", entry.start + by, size)
+    return entry
