@@ -32,17 +32,16 @@ def loss_of(function):
     return lambda *args: sum((jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(function(*args))), start=jnp.float32(0.0))
 
 
-def check(op, function, *args, loops=0, scans=0, regions=1):
-    """The values, and the gradients of all arguments; all by `op`, with so many loops beside it."""
+def check(op, function, *args):
+    """The values, and the gradients of all arguments; all by `op`, without a loop."""
     assert_same(jax.jit(mps.graph(function))(*args), jax.jit(function)(*args))
     found = text(function, *args)
-    assert (f" = {op}(" in found or f" = {op}_training(" in found) and found.count(" = loop(") == loops, found
+    assert (f" = {op}(" in found or f" = {op}_training(" in found) and " = loop(" not in found, found
     both = jax.value_and_grad(loss_of(function), tuple(range(len(args))))
     assert_same(jax.jit(mps.graph(both))(*args), jax.jit(both)(*args))
     found = text(both, *args)
-    assert f" = {op}_training(" in found and f" = {op}_gradient(" in found and found.count(" = loop(") == loops, found
-    assert len(mps.graph(both).program(*args)) == regions
-    assert str(jax.make_jaxpr(mps.graph(both))(*args)).count("scan[") == scans
+    assert f" = {op}_training(" in found and f" = {op}_gradient(" in found and " = loop(" not in found, found
+    assert "scan[" not in str(jax.make_jaxpr(mps.graph(both))(*args))
 
 
 def stays(function, *args, words, gradient=True):
@@ -57,26 +56,27 @@ def stays(function, *args, words, gradient=True):
     assert any(words in t for t in told), told
 
 
-class TestFlax:
-    CELLS = {linen.LSTMCell: "lstm", linen.OptimizedLSTMCell: "lstm", linen.GRUCell: "gru"}
+FLAX = {linen.LSTMCell: "lstm", linen.OptimizedLSTMCell: "lstm", linen.GRUCell: "gru"}
 
+
+class TestFlax:
     def net(self, cell, **options):
         net, x = linen.RNN(cell(UNITS), **options), normal(BATCH, TIME, INPUTS)
         return net, net.init(jax.random.key(0), x), x
 
     @pytest.mark.parametrize("options", [{}, {"reverse": True, "keep_order": True}, {"return_carry": True}], ids=str)
-    @pytest.mark.parametrize("cell", CELLS, ids=lambda c: c.__name__)
+    @pytest.mark.parametrize("cell", FLAX, ids=lambda c: c.__name__)
     def test_rnn(self, native, cell, options):
         net, params, x = self.net(cell, **options)
-        check(self.CELLS[cell], net.apply, params, x)
+        check(FLAX[cell], net.apply, params, x)
 
-    @pytest.mark.parametrize("cell", CELLS, ids=lambda c: c.__name__)
+    @pytest.mark.parametrize("cell", FLAX, ids=lambda c: c.__name__)
     def test_first_state_and_last_output(self, native, cell):
         net, params, x = self.net(cell)
         h = normal(BATCH, UNITS)
         first = h if cell is linen.GRUCell else (h + 1.0, h)
         last = lambda params, x, first: net.apply(params, x, initial_carry=first)[:, -1]  # noqa: E731
-        check(self.CELLS[cell], last, params, x, first)
+        check(FLAX[cell], last, params, x, first)
 
     def test_sequences_of_different_lengths(self, native):
         net, params, x = self.net(linen.LSTMCell)
@@ -107,7 +107,7 @@ class TestFlax:
 
         check("gru" if cell is nnx.GRUCell else "lstm", f, params, normal(BATCH, TIME, INPUTS))
 
-    @pytest.mark.parametrize("cell", CELLS, ids=lambda c: c.__name__)
+    @pytest.mark.parametrize("cell", FLAX, ids=lambda c: c.__name__)
     def test_ten_steps_of_training(self, native, cell):
         net, params, x = self.net(cell)
         rule, target = optax.adam(1e-2), normal(BATCH, TIME, UNITS)
@@ -117,7 +117,7 @@ class TestFlax:
             updates, slots = rule.update(gradients, slots)
             return optax.apply_updates(params, updates), slots, value
 
-        assert f" = {self.CELLS[cell]}_gradient(" in text(step, params, rule.init(params))
+        assert f" = {FLAX[cell]}_gradient(" in text(step, params, rule.init(params))
         runs = []
         for f in (jax.jit(step), jax.jit(mps.graph(step))):
             state, values = (params, rule.init(params)), []
@@ -129,13 +129,13 @@ class TestFlax:
         assert runs[0][1][-1] < runs[0][1][0]
 
     def test_steps_of_training_by_scan(self, native):
-        net, params, x = self.net(linen.OptimizedLSTMCell)
+        net, params, _ = self.net(linen.OptimizedLSTMCell)
 
         def step(params, x):
             value, gradients = jax.value_and_grad(lambda p: jnp.mean(net.apply(p, x) ** 2))(params)
             return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients), value
 
-        f, xs = lambda params, xs: lax.scan(step, params, xs), normal(4, BATCH, TIME, INPUTS)  # noqa: E731
+        f, xs = lambda params, xs: lax.scan(step, params, xs), normal(4, BATCH, TIME, INPUTS)
         assert_same(jax.jit(mps.graph(f))(params, xs), jax.jit(f)(params, xs))
         found = text(f, params, xs)
         assert found.count(" = loop(") == 1 and " = lstm_gradient(" in found
@@ -344,8 +344,8 @@ def clipped(gates, carry):
 
 
 def peephole(gates, carry):
-    (h, c), (i, f, g, o) = carry, gates
-    return lstm((i, f + 0.5 * c, g, o), carry)
+    i, f, g, o = gates
+    return lstm((i, f + 0.5 * carry[1], g, o), carry)
 
 
 def almost(gates, carry):

@@ -17,7 +17,6 @@ from jax_mps.graph import capture, fingerprint
 from jax_mps.graph.affine import Body
 from jax_mps.graph.capture import Atom, Equation, Flat
 from jax_mps.graph.convert import NotConvertible
-from jax_mps.graph.fingerprint import Env
 from jax_mps.graph.recognise import inlined
 from jax_mps.graph.recurrent import cell_of, is_meant_as_cell
 from jax_mps.graph.recurrent_cell import Cell
@@ -44,10 +43,8 @@ def recognise_recurrent(flat: Flat) -> None:
 
 
 def _rewrite(flat: Flat, equation: Equation, body: Body) -> None:
-    values: Env = {}
     sources = Sources(flat, equation.operands[: equation.params["num_consts"]])
-    sources.draw(values)
-    cell = cell_of(equation, body, values)
+    cell = cell_of(equation, body, sources)
     kinds = _kinds(cell)
     read = {id(o) for e in flat.equations for o in e.operands} | {id(o) for o in flat.outputs}
     pairs = [(r, k) for r, k in zip(equation.results, kinds, strict=True) if id(r) in read]

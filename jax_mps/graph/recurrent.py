@@ -18,6 +18,7 @@ from jax_mps.graph.capture import Atom, Equation
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.graph.fingerprint import Env
 from jax_mps.graph.recurrent_cell import Cell, Gate, picked
+from jax_mps.graph.sources import Sources
 from jax_mps.ops._recurrent import GRU, LSTM, Ops
 from jax_mps.ops.neuron import spec
 
@@ -36,8 +37,8 @@ def is_meant_as_cell(body: Body, carries: int) -> bool:
     return nonlinear and product
 
 
-def cell_of(equation: Equation, body: Body, values: Env) -> Cell:
-    """The cell that a scan runs; `values` has those of its constants. NotConvertible with the reason if it is none."""
+def cell_of(equation: Equation, body: Body, sources: Sources) -> Cell:
+    """The cell that a scan runs, whose constants come from `sources`; NotConvertible with the reason if it is none."""
     params = equation.params
     consts, carries = params["num_consts"], params["num_carry"]
     inputs, outputs = body.flat.inputs, body.flat.outputs
@@ -49,6 +50,8 @@ def cell_of(equation: Equation, body: Body, values: Env) -> Cell:
         raise NotConvertible(f"it carries {', '.join(v.aval.str_short(True) for v in carry)}, no state of a cell")
     if not all(n for v in inputs for n in v.aval.shape) or not params["length"]:
         raise NotConvertible("it is empty")
+    values: Env = {}
+    sources.draw(values)
     for i, (variable, operand) in enumerate(zip(inputs, equation.operands, strict=True)):
         known = fingerprint.read(operand, values) if i < consts else fingerprint.random(variable.aval.shape, i)
         values[id(variable)] = known

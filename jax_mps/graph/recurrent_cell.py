@@ -119,33 +119,27 @@ def picked(x: Any, view: View) -> Any:
 
 
 def _joined(gates: list[list[Place]], env: dict[int, Any], shape: tuple[int, ...]) -> Any:
-    """The weights of all gates side by side, each of `shape`."""
-
-    def of(places: list[Place]) -> Any:
-        parts = []
-        for atom, view in places:
-            view = tuple(e.start if isinstance(e, Range) and isinstance(e.tag, int) else e for e in view)
-            parts.append(picked(capture.read(atom, env), view))
-        zeros = jnp.zeros(shape, jnp.float32)
-        return jnp.broadcast_to(sum(parts[1:], start=parts[0]), shape) if parts else zeros
-
-    first = gates[0][0] if all(len(g) == 1 for g in gates) else None
-    if first is not None:
-        units = shape[-1]
-
-        def at(i: int) -> View:
-            moved = [_wider(e, i * units, units) for e in first[1]]
-            return tuple(moved)
-
-        if all(g[0][0] is first[0] and g[0][1] == at(i) for i, g in enumerate(gates)):
-            whole = tuple(_wider(e, 0, len(gates) * units) for e in first[1])
-            if any(isinstance(e, Range) and e.tag == "unit" for e in whole):
-                shape = (*shape[:-1], len(gates) * units)
-                return of([(first[0], whole)])
-    return jnp.concatenate([of(g) for g in gates], -1)
+    """The weights of all gates side by side, each of `shape`; as they lie, if they lie so."""
+    units, count = shape[-1], len(gates)
+    if all(len(places) == 1 for places in gates):
+        (atom, view), rest = gates[0][0], [places[0] for places in gates[1:]]
+        by_unit = any(isinstance(e, Range) and e.tag == "unit" for e in view)
+        follow = (a is atom and v == _of_units(view, i * units, units) for i, (a, v) in enumerate(rest, 1))
+        if by_unit and all(follow):
+            return _total([(atom, _of_units(view, 0, count * units))], env, (*shape[:-1], count * units))
+    return jnp.concatenate([_total(places, env, shape) for places in gates], -1)
 
 
-def _wider(entry: Range | int, by: int, size: int) -> Range | int:
-    if isinstance(entry, Range) and entry.tag == "unit":
-        return Range("unit", entry.start + by, size)
-    return entry
+def _of_units(view: View, by: int, size: int) -> View:
+    """A view of so many units, `by` units on."""
+    return tuple(Range("unit", e.start + by, size) if isinstance(e, Range) and e.tag == "unit" else e for e in view)
+
+
+def _total(places: list[Place], env: dict[int, Any], shape: tuple[int, ...]) -> Any:
+    """The sum of weights."""
+    total: Any = None
+    for atom, view in places:
+        of_one_row = tuple(e.start if isinstance(e, Range) and isinstance(e.tag, int) else e for e in view)
+        part = picked(capture.read(atom, env), of_one_row)
+        total = part if total is None else total + part
+    return jnp.zeros(shape, jnp.float32) if total is None else jnp.broadcast_to(total, shape)
