@@ -35,6 +35,7 @@ class Backward:
     dy: list[Atom]  # the cotangents of the op's results of all steps
     states: list[int]  # of the states, the places in the carry
     results: list[tuple[str, Any]]  # of each: what it is
+    from_zero: set[int]  # the places in the carry that begin as zeros
 
     @property
     def operands(self) -> list[Atom]:
@@ -60,7 +61,7 @@ class Backward:
         def result(i: int, kind: str, what: Any) -> Any:
             aval = self.equation.results[i].aval
             if kind == "constant":
-                return carry[i] + gradients[what]
+                return gradients[what] if i in self.from_zero else carry[i] + gradients[what]
             if kind == "kept":
                 return carry[i]
             return cell.time_first(dx) if kind == "x" else states[what].reshape(aval.shape)
@@ -123,7 +124,9 @@ def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Vari
             got = [fingerprint.read(o, here) for o in body.outputs]
             results = wanted.match(got, [here[id(v)] for v in carry], order, bool(dy))
             if results is not None:
-                return Backward(cell, sources, equation, [given[i] for i in dy], list(order), results)
+                first = equation.operands[consts : consts + carries]
+                from_zero = {i for i, operand in enumerate(first) if _is_zero(operand, flat)}
+                return Backward(cell, sources, equation, [given[i] for i in dy], list(order), results, from_zero)
     raise NotConvertible("its backward loop is not the gradient of the cell alone")
 
 
