@@ -60,6 +60,11 @@ FLAX = {linen.LSTMCell: "lstm", linen.OptimizedLSTMCell: "lstm", linen.GRUCell: 
 
 
 class TestFlax:
+    @pytest.fixture(autouse=True)
+    def promotion(self):
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            yield
+
     def net(self, cell, **options):
         net, x = linen.RNN(cell(UNITS), **options), normal(BATCH, TIME, INPUTS)
         return net, net.init(jax.random.key(0), x), x
@@ -276,7 +281,7 @@ def lstm(gates, carry, *, s=sigmoid, t=jnp.tanh):
 
 
 def sums(p, carry, x):
-    return x @ p["w"] + carry[0] @ p["r"] + p["b"]
+    return x @ p["w"] + carry[0] @ p["r"] + p["b"][None]
 
 
 def with_step(step):
@@ -355,7 +360,7 @@ def almost(gates, carry):
 
 def masked(gates, carry):
     (h, c), y = lstm(gates, carry)
-    return (h * np.float32([1, 1, 1, 1, 1, 0]), c), y
+    return (h * np.float32([[1, 1, 1, 1, 1, 0]]), c), y
 
 
 def normalised(gates, carry):
@@ -405,9 +410,9 @@ class TestByHand:
     def test_gru(self, native, reset, flip):
         def body(p, h, x):
             w, r, b = (p[k][..., : 3 * UNITS] for k in ("w", "r", "b"))
-            zr = sigmoid((x @ w + b)[:, : 2 * UNITS] + h @ r[:, : 2 * UNITS])
+            zr = sigmoid((x @ w + b[None])[:, : 2 * UNITS] + h @ r[:, : 2 * UNITS])
             z, gate = zr[:, UNITS:], zr[:, :UNITS]
-            new, inner = (x @ w + b)[:, 2 * UNITS :], r[:, 2 * UNITS :]
+            new, inner = (x @ w + b[None])[:, 2 * UNITS :], r[:, 2 * UNITS :]
             n = jnp.tanh(new + (gate * (h @ inner + 0.5) if reset == "after" else (gate * h) @ inner))
             h = z * n + (1 - z) * h if flip else n - z * (n - h)
             return h, h

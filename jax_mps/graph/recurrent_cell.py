@@ -140,6 +140,6 @@ def _total(places: list[Place], env: dict[int, Any], shape: tuple[int, ...]) -> 
     total: Any = None
     for atom, view in places:
         of_one_row = tuple(e.start if isinstance(e, Range) and isinstance(e.tag, int) else e for e in view)
-        part = picked(capture.read(atom, env), of_one_row)
+        part = jnp.broadcast_to(picked(jnp.asarray(capture.read(atom, env)), of_one_row), shape)
         total = part if total is None else total + part
-    return jnp.zeros(shape, jnp.float32) if total is None else jnp.broadcast_to(total, shape)
+    return jnp.zeros(shape, jnp.float32) if total is None else total
