@@ -217,7 +217,9 @@ def _reader(flat: Flat, cell: Cell, unknown: Sequence[Variable]) -> Equation:
     """The one reverse scan that reads what the cell's scan has kept."""
     ids = {id(v) for v in unknown}
     if any(id(o) in ids for o in flat.outputs):
-        raise NotConvertible("the function returns what its gradient needs: graph the gradient together with it")
+        raise NotConvertible(
+            "results of its body other than the states leave the function; graph it together with its gradient"
+        )
     found = [e for e in flat.equations if any(id(o) in ids for o in e.operands)]
     params = cell.equation.params
     if len(found) != 1 or found[0].name != "scan" or found[0].effects:
