@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 
 import equinox as eqx
 import flax.linen as linen
@@ -231,8 +232,11 @@ FORMS = [
 
 
 class TestEquinox:
-    @pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
-    @pytest.mark.parametrize("kind", ["lstm", "gru", "gru without bias"])
+    @pytest.mark.parametrize(
+        "kind, form",
+        [*itertools.product(["lstm", "gru"], FORMS), ("gru without bias", batched), ("gru without bias", single)],
+        ids=lambda v: v if isinstance(v, str) else v.__name__,
+    )
     def test_forms(self, native, kind, form):
         make = eqx.nn.LSTMCell if kind == "lstm" else eqx.nn.GRUCell
         cell = make(INPUTS, UNITS, use_bias="without" not in kind, key=jax.random.key(0))
