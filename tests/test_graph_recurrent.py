@@ -109,7 +109,7 @@ class TestFlax:
         definition, params, rest = nnx.split(net, nnx.Param, ...)
 
         def f(params, x):
-            return nnx.merge(definition, params, rest)(x)
+            return nnx.merge(definition, params, rest)(x, rngs=nnx.Rngs(0))
 
         check("gru" if cell is nnx.GRUCell else "lstm", f, params, normal(BATCH, TIME, INPUTS))
 
