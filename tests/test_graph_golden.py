@@ -13,7 +13,7 @@ from jax_mps.graph import capture
 from jax_mps.graph.convert import ELEMENTWISE, Builder, rule_of
 from jax_mps.graph.fuse import fuse
 from jax_mps.graph.hoist import hoist
-from jax_mps.graph.loops import convert_loop
+from jax_mps.graph.loops import convert_loop, flatten_loops
 from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.plan import plan
 from jax_mps.graph.recognise import recognise
@@ -23,7 +23,7 @@ from jax_mps.graph.transposes import sink_transposes
 
 def built(function, *args):
     """The program of a function before any pass, and its names."""
-    flat = capture.flatten(jax.make_jaxpr(function)(*args), lambda e: convert_loop(e, lambda inner: inner))
+    flat = flatten_loops(jax.make_jaxpr(function)(*args), lambda e: convert_loop(e, lambda inner: inner))
     recognise(flat)
     capture.drop_dead(flat)
     builder = Builder()

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jax_mps._compat import across_devices, with_weak_type
+from jax_mps._compat import across_devices, scan_counts, with_weak_type
 
 # A call and the parameter that holds its body.
 _CALLS = {
@@ -62,11 +62,22 @@ class Equation:
     effects: frozenset[Any] = frozenset()
     origin: str = ""  # the primitive that it was recognised in
     loop: Any = None  # of a scan: its `loops.Loop`, or the reason why it is no native loop
+    note: str = ""  # of a scan that is meant as a recurrent cell: why it does not run as the op
 
     @property
     def name(self) -> str:
         """The primitive's name."""
         return str(self.primitive.name)
+
+    @property
+    def consts(self) -> int:
+        """How many of a scan's operands, the first ones, are the same in every step."""
+        return scan_counts(self.params)[0]
+
+    @property
+    def carries(self) -> int:
+        """How many of a scan's operands, after its consts, and of its first results are carried from step to step."""
+        return scan_counts(self.params)[1]
 
 
 @dataclass
@@ -112,22 +123,16 @@ def successors(flat: Flat) -> dict[int, int | None]:
     return found
 
 
-def flatten(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
-    """Inlines every call; `control` converts scan, while and cond."""
+def flatten(closed: ClosedJaxpr) -> Flat:
+    """Inlines every call; scan, while and cond stay as they are."""
     flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])
-    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, control)
+    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations)
     fold_constants(flat)
     drop_dead(flat)
     return flat
 
 
-def _inline(
-    jaxpr: Any,
-    constants: Sequence[Any],
-    operands: Sequence[Atom],
-    equations: list[Equation],
-    control: Callable[[Equation], Equation],
-) -> list[Atom]:
+def _inline(jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equations: list[Equation]) -> list[Atom]:
     env: dict[Any, Atom] = dict(zip(jaxpr.invars, operands, strict=True))
     env.update((v, Constant(c, v.aval)) for v, c in zip(jaxpr.constvars, constants, strict=True))
 
@@ -139,13 +144,13 @@ def _inline(
         if name in _CALLS and not eqn.effects:
             body = eqn.params[_CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
-            results = _inline(inner, constants, atoms, equations, control)
+            results = _inline(inner, constants, atoms, equations)
         elif name in _IDENTITIES and not eqn.effects:
             results = atoms
         else:
             made = [Variable(v.aval) for v in eqn.outvars]
             equation = Equation(eqn.primitive, eqn.params, atoms, made, eqn.ctx, frozenset(eqn.effects))
-            equations.append(control(equation) if name in LOOPS else equation)
+            equations.append(equation)
             results = [*made]
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]

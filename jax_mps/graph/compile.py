@@ -19,7 +19,7 @@ from jax_mps.graph.concatenations import elide_concatenations
 from jax_mps.graph.convert import ELEMENTWISE, Builder, NotConvertible, check, rule_of
 from jax_mps.graph.fuse import fuse as fuse_pass
 from jax_mps.graph.hoist import hoist
-from jax_mps.graph.loops import convert_loop
+from jax_mps.graph.loops import convert_loop, flatten_loops
 from jax_mps.graph.neuron import take_neurons
 from jax_mps.graph.padding import fold_padding
 from jax_mps.graph.parts import take_parts
@@ -84,7 +84,7 @@ class Graphed:
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
     """The whole compile; without native loops if the device refuses a region that has some."""
-    flat = capture.flatten(closed, lambda equation: _control(equation, fuse, loops))
+    flat = flatten_loops(closed, lambda equation: _control(equation, fuse, loops))
     reasons: dict[int, str] = {}
     if device() == "reference":
         return Graphed(flat, [flat.equations], {id(e): "the device is 'reference'" for e in flat.equations})
@@ -119,6 +119,7 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
                 why = str(refused)
         if compiled is None:
             reasons.update((id(e), why) for e in part.equations if id(e) not in reasons)
+            reasons.update((id(e), f"{reasons[id(e)]}; {e.note}") for e in part.equations if e.note)
         parts.append(compiled if compiled is not None else part.equations)
     return Graphed(flat, parts, reasons)
 
@@ -176,7 +177,7 @@ def _compile_region(
         results,
         part.equations,
         aliases(program, {i: place.get(successors[id(v)]) for i, v in enumerate(operands) if id(v) in successors}),
-        lambda: report.origins(builder.made, builder.program, program),
+        lambda: report.origins(builder.made, builder.notes, builder.program, program),
     )
 
 

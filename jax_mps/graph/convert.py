@@ -45,6 +45,7 @@ class Builder:
         self.program = Program()
         self.known: dict[int, Value] = {}  # by id of the atom
         self.made: dict[int, str] = {}  # by id of the value, the primitive that it is a result of
+        self.notes: dict[int, str] = {}  # by id of a loop's result, why it is no recurrent op
         self.names = itertools.count() if names is None else names
 
     def value(self, type_: Type) -> Value:
@@ -77,6 +78,8 @@ class Builder:
         results = rule(self, equation, [self.read(o) for o in equation.operands])
         self.known.update((id(r), v) for r, v in zip(equation.results, results, strict=True))
         self.made.update((id(v), equation.origin or equation.name) for v in results)
+        if equation.note:
+            self.notes.update((id(v), equation.note) for v in results)
 
     def node(self, op: str, operands: list[Value], types: list[Type], **attributes: Any) -> list[Value]:
         """Adds a node and gives its results."""
@@ -308,6 +311,7 @@ def _dot(builder: Builder, equation: Equation, operands: list[Value]) -> list[Va
 def _loop(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
     loop = equation.loop
     inner = Builder(builder.names)
+    inner.notes = builder.notes
     for variable in loop.body.inputs:
         inner.input(variable)
     for equation_inside in loop.body.equations:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
+from jax.extend.core import ClosedJaxpr
 
-from jax_mps._compat import scan_counts, scan_params
+from jax_mps._compat import scan_params
 from jax_mps.graph import capture
 from jax_mps.graph.capture import Atom, Constant, Equation, Flat
 from jax_mps.graph.convert import NotConvertible, check
 from jax_mps.graph.recognise import recognise
+from jax_mps.graph.recognise_recurrent import recognise_recurrent
 
 
 @dataclass
@@ -30,7 +32,7 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
     params = equation.params
     if equation.effects:
         raise NotConvertible("a loop with effects")
-    body = capture.flatten(params["jaxpr"], control)
+    body = flatten_loops(params["jaxpr"], control)
     unrecognised = recognise(body)
     capture.drop_dead(body)
     capture.capture_arrays(body)
@@ -41,7 +43,7 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
             check(inner)
         except NotConvertible as reason:
             raise NotConvertible(f"{inner.name} in its body: {reason}") from None
-    loop = Loop(body, *scan_counts(params), int(params["length"]), bool(params["reverse"]))
+    loop = Loop(body, equation.consts, equation.carries, int(params["length"]), bool(params["reverse"]))
     if not body.captured:
         return replace(equation, loop=loop)
     captured = [*body.captured.values()]
@@ -51,3 +53,11 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
     closed = jax.make_jaxpr(lambda *operands: capture.call(body, operands))(*(v.aval for v in body.inputs))
     params = scan_params(params, closed, len(captured))
     return replace(equation, loop=loop, operands=operands + equation.operands, params=params)
+
+
+def flatten_loops(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
+    """A function without calls; recurrent cells are ops, `control` converts all other loops."""
+    flat = capture.flatten(closed)
+    recognise_recurrent(flat)
+    flat.equations = [control(e) if e.name in capture.LOOPS else e for e in flat.equations]
+    return flat

@@ -50,18 +50,24 @@ def recognise(flat: Flat) -> dict[int, str]:
 
 
 def _rewritten(equation: Equation, function: Callable[..., Any], operands: list[Atom]) -> list[Equation]:
+    equations, outputs = inlined(function, operands, equation.name)
+    for old, made in zip(equation.results, outputs, strict=True):
+        last = next(e for e in equations if any(r is made for r in e.results))
+        last.results = [old if r is made else r for r in last.results]
+    return equations
+
+
+def inlined(function: Callable[..., Any], operands: list[Atom], origin: str) -> tuple[list[Equation], list[Atom]]:
+    """JAX code applied to atoms, as equations and results; NotConvertible if the device refuses an op in it."""
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(o.aval.shape, o.aval.dtype) for o in operands))
-    inner = flatten(closed, lambda loop: loop)
+    inner = flatten(closed)
     renamed = dict(zip(map(id, inner.inputs), operands, strict=True))
     for new in inner.equations:
-        new.origin = equation.name
+        new.origin = origin
         new.operands = [renamed.get(id(o), o) for o in new.operands]
         op = OPS.get(new.name)
         if op is not None:
             text, words = op.placement([o.aval for o in new.operands], [r.aval for r in new.results], new.params)
             if not text:
                 raise NotConvertible(words)
-    for old, made in zip(equation.results, inner.outputs, strict=True):
-        last = next(e for e in inner.equations if any(r is made for r in e.results))
-        last.results = [old if r is made else r for r in last.results]
-    return inner.equations
+    return inner.equations, [renamed.get(id(o), o) for o in inner.outputs]

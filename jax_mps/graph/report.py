@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -58,16 +58,29 @@ def reason_in(jaxpr_equation: Any) -> str:
     return found[-1] if found else ""
 
 
-def origins(made: Mapping[int, str], before: Program, after: Program) -> dict[int, str]:
+def origins(made: Mapping[int, str], notes: Mapping[int, str], before: Program, after: Program) -> dict[int, str]:
     """Of each node of the fused program, by its first result's name, the primitives that it is made of.
 
     Args:
         made: the primitive that each value is the result of, by the value's id.
+        notes: why a loop is no recurrent op, by the ids of its results.
         before: the program as it was built.
         after: the one that runs.
     """
     producer = {id(r): n for n in before.nodes for r in n.results}
-    return {n.results[0].name: _words(_within(n, producer, made)) for n in after.nodes if n.results}
+    words = {n.results[0].name: _words(_within(n, producer, made)) for n in after.nodes if n.results}
+    for loop in _loops(after):
+        note = next((notes[id(r)] for r in loop.results if id(r) in notes), "")
+        if note:
+            words[loop.results[0].name] = f"{words.get(loop.results[0].name) or 'scan'} ({note})"
+    return words
+
+
+def _loops(program: Program) -> Iterator[Node]:
+    for node in program.nodes:
+        if node.body is not None:
+            yield node
+            yield from _loops(node.body)
 
 
 def _within(node: Node, producer: Mapping[int, Node], made: Mapping[int, str]) -> Counter[str]:
