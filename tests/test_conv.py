@@ -65,6 +65,17 @@ def test_repeats_bit_for_bit(native, x, w):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("size", [8, 16, 30])
+def test_weight_gradients_of_strided_pixels(native, size):
+    x, w = normal(8, size, size, 4), normal(1, 1, 4, 8, seed=1)
+    loss = lambda x, w: jnp.sum(jnp.sin(mps.conv(x, w, strides=2, padding="VALID")))  # noqa: E731
+    equal = lambda x, w: jnp.sum(jnp.sin(x[:, ::2, ::2] @ w[0, 0]))  # noqa: E731
+    gradient, wanted = jax.jit(jax.grad(loss, (0, 1))), jax.grad(equal, (0, 1))(x, w)
+    for _ in range(20):
+        for a, b in zip(gradient(x, w), wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_nan_reaches_all_that_reads_it(native):
     x, w = normal(1, 24, 24, 32).at[0, 10, 13, 5].set(jnp.nan), normal(3, 3, 32, 32, seed=1)
     y = np.asarray(mps.conv(x, w, neuron="relu"))

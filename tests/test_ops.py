@@ -147,3 +147,9 @@ def test_runs_in_native_kernels(case, native):
     table = mps.explain(jax.value_and_grad(scalar(case.function), differentiable(operands)), *operands)
     on_device = {row.op for row in table if row.device == native}
     assert on_device >= set(case.kernels)
+
+
+@pytest.mark.parametrize("name", ["relu", "elu"])
+def test_neurons_have_their_left_slope_at_zero(device, name):
+    gradient = jax.grad(lambda x: jnp.sum(mps.neuron(x, name, a=0.25)))(jnp.zeros(20))
+    np.testing.assert_array_equal(gradient, np.full(20, 0.25, np.float32))

@@ -2,6 +2,9 @@
 // else on oneDNN, where a 1-D convolution is a 2-D one of height 1.
 #include "conv.h"
 
+#include <algorithm>
+#include <string_view>
+
 #include "onednn.h"
 #include "require.h"
 
@@ -182,6 +185,11 @@ Offer onednn_conv_weight_gradient(const Node& node) {
       engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
       g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no weight gradient of this geometry");
+  // In oneDNN 3.2's AVX2 kernel for windows of a pixel that stride, threads spoil each other's
+  // sums.
+  const bool strided = std::ranges::any_of(g->strides, [](int64_t stride) { return stride != 1; });
+  while (strided && std::string_view(pd.impl_info_str()).starts_with("jit_1x1:avx2"))
+    if (!pd.next_impl()) return Offer::none("oneDNN has no sound weight gradient of this geometry");
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);

@@ -35,7 +35,7 @@ _NEURONS = {
     "absolute": _Row(lambda x, a, b, c: jnp.abs(x), (0, 0, 0)),
     "softplus": _Row(lambda x, a, b, c: a * jax.nn.softplus(b * x), (1, 1, 0)),
     "softsign": _Row(lambda x, a, b, c: x / (1 + jnp.abs(x)), (0, 0, 0)),
-    "elu": _Row(lambda x, a, b, c: jnp.where(x > 0, x, a * jnp.expm1(jnp.minimum(x, 0))), (1, 0, 0)),
+    "elu": _Row(lambda x, a, b, c: jnp.where(x > 0, x, a * jnp.expm1(jnp.where(x > 0, 0, x))), (1, 0, 0)),
     "relun": _Row(lambda x, a, b, c: jnp.where(_leaky(x, a) >= b, b, _leaky(x, a)), (0, 6, 0)),
     "power": _Row(lambda x, a, b, c: (a * x + b) ** c, (1, 0, 1)),
     "exponential": _Row(lambda x, a, b, c: jnp.exp((a * x + b) * _base(c)), (1, 0, -1)),
