@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from types import TracebackType
 
@@ -10,7 +11,8 @@ import jax
 from jax_mps import ffi
 
 _DEVICES = ("auto", "metal", "cpu", "reference")
-_requested: str | None = None  # None: not yet read from the environment
+# The chosen device, None for the environment's; in the keys of JAX's caches, which keep what each device compiled.
+_chosen = jax.make_user_context()
 
 
 def device() -> str:
@@ -22,16 +24,15 @@ def device() -> str:
         ...     mps.device()
         'reference'
     """
-    global _requested
-    if _requested is None:
-        _requested = _checked(os.environ.get("JAX_MPS_DEVICE", "auto"), "JAX_MPS_DEVICE")
-    return ffi.devices()[0] if _requested == "auto" else _requested
+    name = _chosen.value or _of_environment()
+    return ffi.devices()[0] if name == "auto" else name
 
 
 class set_device:
     """Chooses the device, for good or, as a context manager, for a block.
 
-    Compiled functions know the device that they were compiled for, so JAX's caches are cleared.
+    A jitted function called on another device is traced and compiled for that one; what it was compiled for before is
+    kept.
 
     Args:
         name: "auto" (Metal where there is one, else the CPU), "metal", "cpu", or "reference" (every op runs on its
@@ -46,11 +47,9 @@ class set_device:
     """
 
     def __init__(self, name: str) -> None:
-        global _requested
         name = _checked(name, "set_device")
-        device()  # reads the environment first, so that leaving the block comes back to it
-        self._before, _requested = _requested, name
-        jax.clear_caches()
+        self._before = _chosen.get_global()
+        _chosen.set_global(None if name == _of_environment() else name)
 
     def __enter__(self) -> set_device:
         return self
@@ -58,9 +57,12 @@ class set_device:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        global _requested
-        _requested = self._before
-        jax.clear_caches()
+        _chosen.set_global(self._before)
+
+
+@functools.cache
+def _of_environment() -> str:
+    return _checked(os.environ.get("JAX_MPS_DEVICE", "auto"), "JAX_MPS_DEVICE")
 
 
 def _checked(name: str, source: str) -> str:

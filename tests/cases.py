@@ -16,7 +16,7 @@ import numpy as np
 import jax_mps as mps
 
 
-@dataclass
+@dataclass(eq=False)
 class Case:
     """One configuration of one op."""
 

@@ -1,5 +1,6 @@
 """The strict run: no silent promotion of dtypes or ranks, warnings are errors."""
 
+import importlib.metadata
 import os
 import sys
 import zlib
@@ -13,11 +14,18 @@ if not list((ROOT / "jax_mps").glob("_ext*")):
 # Kernels take all cores, and a test process runs on each: threads that wait must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Most of the time goes to XLA's compiler, and half of that, in jaxlib 0.10, to these; later ones do not have the flag.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)  # for shard_map
 jax.config.update("jax_disable_most_optimizations", True)  # XLA compiles faster; kernels are as they are
+if jax.config.jax_compilation_cache_dir:  # whose files do not bear a second writer
+    own = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+    jax.config.update("jax_compilation_cache_dir", str(Path(jax.config.jax_compilation_cache_dir) / own))
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -53,7 +61,14 @@ def _on(name):
         yield name
 
 
-# Of module scope, so that pytest groups the tests by device: a change of device clears JAX's caches.
+@pytest.fixture(scope="module", autouse=True)
+def _forgetting():
+    """What a module compiled is freed after it."""
+    yield
+    jax.clear_caches()
+
+
+# Of module scope, so that pytest groups the tests by device.
 @pytest.fixture(scope="module", params=NATIVE if METAL else [*NATIVE, "reference"])
 def device(request):
     """Every device in turn."""

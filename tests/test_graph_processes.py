@@ -123,7 +123,9 @@ def test_a_second_process_finds_what_the_first_compiled(native, tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)]
     lines = []
     for _ in range(2):
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
+        )
         lines.append(done.stdout.splitlines()[-1].split())
     assert lines[0][0] == "0" and int(lines[1][0]) > 0
     assert lines[0][2] == lines[1][2]

@@ -47,15 +47,19 @@ def scalar(function):
 
 
 @functools.cache
+def values_and_gradients(case: Case):
+    """One compilation of the whole is faster than one of each step."""
+    argnums = differentiable(operands_of(case))
+    return jax.jit(lambda *a: (as_tuple(case.function(*a)), jax.grad(scalar(case.function), argnums)(*a)))
+
+
+@functools.cache
 def truth(case_name: str):
     """Values and gradients in float64."""
     case = next(c for c in CASES if c.name == case_name)
     with jax.enable_x64(True):
         operands = cast(operands_of(case), jnp.float64)
-        # One compilation of the whole is faster than one of each step.
-        values = as_tuple(jax.jit(case.function)(*operands))
-        gradients = jax.jit(jax.grad(scalar(case.function), differentiable(operands)))(*operands)
-        return [np.asarray(v) for v in values], [np.asarray(g) for g in gradients]
+        return jax.tree.map(np.asarray, values_and_gradients(case)(*operands))
 
 
 def assert_near(got, wanted, tolerance):
@@ -69,12 +73,11 @@ class TestOp:
     def test_value_and_gradient(self, device, case):
         values, gradients = truth(case.name)
         operands = cast(operands_of(case), jnp.float32)
-        for got, wanted in zip(as_tuple(case.function(*operands)), values, strict=True):
+        got_values, got_gradients = values_and_gradients(case)(*operands)
+        runs = [got_values] if device == "reference" else [got_values, as_tuple(case.function(*operands))]
+        for got, wanted in ((got, wanted) for run in runs for got, wanted in zip(run, values, strict=True)):
             assert got.dtype in (jnp.float32, jnp.int32)
             assert_near(got, wanted, case.tolerance)
-        argnums = differentiable(operands)
-        got_value, got_gradients = jax.jit(jax.value_and_grad(scalar(case.function), argnums))(*operands)
-        assert np.isfinite(got_value)
         for got, wanted in zip(got_gradients, gradients, strict=True):
             assert_near(got, wanted, 5 * case.tolerance)
 
@@ -87,11 +90,9 @@ class TestOp:
             wide = cast(
                 [np.asarray(x, np.float64) if x.dtype == dtype else np.asarray(x) for x in operands], jnp.float64
             )
-            values = [np.asarray(v) for v in as_tuple(case.function(*wide))]
-            argnums = differentiable(operands_of(case))
-            wanted_gradients = [np.asarray(g) for g in jax.grad(scalar(case.function), argnums)(*wide)]
-        gradients = jax.grad(scalar(case.function), argnums)(*operands)
-        for got, wanted in zip(as_tuple(case.function(*operands)), values, strict=True):
+            values, wanted_gradients = jax.tree.map(np.asarray, values_and_gradients(case)(*wide))
+        got_values, gradients = values_and_gradients(case)(*operands)
+        for got, wanted in zip(got_values, values, strict=True):
             assert got.dtype in (dtype, jnp.float32)
             assert_near(got, wanted, HALF_TOLERANCE[dtype])
         for got, wanted in zip(gradients, wanted_gradients, strict=True):
@@ -106,8 +107,8 @@ class TestOp:
         mixed = [b if axis == 0 else a for a, b, axis in zip(first, second, axes, strict=True)]
         gradient = jax.grad(scalar(case.function), differentiable(first))
         for function in (case.function, gradient):
-            got = as_tuple(jax.vmap(function, axes)(*stacked))
-            for g, a, b in zip(got, as_tuple(function(*first)), as_tuple(function(*mixed)), strict=True):
+            got, one = as_tuple(jax.jit(jax.vmap(function, axes))(*stacked)), jax.jit(function)
+            for g, a, b in zip(got, as_tuple(one(*first)), as_tuple(one(*mixed)), strict=True):
                 assert_near(g, np.stack([np.asarray(a, np.float64), np.asarray(b, np.float64)]), case.tolerance)
 
     def test_vmap_over_all_operands(self, case, native):
@@ -121,9 +122,9 @@ class TestOp:
         empty = [x[:0] if i in case.batched else x for i, x in enumerate(operands)]
         if not case.batched:
             return
-        values = as_tuple(case.function(*empty))
+        values = as_tuple(jax.jit(case.function)(*empty))
         assert any(v.size == 0 for v in values)
-        gradients = jax.grad(scalar(case.function), differentiable(empty))(*empty)
+        gradients = jax.jit(jax.grad(scalar(case.function), differentiable(empty)))(*empty)
         for x, g in zip((empty[i] for i in differentiable(empty)), gradients, strict=True):
             assert g.shape == x.shape and np.all(np.isfinite(g))
 
@@ -134,6 +135,7 @@ def test_finite_differences(case):
         operands = cast(operands_of(case), jnp.float64)
         argnums = differentiable(operands)
 
+        @jax.jit
         def of_floating(*some):
             rest = iter(some)
             return case.function(*(next(rest) if i in argnums else x for i, x in enumerate(operands)))

@@ -79,16 +79,15 @@ def test_recompute_changes_nothing(native, cell):
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("where", [0, 1, 2, 3])
-def test_nan_stays(device, cell, where):
+def test_nan_stays(native, cell, where):
     gates, run = CELLS[cell]
     operands = [normal(2, 4, 3), *weights(gates, 3, 5)]
     bad = operands[where].at[(0,) * operands[where].ndim].set(jnp.nan)
     operands[where] = bad
-    y, _ = run(*operands)
-    gradients = jax.grad(lambda *a: jnp.sum(run(*a)[0]), (0, 1, 2, 3))(*operands)
+    both = jax.jit(lambda *a: (run(*a)[0], jax.grad(lambda *a: jnp.sum(run(*a)[0]), (0, 1, 2, 3))(*a)))
+    y, gradients = both(*operands)
     with mps.set_device("reference"):
-        wanted, _ = run(*operands)
-        wanted_gradients = jax.grad(lambda *a: jnp.sum(run(*a)[0]), (0, 1, 2, 3))(*operands)
+        wanted, wanted_gradients = both(*operands)
     assert np.array_equal(np.isnan(y), np.isnan(wanted)) and np.isnan(y).any()
     for got, expected in zip(gradients, wanted_gradients, strict=True):
         assert np.array_equal(np.isnan(got), np.isnan(expected))
@@ -219,23 +218,25 @@ NEURONS = [
 ]
 
 
-@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+@pytest.mark.parametrize("first", range(len(NEURONS)))
 @pytest.mark.parametrize("cell", CELLS)
-def test_all_neurons(native, cell, neuron):
-    """As each of the cell's neurons in turn: the kernels against the meaning, value and gradient."""
+def test_all_neurons(native, cell, first):
+    """Each as each of the cell's neurons in turn, beside others: kernels against meaning, value and gradient."""
     gates, run = CELLS[cell]
     names = {"lstm": ("gate_neuron", "cell_neuron", "output_neuron"), "rnn": ("neuron",)}
+    names = names.get(cell, ("gate_neuron", "cell_neuron"))
+    neurons = {name: NEURONS[(first + i) % len(NEURONS)] for i, name in enumerate(names)}
     operands = (normal(3, 4, 3), *(0.5 * w for w in weights(gates, 3, 9)))
-    for name in names.get(cell, ("gate_neuron", "cell_neuron")):
 
-        def both(*a, name=name):
-            y, pull = jax.vjp(lambda *a: run(*a, **{name: neuron})[0], *a)
-            return y, pull(jnp.cos(y))
+    @jax.jit
+    def both(*a):
+        y, pull = jax.vjp(lambda *a: run(*a, **neurons)[0], *a)
+        return y, pull(jnp.cos(y))
 
-        got = both(*operands)
-        with mps.set_device("reference"):
-            wanted = both(*operands)
-        assert_near(got, wanted, 2e-4)
+    got = both(*operands)
+    with mps.set_device("reference"):
+        wanted = both(*operands)
+    assert_near(got, wanted, 2e-4)
 
 
 def test_unit_without_recurrent_matrix_is_the_mgu(native):
