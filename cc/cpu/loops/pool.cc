@@ -59,38 +59,52 @@ inline void one_output(const PoolShape& s, const float* x, const PoolSpan& ys, c
   });
 }
 
+// A window that is cut, beside those of constant size: apart, so that each is compiled once.
+template <Pool P, int N, class T>
+[[gnu::noinline]] void cut_output(const PoolShape& s, const float* x, const PoolSpan& ys,
+                                  const PoolSpan& xs, float* y, T* taps) {
+  one_output<P, N, 0, 0>(s, x, ys, xs, y, taps);
+}
+
+template <Pool P, int N, int H, int W, class T>
+[[gnu::noinline]] void one_row(const PoolShape& s, const float* x, float* y, T* taps, int64_t n,
+                               int64_t oy) {
+  const PoolSpan ys = s.y.spans[oy];
+  const float* rows = x + (n * s.y.in + ys.start) * s.x.in * s.channels;
+  int64_t first = (n * s.y.out + oy) * s.x.out * s.channels;
+  for (int64_t ox = 0; ox < s.x.out; ox++) {
+    const PoolSpan xs = s.x.spans[ox];
+    int64_t out = first + ox * s.channels;
+    const float* seen = rows + xs.start * s.channels;
+    T* out_taps = taps ? taps + out : taps;
+    if (!H || (ys.last - ys.first == H && xs.last - xs.first == W))
+      one_output<P, N, H, W>(s, seen, ys, xs, y + out, out_taps);
+    else
+      cut_output<P, N>(s, seen, ys, xs, y + out, out_taps);
+  }
+  if constexpr (P == Pool::l2) {
+    float* row = y + first;
+#pragma omp simd
+    for (int64_t i = 0; i < s.x.out * s.channels; i++) row[i] = __builtin_sqrtf(row[i]);
+  }
+}
+
 template <Pool P, int H, int W, class T>
 void forward_of(const PoolShape& s, const float* x, float* y, T* taps) {
   int64_t work = s.batch * s.y.out * s.x.out * s.channels * s.y.window * s.x.window;
   with_lanes(s.channels, [&]<int N>() {
-    over_rows(s.batch, s.y.out, work, [&](int64_t n, int64_t oy) {
-      const PoolSpan ys = s.y.spans[oy];
-      const float* rows = x + (n * s.y.in + ys.start) * s.x.in * s.channels;
-      int64_t first = (n * s.y.out + oy) * s.x.out * s.channels;
-      for (int64_t ox = 0; ox < s.x.out; ox++) {
-        const PoolSpan xs = s.x.spans[ox];
-        int64_t out = first + ox * s.channels;
-        const float* seen = rows + xs.start * s.channels;
-        T* out_taps = taps ? taps + out : taps;
-        bool whole = H && ys.last - ys.first == H && xs.last - xs.first == W;
-        if (whole)
-          one_output<P, N, H, W>(s, seen, ys, xs, y + out, out_taps);
-        else
-          one_output<P, N, 0, 0>(s, seen, ys, xs, y + out, out_taps);
-      }
-      if constexpr (P == Pool::l2) {
-        float* row = y + first;
-#pragma omp simd
-        for (int64_t i = 0; i < s.x.out * s.channels; i++) row[i] = __builtin_sqrtf(row[i]);
-      }
-    });
+    over_rows(s.batch, s.y.out, work,
+              [&](int64_t n, int64_t oy) { one_row<P, N, H, W>(s, x, y, taps, n, oy); });
   });
 }
 
 template <Pool P, class T>
 void forward(const PoolShape& s, const float* x, float* y, T* taps) {
-  if (s.y.window == 2 && s.x.window == 2) return forward_of<P, 2, 2>(s, x, y, taps);
-  if (s.y.window == 3 && s.x.window == 3) return forward_of<P, 3, 3>(s, x, y, taps);
+  // The pools of convolutional networks, which keep a byte for a tap.
+  if constexpr (sizeof(T) == 1 && P != Pool::pick && P != Pool::l2) {
+    if (s.y.window == 2 && s.x.window == 2) return forward_of<P, 2, 2>(s, x, y, taps);
+    if (s.y.window == 3 && s.x.window == 3) return forward_of<P, 3, 3>(s, x, y, taps);
+  }
   forward_of<P, 0, 0>(s, x, y, taps);
 }
 
@@ -130,30 +144,35 @@ inline void one_pixel(const PoolShape& s, const PoolHit* y, const PoolHit* y_end
   });
 }
 
+template <int N, class A>
+[[gnu::noinline]] void one_row_of_pixels(const PoolShape& s, const float* times, float* dx,
+                                         const A& add, int64_t n, int64_t iy) {
+  using Float = typename Lanes<N>::Float;
+  const PoolHit *y = s.y.hits + s.y.hits_end[iy], *y_end = s.y.hits + s.y.hits_end[iy + 1];
+  int64_t row = (n * s.y.in + iy) * s.x.in;
+  for (int64_t ix = 0; ix < s.x.in; ix++) {
+    const PoolHit *x = s.x.hits + s.x.hits_end[ix], *x_end = s.x.hits + s.x.hits_end[ix + 1];
+    int64_t in = (row + ix) * s.channels;
+    auto put = [&](int64_t c, Float sum) {
+      if (times) sum *= load<Float>(times + in + c);
+      store(dx + in + c, sum);
+    };
+    if (y_end - y == 1 && x_end - x == 1)
+      one_pixel<N>(s, y, y + 1, x, x + 1, n * s.y.out, add, put);
+    else
+      one_pixel<N>(s, y, y_end, x, x_end, n * s.y.out, add, put);
+  }
+}
+
 // make_add.template operator()<N>() gives the function that is `add` above; `times`, if any,
 // multiplies dx.
 template <class M>
 void backward(const PoolShape& s, const float* times, float* dx, const M& make_add) {
   int64_t work = s.batch * s.y.in * s.x.in * s.channels;
   with_lanes(s.channels, [&]<int N>() {
-    using Float = typename Lanes<N>::Float;
     auto add = make_add.template operator()<N>();
-    over_rows(s.batch, s.y.in, work, [&](int64_t n, int64_t iy) {
-      const PoolHit *y = s.y.hits + s.y.hits_end[iy], *y_end = s.y.hits + s.y.hits_end[iy + 1];
-      int64_t row = (n * s.y.in + iy) * s.x.in;
-      for (int64_t ix = 0; ix < s.x.in; ix++) {
-        const PoolHit *x = s.x.hits + s.x.hits_end[ix], *x_end = s.x.hits + s.x.hits_end[ix + 1];
-        int64_t in = (row + ix) * s.channels;
-        auto put = [&](int64_t c, Float sum) {
-          if (times) sum *= load<Float>(times + in + c);
-          store(dx + in + c, sum);
-        };
-        if (y_end - y == 1 && x_end - x == 1)
-          one_pixel<N>(s, y, y + 1, x, x + 1, n * s.y.out, add, put);
-        else
-          one_pixel<N>(s, y, y_end, x, x_end, n * s.y.out, add, put);
-      }
-    });
+    over_rows(s.batch, s.y.in, work,
+              [&](int64_t n, int64_t iy) { one_row_of_pixels<N>(s, times, dx, add, n, iy); });
   });
 }
 
