@@ -123,8 +123,8 @@ def page(errors, elsewhere, sample: int) -> str:
         "is that of the last rounding (2^-11 of float16, 2^-8 of bfloat16) where nothing cancels.",
         "",
         f"Simulated Metal is the `{device}` of `tests/metal_sim`, whose shaders run on the CPU: its exp, log and tanh "
-        "are those of the C library, and an Apple GPU's own differ in the last places. The same shaders ran on an "
-        "NVIDIA H200 over all rows (`tests/metal_sim/H200.md`). `-`: no row has it.",
+        "are those of the C library, and an Apple GPU's own differ in the last places. The columns of the NVIDIA H200 "
+        "are those of `tests/metal_sim/H200.md`, which says what ran there. `-`: no row has it.",
         "",
         f"Made by `{COMMAND}{'' if sample == 1 else f' --sample {sample}'}`.",
         "",
