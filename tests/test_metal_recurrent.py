@@ -13,6 +13,7 @@ from test_metal import counted, network, pytestmark, simulator  # noqa: F401
 from test_recurrent import CELLS, assert_near, normal, weights
 
 import jax_mps as mps
+from jax_mps import doctor
 
 
 def with_extra(call, name, *shape):
@@ -80,6 +81,15 @@ class TestRecurrent:
         lengths = jnp.arange(batch) % 5
         f = both(cell, lengths=lengths, reverse=batch > 3, recompute=batch > 12)
         assert_near(f(*operands), on_cpu(f, *operands), 1e-4)
+
+    @pytest.mark.parametrize("cell", ALL)
+    def test_all_that_training_keeps(self, cell):
+        """Of rows that have ended, too."""
+        gates, call = ALL[cell]
+        operands = normal(4, 5, 3), *weights(gates, 3, 6)
+        found = list(doctor.findings(functools.partial(call, lengths=jnp.arange(4) + 1), operands))
+        assert {f.op.split("_")[-1] for f in found if f.native} >= {"training", "gradient"}
+        assert max(f.error for f in found) < 2e-6
 
     @pytest.mark.parametrize("cell", CELLS | MATRICES)
     def test_many_rows_go_in_chunks(self, cell):

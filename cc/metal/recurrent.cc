@@ -180,16 +180,17 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
             .reads(r)
             .reads(b)
             .reads(extra)
-            .reads(lengths)
             .reads(at.before)
             .updates(at.gates)
-            .writes(cells);
+            .writes(at.gates_only ? at.gates : at.made);
         launch("lstm_outputs")
-            .reads(at.cells)
+            .reads(at.made)
             .reads(extra)
             .reads(lengths)
             .reads(at.h)
+            .reads(at.before)
             .updates(at.gates)
+            .writes(cells)
             .writes(after)
             .writes(y);
         return;

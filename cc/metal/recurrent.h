@@ -51,9 +51,10 @@ struct PlanOrReason {
 PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip);
 
 // What a launch of a cell's steps works on. An LSTM's `before` and `cells` are all cells it knows
-// and all it writes, or, where peepholes are matrices, those that its rows begin and end with.
+// and all it writes, or, where peepholes are matrices, those that its rows begin and end with;
+// `made` are the latter before rows that have ended keep theirs.
 struct Steps {
-  Span h, gates, before, cells, after, y, reset, update;
+  Span h, gates, before, made, cells, after, y, reset, update;
   bool gates_only = false;  // h, and the cells, are known already
 };
 

@@ -17,7 +17,7 @@ class Forward {
     at_.gates = keeps_gates ? recipe.result(1 + p.states + p.is_lstm())
                             : s_.floats(int64_t{most} * p.batch * p.width);
     if (p.is_lstm()) cells_ = training ? recipe.result(3) : s_.floats(p.state());
-    if (p.is_peeping() && !training) cells_after_ = s_.floats(p.state());
+    if (p.is_peeping()) at_.made = s_.floats(p.state());
     if (p.resets_state()) at_.reset = at_.update = s_.floats(p.state());
     if (p.resets_state() && p.extra) at_.update = s_.floats(p.state());
     at_.h = s_.floats(p.state()), at_.after = s_.floats(p.state());
@@ -41,8 +41,7 @@ class Forward {
   Span cells_of(int i) const {
     if (i < 0) return first_cell_;
     const size_t layer = sizeof(float) * plan_.state();
-    if (kept_cells_) return cells_.part(plan_.time_of(i) * layer, layer);
-    return plan_.is_peeping() && i % 2 ? cells_after_ : cells_;
+    return kept_cells_ ? cells_.part(plan_.time_of(i) * layer, layer) : cells_;
   }
 
   void add_step(int i, int low) {
@@ -58,7 +57,7 @@ class Forward {
   const Plan& plan_;
   Sequence s_;
   Steps at_{};
-  Span cells_{}, cells_after_{}, first_cell_{};
+  Span cells_{}, first_cell_{};
   bool kept_cells_ = false;
 };
 

@@ -68,7 +68,7 @@ class Gradient {
 
   Steps known_steps() const {
     Steps at{};
-    at.h = before_, at.gates = gates_, at.cells = cells_;
+    at.h = before_, at.gates = gates_, at.made = cells_;
     at.before = plan_.is_peeping() ? cells_before_ : cells_;
     at.reset = reset_, at.update = update_;
     at.gates_only = true;

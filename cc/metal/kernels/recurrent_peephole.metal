@@ -1,15 +1,15 @@
 // The LSTM whose peepholes are matrices, [3, hidden, hidden]: gates i and f see all of the cell
-// before, and o all of the new one, for which a step takes a second launch each way. `before` and
-// `cells` have a row for each of the launch's, gates are kept as the sums.
+// before, and o all of the new one, for which a step takes a second launch each way. Gates are kept as
+// the sums; `before`, `made` and `cells` have a row for each of the launch's.
 #include "recurrent.h"
 
-// Sums of all gates, that of o without the new cell's share; and the new cell.
+// Sums of all gates, that of o without the new cell's share; and the new cell, though the row may
+// have ended.
 kernel void lstm_cells(constant RecurrentParameters& p [[buffer(0)]],
                        device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
                        device const T* bias [[buffer(3)]], device const T* peephole [[buffer(4)]],
-                       device const int* lengths [[buffer(5)]],
-                       device const float* before [[buffer(6)]],
-                       device float* gates [[buffer(7)]], device float* cells [[buffer(8)]],
+                       device const float* before [[buffer(5)]],
+                       device float* gates [[buffer(6)]], device float* made [[buffer(7)]],
                        uint3 group [[threadgroup_position_in_grid]],
                        uint thread_index [[thread_index_in_threadgroup]],
                        uint simd [[simdgroup_index_in_threadgroup]]) {
@@ -30,27 +30,27 @@ kernel void lstm_cells(constant RecurrentParameters& p [[buffer(0)]],
       gates[e.gate + g * n] = v[g];
     }
     if (gates_only) continue;
-    float c = before[own];
-    if (e.t < lengths[e.b])
-      c = gate_of_sum(p, v[1]) * c + gate_of_sum(p, v[0]) * candidate_of_sum(p, v[2]);
-    cells[own] = c;
+    made[own] = gate_of_sum(p, v[1]) * before[own] + gate_of_sum(p, v[0]) * candidate_of_sum(p, v[2]);
   }
 }
 
-// The sum of o, and the new state.
+// The sum of o, and the new states. `cells` may be `before`: each element is read before it is
+// written.
 kernel void lstm_outputs(constant RecurrentParameters& p [[buffer(0)]],
-                         device const float* cells [[buffer(1)]],
+                         device const float* made [[buffer(1)]],
                          device const T* peephole [[buffer(2)]],
                          device const int* lengths [[buffer(3)]],
-                         device const float* h [[buffer(4)]], device float* gates [[buffer(5)]],
-                         device float* after [[buffer(6)]], device T* y [[buffer(7)]],
+                         device const float* h [[buffer(4)]],
+                         device const float* before [[buffer(5)]],
+                         device float* gates [[buffer(6)]], device float* cells [[buffer(7)]],
+                         device float* after [[buffer(8)]], device T* y [[buffer(9)]],
                          uint3 group [[threadgroup_position_in_grid]],
                          uint thread_index [[thread_index_in_threadgroup]],
                          uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
   simdgroup_float8x8 sums[1];
   clear<1>(sums);
-  multiply<1, false>(p, square_product(p, 0, p.hidden, 0), cells,
+  multiply<1, false>(p, square_product(p, 0, p.hidden, 0), made,
                      peephole + 2 * p.hidden * p.hidden, shared, sums, group, thread_index, simd);
   share<1>(sums, shared, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
@@ -60,8 +60,10 @@ kernel void lstm_outputs(constant RecurrentParameters& p [[buffer(0)]],
     float sum = gates[gate] + sum_of<1>(shared, at, 0);
     gates[gate] = sum;
     if (gates_only) continue;
-    float c = cells[e.row * p.hidden + e.unit];
-    give(p, e, e.t < lengths[e.b], gate_of_sum(p, sum) * output_of(p, c), h, after, y);
+    int own = e.row * p.hidden + e.unit;
+    bool alive = e.t < lengths[e.b];
+    cells[own] = alive ? made[own] : before[own];
+    give(p, e, alive, gate_of_sum(p, sum) * output_of(p, made[own]), h, after, y);
   }
 }
 
