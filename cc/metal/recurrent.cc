@@ -172,13 +172,13 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
   auto launch = [&](const char* function) -> Dispatch& {
     return this->launch(file, function, p, at.gates_only);
   };
+  auto with_state = [&](const char* function) -> Dispatch& {
+    return launch(function).reads(at.h).reads(r).reads(b);
+  };
   switch (plan_.cell) {
     case CellKind::lstm:
       if (plan_.matrix) {
-        launch("lstm_cells")
-            .reads(at.h)
-            .reads(r)
-            .reads(b)
+        with_state("lstm_cells")
             .reads(extra)
             .reads(at.before)
             .updates(at.gates)
@@ -195,10 +195,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
             .writes(y);
         return;
       }
-      launch("lstm_step")
-          .reads(at.h)
-          .reads(r)
-          .reads(b)
+      with_state("lstm_step")
           .reads(extra)
           .reads(lengths)
           .reads(c0)
@@ -209,10 +206,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
           .writes(y);
       return;
     case CellKind::gru_after:
-      launch("gru_after_step")
-          .reads(at.h)
-          .reads(r)
-          .reads(b)
+      with_state("gru_after_step")
           .reads(extra)
           .reads(lengths)
           .updates(at.gates)
@@ -221,10 +215,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
       return;
     case CellKind::gru:
     case CellKind::mgu:
-      launch(plan_.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
-          .reads(at.h)
-          .reads(r)
-          .reads(b)
+      with_state(plan_.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
           .updates(at.gates)
           .writes(at.reset)
           .writes(at.update);
@@ -242,14 +233,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
           .writes(y);
       return;
     case CellKind::rnn:
-      launch("rnn_step")
-          .reads(at.h)
-          .reads(r)
-          .reads(b)
-          .reads(lengths)
-          .updates(at.gates)
-          .writes(after)
-          .writes(y);
+      with_state("rnn_step").reads(lengths).updates(at.gates).writes(after).writes(y);
       return;
   }
 }
