@@ -13,16 +13,35 @@ from test_metal import counted, network, pytestmark, simulator  # noqa: F401
 from test_recurrent import CELLS, assert_near, normal, weights
 
 import jax_mps as mps
+from jax_mps import doctor
 
-PEEPHOLE = {"lstm with peepholes": (4, lambda *a, **k: mps.lstm(*a, peephole=normal(3, a[2].shape[0]), **k))}
+
+def with_extra(call, name, *shape):
+    """A cell with one more operand, of x's dtype; None in its shape is the units."""
+
+    def run(x, w, r, b, **options):
+        units = r.shape[0]
+        extra = normal(*(n or units for n in shape), seed=3) / units**0.5
+        return call(x, w, r, b, **{name: extra.astype(x.dtype)}, **options)
+
+    return run
+
+
+PEEPHOLE = {"lstm with peepholes": (4, with_extra(mps.lstm, "peephole", 3, None))}
+MATRICES = {
+    "lstm with matrices": (4, with_extra(mps.lstm, "peephole", 3, None, None)),
+    "gru with memory": (3, with_extra(mps.gru, "memory", None, None)),
+}
 _OTHER = {"gate_neuron": "hard_sigmoid", "cell_neuron": ("tanh", 0.9, 0.7)}
 OTHER = {
     "lstm of other neurons": (4, functools.partial(mps.lstm, **_OTHER, output_neuron="softsign")),
     "gru of other neurons": (3, functools.partial(mps.gru, **_OTHER, reset="after")),
     "gru of other neurons before": (3, functools.partial(mps.gru, **_OTHER)),
     "mgu of other neurons": (2, functools.partial(mps.mgu, **_OTHER)),
+    "lstm of other neurons with matrices": (4, functools.partial(MATRICES["lstm with matrices"][1], **_OTHER)),
+    "gru of other neurons with memory": (3, functools.partial(MATRICES["gru with memory"][1], **_OTHER)),
 }
-ALL = CELLS | PEEPHOLE | OTHER
+ALL = CELLS | PEEPHOLE | MATRICES | OTHER
 
 
 def both(cell, **options):
@@ -48,8 +67,6 @@ class TestRecurrent:
     def test_kernels(self, cell, dtype, recompute):
         gates, _ = ALL[cell]
         operands = [v.astype(dtype) for v in (normal(2, 3, 4), *weights(gates, 4, 5))]
-        if cell in PEEPHOLE and dtype != jnp.float32:
-            return  # its peephole is float32
         rows = [r for r in mps.explain(both(cell, recompute=recompute), *operands) if cell.split()[0] in r.op]
         assert {(r.op.split("_")[-1], r.device, r.implementation) for r in rows} == {
             ("training", "metal", "steps"),
@@ -65,18 +82,29 @@ class TestRecurrent:
         f = both(cell, lengths=lengths, reverse=batch > 3, recompute=batch > 12)
         assert_near(f(*operands), on_cpu(f, *operands), 1e-4)
 
-    @pytest.mark.parametrize("cell", CELLS)
+    @pytest.mark.parametrize("cell", ALL)
+    def test_all_that_training_keeps(self, cell):
+        """Of rows that have ended, too."""
+        gates, call = ALL[cell]
+        operands = normal(4, 5, 3), *weights(gates, 3, 6)
+        found = list(doctor.findings(functools.partial(call, lengths=jnp.arange(4) + 1), operands))
+        assert {f.op.split("_")[-1] for f in found if f.native} >= {"training", "gradient"}
+        assert max(f.error for f in found) < 2e-6
+
+    @pytest.mark.parametrize("cell", CELLS | MATRICES)
     def test_many_rows_go_in_chunks(self, cell):
-        gates, call = CELLS[cell]
+        gates, call = ALL[cell]
         operands = normal(64, 90, 2), *weights(gates, 2, 3)
         for reverse in (False, True):
             f = jax.jit(functools.partial(call, reverse=reverse))
             assert_near(f(*operands), on_cpu(f, *operands), 1e-4)
 
-    @pytest.mark.parametrize("cell, launches", [("lstm", 1), ("gru", 2), ("gru after", 1), ("mgu", 2), ("rnn", 1)])
+    @pytest.mark.parametrize(
+        "cell, launches",
+        [("lstm", 1), ("gru before", 2), ("gru", 1), ("mgu", 2), ("rnn", 1), *((cell, 2) for cell in MATRICES)],
+    )
     def test_launches_a_step_in_one_command_buffer(self, cell, launches):
-        name = {"gru": "gru before", "gru after": "gru"}.get(cell, cell)
-        gates, call = CELLS[name]
+        gates, call = ALL[cell]
         f, counts = jax.jit(call), []
         for steps in (10, 30):
             operands = normal(2, steps, 3), *weights(gates, 3, 5)
@@ -90,13 +118,6 @@ class TestRecurrent:
         operands = jnp.ones((1, 40_000, 1)), *weights(4, 1, 1)
         (row,) = [r for r in mps.explain(mps.lstm, *operands) if r.op == "lstm"]
         assert row.device == "xla" and "the kernels take up to 32768 steps" in row.implementation
-
-    def test_matrices_run_elsewhere(self):
-        lstm = functools.partial(mps.lstm, peephole=normal(3, 5, 5))
-        gru = functools.partial(mps.gru, memory=normal(5, 5))
-        for f, gates, words in ((lstm, 4, "peepholes that are vectors"), (gru, 3, "one recurrent matrix")):
-            (row,) = [r for r in mps.explain(f, normal(2, 3, 4), *weights(gates, 4, 5)) if r.op in ("lstm", "gru")]
-            assert row.device == "xla" and words in row.implementation
 
     @pytest.mark.parametrize("layout", ["CHW", "HWC"])
     def test_images_and_matrices(self, layout):

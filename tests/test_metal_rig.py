@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -301,3 +302,32 @@ def test_good_shader(programs, tmp_path, environment):
     source = TREE.replace("BARRIER", "threadgroup_barrier(mem_flags::mem_threadgroup)")
     text, status = shader(programs, tmp_path, source, 256, **environment)
     assert status == 0 and "completed\n96 96 96" in text, text
+
+
+SHADER = "  {} of size 4 at 0x7f by thread T{}:\n    #0 softmax program_source:{}:1\n    #1 fiber_main() fibers.cc:1\n"
+HOST = "  {} of size 8 at 0x7f by thread T{}:\n    #0 memmove <null> (libmetal_sim.so+0x{})\n"
+
+
+@pytest.mark.parametrize(
+    "first, second, counts", [(SHADER, SHADER, True), (SHADER, HOST, False), (HOST, SHADER, False)]
+)
+def test_races_of_shaders_count_alone(tmp_path, first, second, counts):
+    accesses = [first.format("Write", 1, 30), second.format("Previous atomic read", 2, 32)]
+    report = "WARNING: ThreadSanitizer: data race (pid=1)\n" + "\n".join([*accesses, "  Location is heap block\n"])
+    logs = [tmp_path / "thread.1.1", tmp_path / "thread.1.2"]
+    for log, text in zip(logs, ("", "==================\n" + report + "==================\n"), strict=True):
+        log.write_text(text)
+    text, status = run(sys.executable, HERE / "races.py", *logs)
+    assert (text, status) == ((report, 1) if counts else ("", 0))
+
+
+def test_a_race_fails_the_tests_of_ops():
+    """A kernel of the product without its barriers, as the tests of ops run it under ThreadSanitizer."""
+    tests = ["-n", "0", "tests/test_ops.py", "-k", "test_value_and_gradient and softmax: and 1000 and not log_softmax"]
+    environment = THREAD | {"METAL_SIM_WITHOUT": "threadgroup_barrier(mem_flags::mem_threadgroup);"}
+    settings = os.environ | environment | {"JAX_MPS_SAMPLE": "1"}
+    command = [HERE / "run", sys.executable, "-m", "pytest", *tests]
+    done = subprocess.run(command, cwd=HERE.parents[1], env=settings, capture_output=True, text=True, timeout=300)
+    assert "[metal-softmax: rows of 1000]" in done.stdout, done.stdout + done.stderr
+    assert "data race program_source" in re.sub(r"/\S*/", "", done.stdout), done.stdout + done.stderr
+    assert done.returncode == 66 and "shaders race: " in done.stderr

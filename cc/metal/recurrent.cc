@@ -74,11 +74,6 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
     plan.kinds |= static_cast<int>(neuron.kind) << 4 * i;
     plain = plain && is_plain(list, i == 0 ? cpu::NeuronKind::sigmoid : cpu::NeuronKind::tanh);
   }
-  if (plain) {
-    plan.kinds = 0;
-  } else {
-    plan.kinds |= kOtherNeurons;
-  }
   if (plan.resets_state() || cell == CellKind::gru_after) {
     plan.p = static_cast<float>(node.attributes.number("p"));
     plan.flip = node.attributes.boolean("flip");
@@ -88,14 +83,17 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   plan.extra = in.size() > operands + (skip ? plan.states + !plan.recompute : 0);
   if (plan.extra) {
     const std::vector<int64_t>& shape = in[operands].shape;
-    if (plan.is_lstm() && shape.size() == 3)
-      return no("the kernels take peepholes that are vectors");
-    if (cell == CellKind::gru) return no("the kernels of a GRU take one recurrent matrix");
-    if (plan.is_lstm()) {
-      require_shape(in[operands], {3, hidden});
-    } else {
-      require_shape(in[operands], {hidden});
-    }
+    plan.matrix = cell == CellKind::gru || (plan.is_lstm() && shape.size() == 3);
+    std::vector<int64_t> wanted{hidden};
+    if (plan.matrix) wanted.push_back(hidden);
+    if (plan.is_lstm()) wanted.insert(wanted.begin(), 3);
+    require_shape(in[operands], wanted);
+  }
+  // Beside matrices gates are kept as what the neurons take.
+  if (plain && !plan.matrix) {
+    plan.kinds = 0;
+  } else {
+    plan.kinds |= kOtherNeurons;
   }
   require(cell != CellKind::gru_after || plan.extra, "takes a recurrent bias");
   plan.dtype = x.dtype;
@@ -164,6 +162,80 @@ Dispatch& Sequence::launch(const char* file, const char* function, const Recurre
       .constants({simds, plan_.extra, gates_only, plan_.kinds})
       .parameters(p)
       .over({(p.hidden + kUnits - 1) / kUnits, (p.rows + tile - 1) / tile, 1}, {kThreads, 1, 1});
+}
+
+void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
+  // What a launch leaves alone is bound to the gates.
+  const Span after = at.gates_only ? at.gates : at.after, y = at.gates_only ? at.gates : at.y;
+  const Span cells = at.gates_only ? at.gates : at.cells;
+  const char* file = plan_.is_peeping() ? "recurrent_peephole" : "recurrent";
+  auto launch = [&](const char* function) -> Dispatch& {
+    return this->launch(file, function, p, at.gates_only);
+  };
+  auto with_state = [&](const char* function) -> Dispatch& {
+    return launch(function).reads(at.h).reads(r).reads(b);
+  };
+  switch (plan_.cell) {
+    case CellKind::lstm:
+      if (plan_.matrix) {
+        with_state("lstm_cells")
+            .reads(extra)
+            .reads(at.before)
+            .updates(at.gates)
+            .writes(at.gates_only ? at.gates : at.made);
+        launch("lstm_outputs")
+            .reads(at.made)
+            .reads(extra)
+            .reads(lengths)
+            .reads(at.h)
+            .reads(at.before)
+            .updates(at.gates)
+            .writes(cells)
+            .writes(after)
+            .writes(y);
+        return;
+      }
+      with_state("lstm_step")
+          .reads(extra)
+          .reads(lengths)
+          .reads(c0)
+          .reads(at.before)
+          .updates(at.gates)
+          .writes(cells)
+          .writes(after)
+          .writes(y);
+      return;
+    case CellKind::gru_after:
+      with_state("gru_after_step")
+          .reads(extra)
+          .reads(lengths)
+          .updates(at.gates)
+          .writes(after)
+          .writes(y);
+      return;
+    case CellKind::gru:
+    case CellKind::mgu:
+      with_state(plan_.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
+          .updates(at.gates)
+          .writes(at.reset)
+          .writes(at.update);
+      p.r_column = plan_.first;
+      launch("gru_step")
+          .reads(at.reset)
+          .reads(r)
+          .reads(b)
+          .reads(at.update)
+          .reads(extra)
+          .reads(lengths)
+          .reads(at.h)
+          .updates(at.gates)
+          .writes(after)
+          .writes(y);
+      return;
+    case CellKind::rnn:
+      with_state("rnn_step").reads(lengths).updates(at.gates).writes(after).writes(y);
+      return;
+  }
 }
 
 Gemm Sequence::product(int m, int n, int k, Span a, Span b, Span c, DType result) const {

@@ -8,104 +8,56 @@ constexpr int kRows = 4096;  // of the gates in scratch memory: so it does not g
 
 class Forward {
  public:
-  Forward(Recipe& recipe, const Plan& plan, bool training)
-      : recipe_(recipe), plan_(plan), s_(recipe, plan, 0), y_(recipe.result(0)) {
+  Forward(Recipe& recipe, const Plan& plan, bool training) : plan_(plan), s_(recipe, plan, 0) {
     const Plan& p = plan_;
+    at_.y = recipe.result(0);
     const bool keeps_gates = training && !p.recompute;
     const int most = keeps_gates ? p.time : std::clamp(kRows / p.batch, 1, p.time);
     kept_cells_ = training;
-    gates_ = keeps_gates ? recipe.result(1 + p.states + p.is_lstm())
-                         : s_.floats(int64_t{most} * p.batch * p.width);
+    at_.gates = keeps_gates ? recipe.result(1 + p.states + p.is_lstm())
+                            : s_.floats(int64_t{most} * p.batch * p.width);
     if (p.is_lstm()) cells_ = training ? recipe.result(3) : s_.floats(p.state());
-    if (p.resets_state()) reset_ = s_.floats(p.state());
-    Span h = s_.floats(p.state()), after = s_.floats(p.state());
-    s_.widen(s_.h0, h, p.state());
+    if (p.is_peeping()) at_.made = s_.floats(p.state());
+    if (p.resets_state()) at_.reset = at_.update = s_.floats(p.state());
+    if (p.resets_state() && p.extra) at_.update = s_.floats(p.state());
+    at_.h = s_.floats(p.state()), at_.after = s_.floats(p.state());
+    s_.widen(s_.h0, at_.h, p.state());
+    if (p.is_peeping()) first_cell_ = s_.widened(s_.c0, p.state());
     for (int begin = 0; begin < p.time; begin += most) {
       const int steps = std::min(most, p.time - begin);
       const int low = p.reverse ? p.time - begin - steps : begin;
-      s_.project(low, steps, gates_);
+      s_.project(low, steps, at_.gates);
       for (int i = begin; i < begin + steps; i++) {
-        add_step(p.time_of(i), low, h, after);
-        std::swap(h, after);
+        add_step(i, low);
+        std::swap(at_.h, at_.after);
       }
     }
-    s_.narrow(h, recipe.result(1), p.state());
-    const size_t layer = sizeof(float) * p.state();
-    if (p.is_lstm())
-      s_.narrow(cells_.part(training ? p.time_of(p.time - 1) * layer : 0, layer), recipe.result(2),
-                p.state());
+    s_.narrow(at_.h, recipe.result(1), p.state());
+    if (p.is_lstm()) s_.narrow(cells_of(p.time - 1), recipe.result(2), p.state());
   }
 
  private:
-  void add_step(int t, int low, Span h, Span after) {
+  // The cells that the i-th step makes, or the given ones.
+  Span cells_of(int i) const {
+    if (i < 0) return first_cell_;
+    const size_t layer = sizeof(float) * plan_.state();
+    return kept_cells_ ? cells_.part(plan_.time_of(i) * layer, layer) : cells_;
+  }
+
+  void add_step(int i, int low) {
+    const int t = plan_.time_of(i);
     RecurrentParameters p = s_.step(t, plan_.batch);
     p.gate_row = (t - low) * plan_.batch;
     p.kept = kept_cells_;
-    auto launch = [&](const char* function) -> Dispatch& {
-      return s_.launch("recurrent", function, p);
-    };
-    switch (plan_.cell) {
-      case CellKind::lstm:
-        launch("lstm_step")
-            .reads(h)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.extra)
-            .reads(s_.lengths)
-            .reads(s_.c0)
-            .reads(cells_)
-            .updates(gates_)
-            .writes(cells_)
-            .writes(after)
-            .writes(y_);
-        return;
-      case CellKind::gru_after:
-        launch("gru_after_step")
-            .reads(h)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.extra)
-            .reads(s_.lengths)
-            .updates(gates_)
-            .writes(after)
-            .writes(y_);
-        return;
-      case CellKind::gru:
-      case CellKind::mgu:
-        launch(plan_.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
-            .reads(h)
-            .reads(s_.r)
-            .reads(s_.b)
-            .updates(gates_)
-            .writes(reset_);
-        p.r_column = plan_.first;
-        launch("gru_step")
-            .reads(reset_)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.lengths)
-            .reads(h)
-            .updates(gates_)
-            .writes(after)
-            .writes(y_);
-        return;
-      case CellKind::rnn:
-        launch("rnn_step")
-            .reads(h)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.lengths)
-            .updates(gates_)
-            .writes(after)
-            .writes(y_);
-        return;
-    }
+    at_.before = plan_.is_peeping() ? cells_of(i - 1) : cells_;
+    at_.cells = plan_.is_peeping() ? cells_of(i) : cells_;
+    s_.add_steps(p, at_);
   }
 
-  Recipe& recipe_;
   const Plan& plan_;
   Sequence s_;
-  Span y_, gates_{}, cells_{}, reset_{};
+  Steps at_{};
+  Span cells_{}, first_cell_{};
   bool kept_cells_ = false;
 };
 

@@ -17,16 +17,17 @@ class Gradient {
     dgates_ = s_.floats(p.rows() * p.width);
     gates_ = p.recompute ? dgates_ : recipe.operand(at);
     before_ = s_.floats(p.rows() * p.hidden);
-    recipe.dispatch("recurrent", "states_before", storage(p.dtype))
-        .constants({1, 0, 0, 0})
-        .parameters(StatesParameters{static_cast<int>(p.rows() * p.hidden), p.batch, p.time,
-                                     p.hidden, p.time_of(0), p.reverse ? 1 : -1})
-        .reads(s_.h0)
-        .reads(y)
-        .writes(before_)
-        .over_elements(p.rows() * p.hidden);
-    if (p.resets_state()) reset_ = s_.floats(p.rows() * p.hidden), raw_ = s_.floats(p.state());
-    if (p.recompute) add_gates();
+    add_before("recurrent", "states_before", s_.h0, y, before_);
+    if (p.resets_state()) {
+      reset_ = update_ = s_.floats(p.rows() * p.hidden), raw_ = s_.floats(p.state());
+      if (p.extra) update_ = s_.floats(p.rows() * p.hidden);
+    }
+    if (p.is_peeping()) {
+      cells_before_ = s_.floats(p.rows() * p.hidden);
+      add_before("recurrent_peephole", "cells_before", s_.c0, cells_, cells_before_);
+    }
+    if (p.recompute)  // the gates of all steps from their inputs and the states before them
+      s_.project(0, p.time, gates_), s_.add_steps(s_.step(0, p.rows()), known_steps());
     dh_ = s_.floats(p.state());
     s_.widen(recipe.operand(1), dh_, p.state());
     if (p.is_lstm()) {
@@ -39,76 +40,39 @@ class Gradient {
         .reads(s_.r)
         .reads(dh_)
         .writes(recipe.result(1));
-    if (p.is_lstm()) s_.narrow(dc_, recipe.result(2), p.state());
+    if (p.is_peeping())
+      s_.launch("recurrent_peephole", "cell_gradient", from_after(-1))
+          .reads(dgates_)
+          .reads(s_.extra)
+          .reads(dc_)
+          .writes(recipe.result(2));
+    else if (p.is_lstm())
+      s_.narrow(dc_, recipe.result(2), p.state());
     add_weights();
   }
 
  private:
-  // The gates of all steps from their inputs and the states before them.
-  void add_gates() {
-    const Plan& plan = plan_;
-    s_.project(0, plan.time, gates_);
-    RecurrentParameters p = s_.step(0, plan.rows());
-    auto launch = [&](const char* function) -> Dispatch& {
-      return s_.launch("recurrent", function, p, /*gates_only=*/true);
-    };
-    // The states and y, which these launches leave alone, are bound to the gates.
-    switch (plan.cell) {
-      case CellKind::lstm:
-        launch("lstm_step")
-            .reads(before_)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.extra)
-            .reads(s_.lengths)
-            .reads(s_.c0)
-            .reads(cells_)
-            .updates(gates_)
-            .writes(gates_)
-            .writes(gates_)
-            .writes(gates_);
-        return;
-      case CellKind::gru_after:
-        launch("gru_after_step")
-            .reads(before_)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.extra)
-            .reads(s_.lengths)
-            .updates(gates_)
-            .writes(gates_)
-            .writes(gates_);
-        return;
-      case CellKind::gru:
-      case CellKind::mgu:
-        launch(plan.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
-            .reads(before_)
-            .reads(s_.r)
-            .reads(s_.b)
-            .updates(gates_)
-            .writes(reset_);
-        p.r_column = plan.first;
-        launch("gru_step")
-            .reads(reset_)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.lengths)
-            .reads(before_)
-            .updates(gates_)
-            .writes(gates_)
-            .writes(gates_);
-        return;
-      case CellKind::rnn:
-        launch("rnn_step")
-            .reads(before_)
-            .reads(s_.r)
-            .reads(s_.b)
-            .reads(s_.lengths)
-            .updates(gates_)
-            .writes(gates_)
-            .writes(gates_);
-        return;
-    }
+  // [time, batch, hidden]: what each step begins with.
+  void add_before(const char* file, const char* function, Span first, Span all, Span before) {
+    const Plan& p = plan_;
+    const int count = static_cast<int>(p.rows() * p.hidden);
+    recipe_.dispatch(file, function, storage(p.dtype))
+        .constants({1, 0, 0, 0})
+        .parameters(
+            StatesParameters{count, p.batch, p.time, p.hidden, p.time_of(0), p.reverse ? 1 : -1})
+        .reads(first)
+        .reads(all)
+        .writes(before)
+        .over_elements(count);
+  }
+
+  Steps known_steps() const {
+    Steps at{};
+    at.h = before_, at.gates = gates_, at.made = cells_;
+    at.before = plan_.is_peeping() ? cells_before_ : cells_;
+    at.reset = reset_, at.update = update_;
+    at.gates_only = true;
+    return at;
   }
 
   // The i-th step (-1: the initial state), with the product of what comes from the step after it.
@@ -132,6 +96,7 @@ class Gradient {
     };
     switch (plan.cell) {
       case CellKind::lstm:
+        if (plan.matrix) return add_peeping_step(p);
         launch("lstm_backward")
             .reads(dy)
             .reads(s_.lengths)
@@ -165,13 +130,15 @@ class Gradient {
         p.depth = plan.columns - plan.first, p.a_row = p.gate_row;
         p.a_column = p.r_column = plan.first;
         launch("gru_gates_backward")
+            .reads(s_.extra)
             .reads(s_.lengths)
             .reads(before_)
             .reads(raw_)
             .reads(gates_)
             .writes(dgates_)
             .updates(dh_)
-            .writes(reset_);
+            .writes(reset_)
+            .writes(update_);
         return;
       case CellKind::rnn:
         launch("rnn_backward")
@@ -182,6 +149,28 @@ class Gradient {
             .updates(dh_);
         return;
     }
+  }
+
+  void add_peeping_step(const RecurrentParameters& p) {
+    s_.launch("recurrent_peephole", "lstm_outputs_backward", p)
+        .reads(dgates_)
+        .reads(s_.r)
+        .reads(recipe_.operand(0))
+        .reads(s_.lengths)
+        .reads(s_.extra)
+        .reads(cells_)
+        .reads(gates_)
+        .writes(dgates_)
+        .updates(dh_)
+        .updates(dc_);
+    s_.launch("recurrent_peephole", "lstm_cells_backward", p)
+        .reads(dgates_)
+        .reads(s_.extra)
+        .reads(s_.lengths)
+        .reads(cells_before_)
+        .reads(gates_)
+        .writes(dgates_)
+        .updates(dc_);
   }
 
   void add_weights() {
@@ -217,7 +206,31 @@ class Gradient {
       if (p.first < p.columns) add_recurrent(reset_, p.first, p.hidden, p.first, dr);
     }
     add_biases(db);
-    if (p.is_lstm() && p.extra) add_peephole(recipe_.result(++result));
+    if (!p.extra || p.cell == CellKind::gru_after) return;
+    const Span extra = recipe_.result(++result);
+    const size_t square = size_of(p.dtype) * p.hidden * p.hidden;
+    if (!p.matrix) {
+      add_peephole(extra);
+    } else if (p.is_lstm()) {
+      add_squares(cells_before_, 0, 2, extra.part(0, 2 * square));
+      add_squares(cells_, 3 * p.hidden, 1, extra.part(2 * square, square));
+    } else {
+      add_squares(update_, p.first, 1, extra);
+    }
+  }
+
+  // The gradients of square matrices, from some columns of dgates on.
+  void add_squares(Span states, int from, int count, Span to) {
+    const Plan& p = plan_;
+    const size_t skipped = from * sizeof(float);
+    Gemm gemm = s_.product(p.hidden, p.hidden, static_cast<int>(p.rows()), states,
+                           dgates_.part(skipped, dgates_.bytes - skipped), to, p.dtype);
+    gemm.p.a_row = 1, gemm.p.a_column = p.hidden;
+    gemm.p.b_inner = p.width, gemm.p.b_batch = p.hidden;
+    gemm.batches = count;
+    gemm.p.c_batch = p.hidden * p.hidden, gemm.p.total *= count;
+    gemm.splits = true;
+    s_.add(gemm);
   }
 
   // Columns [to, to + width) of dr, from those of dgates.
@@ -279,7 +292,8 @@ class Gradient {
   Recipe& recipe_;
   const Plan& plan_;
   Sequence s_;
-  Span cells_{}, gates_{}, dgates_{}, before_{}, reset_{}, raw_{}, dh_{}, dc_{};
+  Span cells_{}, gates_{}, dgates_{}, before_{}, cells_before_{}, reset_{}, update_{}, raw_{},
+      dh_{}, dc_{};
 };
 
 Offer gradient(const Node& node, CellKind cell) {

@@ -41,34 +41,76 @@ inline Element element(constant RecurrentParameters& p, uint3 group, int i) {
   return e;
 }
 
-// The sums of `gates` parts of r, or with its transpose: left in `shared` for sum_of.
+// A product of a step: `depth` numbers of a row of a, from a column on and with a gap, times parts
+// of r that lie `r_gate` apart.
+struct Product {
+  int depth, a_row, a_width, a_column, gap_from, gap;
+  int r_row, r_gate, r_column;
+};
+
+// That with the recurrent weights.
+inline Product recurrent_product(constant RecurrentParameters& p) {
+  Product q;
+  q.depth = p.depth;
+  q.a_row = p.a_row;
+  q.a_width = p.a_width;
+  q.a_column = p.a_column;
+  q.gap_from = p.gap_from;
+  q.gap = p.gap;
+  q.r_row = p.columns;
+  q.r_gate = p.hidden;
+  q.r_column = p.r_column;
+  return q;
+}
+
+// One with square matrices, one after the other in memory: of the rows from `a_row` on of a.
+inline Product square_product(constant RecurrentParameters& p, int a_row, int a_width,
+                              int a_column) {
+  Product q;
+  q.depth = p.hidden;
+  q.a_row = a_row;
+  q.a_width = a_width;
+  q.a_column = a_column;
+  q.gap_from = p.hidden;
+  q.gap = 0;
+  q.r_row = p.hidden;
+  q.r_gate = p.hidden * p.hidden;
+  q.r_column = 0;
+  return q;
+}
+
+template <int gates>
+inline void clear(thread simdgroup_float8x8* sums) {
+  for (int g = 0; g < gates; g++) sums[g] = make_filled_simdgroup_matrix<float, 8, 8>(0);
+}
+
+// Adds to the sums a product with `gates` parts of r, or with its transpose.
 template <int gates, bool transposed>
-inline void step_product(constant RecurrentParameters& p, device const float* a, device const T* r,
-                         threadgroup float* shared, uint3 group, uint thread_index, uint simd) {
-  const int rows = row_simds * 8, depth = 4 / row_simds * kBlock;
-  const int first_row = int(group.y) * rows, first_unit = int(group.x) * kUnits;
+inline void multiply(constant RecurrentParameters& p, Product q, device const float* a,
+                     device const T* r, threadgroup float* shared, thread simdgroup_float8x8* sums,
+                     uint3 group, uint thread_index, uint simd) {
+  const int depth = 4 / row_simds * kBlock;
+  const int first_row = int(group.y) * row_simds * 8, first_unit = int(group.x) * kUnits;
   threadgroup float* left = shared;
   threadgroup float* right = shared + kLeft;
-  simdgroup_float8x8 sums[gates];
-  for (int g = 0; g < gates; g++) sums[g] = make_filled_simdgroup_matrix<float, 8, 8>(0);
   const int my_row = int(simd) % row_simds * 8, my_part = int(simd) / row_simds;
 
-  for (int from = 0; from < p.depth; from += depth) {
+  for (int from = 0; from < q.depth; from += depth) {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int i = int(thread_index); i < kLeft; i += kThreads) {
       int row = first_row + i / depth, k = from + i % depth;
-      int column = p.a_column + k + (k >= p.gap_from ? p.gap : 0);
-      bool inside = row < p.rows && k < p.depth;
-      left[i] = inside ? a[(p.a_row + row) * p.a_width + column] : 0.0f;
+      int column = q.a_column + k + (k >= q.gap_from ? q.gap : 0);
+      bool inside = row < p.rows && k < q.depth;
+      left[i] = inside ? a[(q.a_row + row) * q.a_width + column] : 0.0f;
     }
     for (int i = int(thread_index); i < depth * kUnits * gates; i += kThreads) {
       // Neighbouring threads read neighbouring numbers.
       int inner = transposed ? i % depth : i / (kUnits * gates);
       int column = transposed ? i / depth : i % (kUnits * gates);
       int k = from + inner, unit = first_unit + column % kUnits;
-      int at = transposed ? unit * p.columns + p.r_column + k
-                          : k * p.columns + p.r_column + column / kUnits * p.hidden + unit;
-      bool inside = k < p.depth && unit < p.hidden;
+      int at = transposed ? unit * q.r_row + q.r_column + k
+                          : k * q.r_row + q.r_column + column / kUnits * q.r_gate + unit;
+      bool inside = k < q.depth && unit < p.hidden;
       right[inner * kUnits * gates + column] = inside ? float(r[at]) : 0.0f;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -81,12 +123,29 @@ inline void step_product(constant RecurrentParameters& p, device const float* a,
       }
     }
   }
+}
 
+// Leaves the sums in `shared` for sum_of.
+template <int gates>
+inline void share(thread simdgroup_float8x8* sums, threadgroup float* shared, uint simd) {
+  const int rows = row_simds * 8;
+  const int my_row = int(simd) % row_simds * 8, my_part = int(simd) / row_simds;
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int g = 0; g < gates; g++)
     simdgroup_store(sums[g], shared + (my_part * rows + my_row) * kUnits * gates + g * kUnits,
                     kUnits * gates);
   threadgroup_barrier(mem_flags::mem_threadgroup);
+}
+
+// The sums of the recurrent product alone.
+template <int gates, bool transposed>
+inline void step_product(constant RecurrentParameters& p, device const float* a, device const T* r,
+                         threadgroup float* shared, uint3 group, uint thread_index, uint simd) {
+  simdgroup_float8x8 sums[gates];
+  clear<gates>(sums);
+  multiply<gates, transposed>(p, recurrent_product(p), a, r, shared, sums, group, thread_index,
+                              simd);
+  share<gates>(sums, shared, simd);
 }
 
 // Element i of the tile, of one of the gates.
@@ -140,4 +199,17 @@ inline float candidate_slope(constant RecurrentParameters& p, float kept) {
 }
 inline float output_of(constant RecurrentParameters& p, float c) {
   return kinds == 0 ? precise::tanh(c) : neuron_at(p, 2, c);
+}
+
+// The new state: rows that have ended keep theirs.
+inline void give(constant RecurrentParameters& p, Element e, bool alive, float value,
+                 device const float* h, device float* after, device T* y) {
+  float state = alive ? value : h[e.state];
+  after[e.state] = state;
+  y[e.y] = T(state);
+}
+
+// Of a row that has ended.
+inline void zero_gates(constant RecurrentParameters& p, Element e, device float* dgates) {
+  for (int column = 0; column < p.width; column += p.hidden) dgates[e.gate + column] = 0.0f;
 }

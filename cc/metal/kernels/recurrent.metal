@@ -1,14 +1,6 @@
 // The steps of recurrent cells. `gates` holds the inputs' share of the sums, and takes the gates.
 #include "recurrent.h"
 
-// The new state: rows that have ended keep theirs.
-inline void give(constant RecurrentParameters& p, Element e, bool alive, float value,
-                 device const float* h, device float* after, device T* y) {
-  float state = alive ? value : h[e.state];
-  after[e.state] = state;
-  y[e.y] = T(state);
-}
-
 kernel void lstm_step(constant RecurrentParameters& p [[buffer(0)]],
                       device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
                       device const T* bias [[buffer(3)]], device const T* peephole [[buffer(4)]],
@@ -49,14 +41,17 @@ kernel void lstm_step(constant RecurrentParameters& p [[buffer(0)]],
   }
 }
 
-// The gates before the candidate, of which the last resets.
+// The gates before the candidate, of which the last resets; `update` takes what the first keeps of
+// the state, for a unit of two matrices.
 template <int gates_before>
 inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* shared,
                             device const float* h, device const T* bias, device float* gates,
-                            device float* reset, uint3 group, uint thread_index) {
+                            device float* reset, device float* update, uint3 group,
+                            uint thread_index) {
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
+    int own = e.row * p.hidden + e.unit;
     float v = 0;
     for (int g = 0; g < gates_before; g++) {
       int gate = e.gate + g * p.hidden;
@@ -64,8 +59,8 @@ inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* 
                   float(bias[g * p.hidden + e.unit]);
       v = gate_of_sum(p, sum);
       gates[gate] = kept_of(sum, v);
+      if (has_extra && g == 0) update[own] = v * h[own];
     }
-    int own = e.row * p.hidden + e.unit;
     reset[own] = v * h[own];
   }
 }
@@ -73,25 +68,25 @@ inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* 
 kernel void gru_gates(constant RecurrentParameters& p [[buffer(0)]],
                       device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
                       device const T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
-                      device float* reset [[buffer(5)]],
+                      device float* reset [[buffer(5)]], device float* update [[buffer(6)]],
                       uint3 group [[threadgroup_position_in_grid]],
                       uint thread_index [[thread_index_in_threadgroup]],
                       uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
   step_product<2, false>(p, h, r, shared, group, thread_index, simd);
-  gates_and_reset<2>(p, shared, h, bias, gates, reset, group, thread_index);
+  gates_and_reset<2>(p, shared, h, bias, gates, reset, update, group, thread_index);
 }
 
 kernel void mgu_gates(constant RecurrentParameters& p [[buffer(0)]],
                       device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
                       device const T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
-                      device float* reset [[buffer(5)]],
+                      device float* reset [[buffer(5)]], device float* update [[buffer(6)]],
                       uint3 group [[threadgroup_position_in_grid]],
                       uint thread_index [[thread_index_in_threadgroup]],
                       uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
   step_product<1, false>(p, h, r, shared, group, thread_index, simd);
-  gates_and_reset<1>(p, shared, h, bias, gates, reset, group, thread_index);
+  gates_and_reset<1>(p, shared, h, bias, gates, reset, update, group, thread_index);
 }
 
 inline float blend(constant RecurrentParameters& p, float z, float n, float h) {
@@ -99,17 +94,24 @@ inline float blend(constant RecurrentParameters& p, float z, float n, float h) {
   return p.flip ? kept * h + z * n : kept * n + z * h;
 }
 
-// The candidate, from the reset state, and the new state.
+// The candidate, from the reset state and what the first gate keeps, and the new state.
 kernel void gru_step(constant RecurrentParameters& p [[buffer(0)]],
                      device const float* reset [[buffer(1)]], device const T* r [[buffer(2)]],
-                     device const T* bias [[buffer(3)]], device const int* lengths [[buffer(4)]],
-                     device const float* h [[buffer(5)]], device float* gates [[buffer(6)]],
-                     device float* after [[buffer(7)]], device T* y [[buffer(8)]],
+                     device const T* bias [[buffer(3)]], device const float* update [[buffer(4)]],
+                     device const T* memory [[buffer(5)]], device const int* lengths [[buffer(6)]],
+                     device const float* h [[buffer(7)]], device float* gates [[buffer(8)]],
+                     device float* after [[buffer(9)]], device T* y [[buffer(10)]],
                      uint3 group [[threadgroup_position_in_grid]],
                      uint thread_index [[thread_index_in_threadgroup]],
                      uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  step_product<1, false>(p, reset, r, shared, group, thread_index, simd);
+  simdgroup_float8x8 sums[1];
+  clear<1>(sums);
+  multiply<1, false>(p, recurrent_product(p), reset, r, shared, sums, group, thread_index, simd);
+  if (has_extra)
+    multiply<1, false>(p, square_product(p, 0, p.hidden, 0), update, memory, shared, sums, group,
+                       thread_index, simd);
+  share<1>(sums, shared, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;

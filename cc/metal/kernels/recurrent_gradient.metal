@@ -3,10 +3,6 @@
 // by this step. `dgates` may be `gates`: each element is read before it is written.
 #include "recurrent.h"
 
-inline void zero_gates(constant RecurrentParameters& p, Element e, device float* dgates) {
-  for (int column = 0; column < p.width; column += p.hidden) dgates[e.gate + column] = 0.0f;
-}
-
 kernel void lstm_backward(constant RecurrentParameters& p [[buffer(0)]],
                           device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
                           device const T* dy [[buffer(3)]],
@@ -106,7 +102,8 @@ kernel void gru_after_backward(constant RecurrentParameters& p [[buffer(0)]],
   }
 }
 
-// The candidate's gradient; that of z is complete if it does not reset, else `raw` keeps its part.
+// The candidate's gradient; that of z is complete if the candidate does not see it, else `raw` keeps
+// its part.
 kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
                          device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
                          device const T* dy [[buffer(3)]], device const int* lengths [[buffer(4)]],
@@ -131,7 +128,7 @@ kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
     int candidate = e.gate + p.width - p.hidden;
     float z = gates[e.gate];
     Blend blend = blend_backward(p, d, gate_of(p, z), gates[candidate], before[e.kept]);
-    if (p.width == 3 * p.hidden)
+    if (p.width == 3 * p.hidden && !has_extra)
       dgates[e.gate] = blend.dz * gate_slope(p, z);
     else
       raw[e.state] = blend.dz;
@@ -140,35 +137,51 @@ kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
   }
 }
 
-// The gradient of the gate that resets, from the candidate's; and the reset state again.
+// The gradients of the gates that the candidate sees, from the candidate's; and what it saw, again.
 kernel void gru_gates_backward(constant RecurrentParameters& p [[buffer(0)]],
                                device const float* a [[buffer(1)]],
                                device const T* r [[buffer(2)]],
-                               device const int* lengths [[buffer(3)]],
-                               device const float* before [[buffer(4)]],
-                               device const float* raw [[buffer(5)]],
-                               device const float* gates [[buffer(6)]],
-                               device float* dgates [[buffer(7)]], device float* dh [[buffer(8)]],
-                               device float* reset [[buffer(9)]],
+                               device const T* memory [[buffer(3)]],
+                               device const int* lengths [[buffer(4)]],
+                               device const float* before [[buffer(5)]],
+                               device const float* raw [[buffer(6)]],
+                               device const float* gates [[buffer(7)]],
+                               device float* dgates [[buffer(8)]], device float* dh [[buffer(9)]],
+                               device float* reset [[buffer(10)]],
+                               device float* update [[buffer(11)]],
                                uint3 group [[threadgroup_position_in_grid]],
                                uint thread_index [[thread_index_in_threadgroup]],
                                uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  step_product<1, true>(p, a, r, shared, group, thread_index, simd);
+  simdgroup_float8x8 sums[2];
+  clear<2>(sums);
+  multiply<1, true>(p, recurrent_product(p), a, r, shared, sums, group, thread_index, simd);
+  if (has_extra)
+    multiply<1, true>(p, square_product(p, p.gate_row, p.width, p.a_column), a, memory, shared,
+                      sums + 1, group, thread_index, simd);
+  share<2>(sums, shared, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
     if (e.t >= lengths[e.b]) {
       reset[e.kept] = 0.0f;
+      if (has_extra) update[e.kept] = 0.0f;
       continue;
     }
     bool two = p.width == 3 * p.hidden;  // else z itself resets
     int gate = e.gate + (two ? p.hidden : 0);
-    float kept = gates[gate], v = gate_of(p, kept), d = sum_of<1>(shared, at, 0);
+    float kept = gates[gate], v = gate_of(p, kept), d = sum_of<2>(shared, at, 0);
     float h = before[e.kept];
     reset[e.kept] = v * h;
     dgates[gate] = (two ? d * h : raw[e.state] + d * h) * gate_slope(p, kept);
-    dh[e.state] += d * v;
+    float through = d * v;
+    if (has_extra) {
+      float z = gates[e.gate], z_value = gate_of(p, z), dz = sum_of<2>(shared, at, 1);
+      update[e.kept] = z_value * h;
+      dgates[e.gate] = (raw[e.state] + dz * h) * gate_slope(p, z);
+      through += dz * z_value;
+    }
+    dh[e.state] += through;
   }
 }
 
