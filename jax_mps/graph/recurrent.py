@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jax_mps.graph import fingerprint
-from jax_mps.graph.affine import NONLINEAR, Body, Place, Range, Sum, spread
+from jax_mps.graph.affine import NONLINEAR, Body, Place, Range, Sum, View, spread, units_of
 from jax_mps.graph.capture import Atom, Equation
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.graph.fingerprint import Env
@@ -71,7 +71,7 @@ def cell_of(equation: Equation, body: Body, sources: Sources) -> Cell:
 def _gate(total: Sum, body: Body, h: Atom, inputs: dict[int, Atom]) -> Gate:
     """A sum's weights; `inputs` collects the input that it reads."""
     gate = Gate(b=total.biases)
-    for leaf, weights in total.products:
+    for (leaf, _), weights in total.products:
         if leaf is h:
             gate.h.append(weights)
         elif body.equation(leaf) is None:
@@ -87,18 +87,21 @@ def _gate(total: Sum, body: Body, h: Atom, inputs: dict[int, Atom]) -> Gate:
 
 def _sums(body: Body, atom: Atom) -> list[tuple[Place, Sum | str]]:
     """The sums under the nonlinearities of a state, or why one is none."""
-    shape = atom.aval.shape
-    view = (*(Range(i, 0, n) for i, n in enumerate(shape[:-1])), Range("unit", 0, shape[-1]))
+    view = units_of(atom)
     found: list[tuple[Place, Sum | str]] = []
     for place in body.gates(atom, view):
         try:
             total = body.sum_at(*place)
-            if {e.tag: e.size for e in place[1] if isinstance(e, Range)} != {e.tag: e.size for e in view}:
+            if _sizes(place[1]) != _sizes(view):
                 raise NotConvertible("a gate for less than the state")
             found.append((place, total))
         except NotConvertible as reason:
             found.append((place, str(reason)))
     return found
+
+
+def _sizes(view: View) -> dict[int | str, int]:
+    return {e.tag: e.size for e in view if isinstance(e, Range)}
 
 
 def _make(
@@ -168,12 +171,15 @@ def _gru(equation: Equation, body: Body, values: Env) -> Iterator[Cell | str]:
     every = [(place, s) for place, s in found if isinstance(s, Sum)]
 
     def is_plain(s: Sum) -> bool:
-        return bool(s.products) and not s.others and all(body.equation(leaf) is None for leaf, _ in s.products)
+        return bool(s.products) and not s.others and all(body.equation(leaf) is None for (leaf, _), _ in s.products)
 
     plain = [(place, s) for place, s in every if is_plain(s)]
     candidates = [(place, s) for place, s in every if not is_plain(s) and (s.products or s.others)]
-    if len(plain) != 2 or len(candidates) != 1:
+    if len(plain) != 2:
         yield _count_words(found, len(plain), 2, "a GRU")
+        return
+    if len(candidates) != 1:
+        yield f"{len(candidates)} of its gates have a reset gate in them, not 1 as in a GRU"
         return
     value = {k: picked(fingerprint.read(p[0], values), p[1]) for k, (p, _) in enumerate([*plain, *candidates])}
     n, candidate = fingerprint.apply("tanh", value[2]), candidates[0][1]
@@ -204,11 +210,17 @@ def _resets(body: Body, candidate: Sum, h: Atom) -> Iterator[tuple[str, Sum, Sum
                 continue
     elif not candidate.others:
         products = []
-        for leaf, weights in candidate.products:
-            made = body.equation(leaf)
-            gated = made is not None and made.name == "mul" and any(o is h for o in made.operands)
-            products.append((h if gated else leaf, weights))
+        for place, weights in candidate.products:
+            gated = any(source is h for source, _ in _factors(body, *place))
+            products.append(((h, units_of(h)) if gated else place, weights))
         yield "before", Sum(products, candidate.biases, []), None
+
+
+def _factors(body: Body, atom: Atom, view: View) -> list[Place]:
+    """What a value is the elementwise product of."""
+    made = body.equation(atom)
+    operands = made.operands if made is not None and made.name == "mul" else []
+    return [body.source(o, spread(view, atom, o)) for o in operands]
 
 
 def _tried(*arguments: Any) -> Iterator[Cell | str]:
