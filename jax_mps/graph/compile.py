@@ -11,7 +11,6 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 from jax_mps import ffi
-from jax_mps._compat import with_weak_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
@@ -79,7 +78,7 @@ class Graphed:
                 for equation in part:
                     with report.scope(self.reasons[id(equation)]):
                         capture.evaluate_all([equation], env)
-        return [with_weak_type(capture.read(o, env), o.aval) for o in self.flat.outputs]
+        return capture.results(self.flat, env)
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
