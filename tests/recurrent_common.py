@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import optax
 from test_graph import assert_same
 
 import jax_mps as mps
@@ -30,6 +31,29 @@ def check(op, function, *args):
     found = text(both, *args)
     assert f" = {op}_training(" in found and f" = {op}_gradient(" in found and " = loop(" not in found, found
     assert "scan[" not in str(jax.make_jaxpr(mps.graph(both))(*args))
+
+
+def trains(loss, params, op, count=1):
+    """Ten steps of training, so many gradients by `op` in a program without a loop, as without graph."""
+    rule = optax.adam(1e-2)
+
+    def step(params, slots):
+        value, gradients = jax.value_and_grad(loss)(params)
+        updates, slots = rule.update(gradients, slots)
+        return optax.apply_updates(params, updates), slots, value
+
+    found = text(step, params, rule.init(params))
+    assert found.count(f" = {op}_gradient(") == count and " = loop(" not in found
+    assert "scan[" not in str(jax.make_jaxpr(mps.graph(step))(params, rule.init(params)))
+    runs = []
+    for f in (jax.jit(step), jax.jit(mps.graph(step))):
+        state, values = (params, rule.init(params)), []
+        for _ in range(10):
+            *state, value = f(*state)
+            values.append(value)
+        runs.append((state[0], values))
+    assert_same(runs[1], runs[0])
+    assert runs[0][1][-1] < runs[0][1][0]
 
 
 def stays(function, *args, words, gradient=True):
