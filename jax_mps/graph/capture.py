@@ -29,6 +29,7 @@ _CALLS = {
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
 _PLAIN_CALLS = {"jit", "pjit", "closed_call", "core_call"}  # they change no derivative
+CHECKPOINTS = {"remat2", "checkpoint"}
 LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy", "copy_p"}
 

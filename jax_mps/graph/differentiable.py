@@ -57,7 +57,7 @@ def _op(flat: Flat, equation: Equation) -> Function | None:
         cell = cell_at(flat, equation)
         if cell is None:
             return None
-        cell.recompute = any(e.primitive.name in ("checkpoint", "remat2") for e in equation.params["jaxpr"].eqns)
+        cell.recompute = any(e.primitive.name in capture.CHECKPOINTS for e in equation.params["jaxpr"].eqns)
         kinds = kinds_of(cell)
         read = {id(o) for e in flat.equations for o in e.operands} | {id(o) for o in flat.outputs}
         if any(k in ("", "cells") and id(r) in read for r, k in zip(equation.results, kinds, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,10 +38,10 @@ class Traced:
                 return jax.core.eval_jaxpr(jaxpr, values, *rest)
 
             closed, _ = trace(with_captured, *self.captured, *arrays)
-        graphed = compile_jaxpr(closed, fuse)
+        compiled = functools.cache(lambda: compile_jaxpr(closed, fuse))  # not where it is only differentiated
         forward = grapher(lambda *operands: jax.vjp(differentiable(closed), *operands))
         backward = grapher(lambda pull, cotangents: pull(cotangents))
-        self._run = jax.custom_vjp(lambda *operands: graphed(*operands))
+        self._run = jax.custom_vjp(lambda *operands: compiled()(*operands))
         self._run.defvjp(forward, backward)
 
     def __call__(self, *arrays: Any) -> Any:
