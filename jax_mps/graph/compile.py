@@ -184,11 +184,16 @@ def _fused(program: Program, fuse: bool) -> Program:
     for node in program.nodes:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
-    if fuse:
-        program = take_neurons(fold_padding(take_picks(take_softmax(program), ELEMENTWISE)))
-        program = take_parts(program, ELEMENTWISE) if device() == "cpu" else program
-    program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
-    return elide_concatenations(program) if fuse and device() == "cpu" else program
+    if not fuse:
+        return fuse_pass(program, ELEMENTWISE, separate=True)
+    program = take_softmax(program)
+    program = take_picks(program, ELEMENTWISE)
+    program = fold_padding(program)
+    program = take_neurons(program)
+    if device() == "cpu":
+        program = take_parts(program, ELEMENTWISE)
+    program = fuse_pass(program, ELEMENTWISE)
+    return elide_concatenations(program) if device() == "cpu" else program
 
 
 def _gains(program: Program) -> bool:
