@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -31,6 +32,7 @@ enum class DType : uint8_t { f32, bf16, f16, s32, u32, u8, pred };
 
 size_t size_of(DType dtype);
 std::string_view name_of(DType dtype);
+std::optional<DType> dtype_of(std::string_view name);
 inline bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType::f16; }
 
 struct TensorType {

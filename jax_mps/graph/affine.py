@@ -34,7 +34,7 @@ NONLINEAR = ("logistic", "tanh", "exp")
 class Sum:
     """A gate before its nonlinearity."""
 
-    products: list[tuple[Atom, Place]] = field(default_factory=list)  # a value that varies, and its weights
+    products: list[tuple[Place, Place]] = field(default_factory=list)  # of what varies, with its weights
     biases: list[Place] = field(default_factory=list)
     others: list[tuple[Equation, View]] = field(default_factory=list)  # elementwise products of what varies
 
@@ -64,23 +64,36 @@ class Body:
         return None if self.is_fixed(atom) else self.producer.get(id(atom))
 
     def gates(self, atom: Atom, view: View) -> list[Place]:
-        """The sums under the nonlinearities that a value is computed from, each once."""
+        """The sums under the nonlinearities that a value is computed from, each once.
+
+        Under products with weights too, where a GRU may have its reset gate: all that is summed over counts as units.
+        """
         found: dict[tuple[int, View], Place] = {}
         seen: set[tuple[int, View]] = set()
         todo = [(atom, view)]
         while todo:
-            atom, view = self._source(*todo.pop())
+            atom, view = self.source(*todo.pop())
             equation = self.equation(atom)
             if equation is None or (id(atom), view) in seen:
                 continue
             seen.add((id(atom), view))
             if equation.name in NONLINEAR:
-                place = self._source(self._unscaled(equation.operands[0]), view)
+                place = self.source(self._unscaled(equation.operands[0]), view)
                 found[id(place[0]), place[1]] = place
                 todo.append(place)
-            elif equation.name in ELEMENTWISE or equation.name == "integer_pow":
+            elif equation.name in (*ELEMENTWISE, "integer_pow", "one_minus_square"):
                 todo += [(o, spread(view, atom, o)) for o in equation.operands]
+            elif equation.name == "dot_general":
+                todo += self._multiplied(equation, view)
         return list(found.values())
+
+    def _multiplied(self, equation: Equation, view: View) -> list[Place]:
+        """What a product multiplies with weights, in units; nothing of other products."""
+        try:
+            places = [place for place, _ in self._dot(equation, view)]
+        except NotConvertible:
+            return []
+        return [(atom, tuple(map(_in_units, inner))) for atom, inner in places]
 
     def _unscaled(self, atom: Atom) -> Atom:
         """Without a sign or a number before it, as in 1 / (1 + exp(-x))."""
@@ -94,7 +107,7 @@ class Body:
 
     def sum_at(self, atom: Atom, view: View) -> Sum:
         """A value as a sum; NotConvertible with the reason if it is none."""
-        atom, view = self._source(atom, view)
+        atom, view = self.source(atom, view)
         if self.is_fixed(atom):
             return Sum(biases=[self._unspread(atom, view)])
         equation = self.equation(atom)
@@ -119,7 +132,7 @@ class Body:
             atom, view = moved
         return atom, view
 
-    def _dot(self, equation: Equation, view: View) -> Iterator[tuple[Atom, Place]]:
+    def _dot(self, equation: Equation, view: View) -> Iterator[tuple[Place, Place]]:
         contract, batch = equation.params["dimension_numbers"]
         fixed = [self.is_fixed(o) for o in equation.operands]
         if batch[0] or sum(fixed) != 1 or any(len(c) != 1 for c in contract):
@@ -135,16 +148,15 @@ class Body:
         for piece, start in self._pieces(equation.operands[1 - side], tuple(views[1 - side])):
             size = next(e for e in piece[1] if isinstance(e, Range) and e.tag == "inner").size
             weights_view[axis] = Range("inner", start, size)
-            whole = [e for e in piece[1] if isinstance(e, Range)]
-            sizes = tuple(e.size for e in whole)
-            ordered = [e.tag for e in whole] == [*range(len(whole) - 1), "inner"]
-            if len(whole) != len(piece[1]) or not ordered or sizes != piece[0].aval.shape:
+            tags = [e.tag for e in piece[1] if isinstance(e, Range)]
+            sizes = tuple(e.size if isinstance(e, Range) else 1 for e in piece[1])
+            if tags != [*range(len(tags) - 1), "inner"] or sizes != piece[0].aval.shape:
                 raise NotConvertible("a product with a part of an input, or of transposed ones")
-            yield piece[0], (weights, tuple(weights_view))
+            yield piece, (weights, tuple(weights_view))
 
     def _pieces(self, atom: Atom, view: View) -> Iterator[tuple[Place, int]]:
         """A value summed over, as the pieces that are concatenated in it, and where each begins."""
-        atom, view = self._source(atom, view)
+        atom, view = self.source(atom, view)
         equation = self.equation(atom)
         axis = next(i for i, e in enumerate(view) if isinstance(e, Range) and e.tag == "inner")
         whole = view[axis] == Range("inner", 0, atom.aval.shape[axis])
@@ -159,7 +171,7 @@ class Body:
                 yield place, start + offset
             start += size
 
-    def _source(self, atom: Atom, view: View) -> Place:
+    def source(self, atom: Atom, view: View) -> Place:
         """Where a view's elements come from, through everything that only moves elements."""
         while True:
             equation = self.equation(atom)
@@ -167,6 +179,12 @@ class Body:
             if moved is None:
                 return atom, view
             atom, view = moved
+
+
+def units_of(state: Atom) -> View:
+    """The view of a whole state."""
+    *batch, units = state.aval.shape
+    return (*(Range(i, 0, n) for i, n in enumerate(batch)), Range("unit", 0, units))
 
 
 def spread(view: View, result: Atom, operand: Atom) -> View:
@@ -210,6 +228,10 @@ def _moved(equation: Equation, atom: Atom, view: View) -> Place | None:
                 return operand, tuple(_shifted(e, -start if i == axis else 0) for i, e in enumerate(view))
             start += operand.aval.shape[axis]
     return None
+
+
+def _in_units(entry: Range | int) -> Range | int:
+    return Range("unit", *entry[1:]) if isinstance(entry, Range) and entry.tag == "inner" else entry
 
 
 def _shifted(entry: Range | int, by: int) -> Range | int:

@@ -6,7 +6,7 @@ of other scans, of while and cond are graphed by themselves and stay loops of JA
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,6 +28,8 @@ _CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
+_PLAIN_CALLS = {"jit", "pjit", "closed_call", "core_call"}  # they change no derivative
+CHECKPOINTS = {"remat2", "checkpoint"}
 LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy", "copy_p"}
 
@@ -123,16 +125,23 @@ def successors(flat: Flat) -> dict[int, int | None]:
     return found
 
 
-def flatten(closed: ClosedJaxpr) -> Flat:
-    """Inlines every call; scan, while and cond stay as they are."""
+def flatten(closed: ClosedJaxpr, differentiable: bool = False) -> Flat:
+    """Inlines every call; scan, while and cond stay as they are.
+
+    If `differentiable`, so does all that changes derivatives: calls with rules of their own, stop_gradient.
+    """
     flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])
-    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations)
+    gone = _PLAIN_CALLS if differentiable else _CALLS.keys() | _IDENTITIES
+    flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, gone)
     fold_constants(flat)
     drop_dead(flat)
     return flat
 
 
-def _inline(jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equations: list[Equation]) -> list[Atom]:
+def _inline(
+    jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equations: list[Equation], gone: Set[str]
+) -> list[Atom]:
+    """Adds the equations of a jaxpr, of `gone` only what is in them, and gives its results."""
     env: dict[Any, Atom] = dict(zip(jaxpr.invars, operands, strict=True))
     env.update((v, Constant(c, v.aval)) for v, c in zip(jaxpr.constvars, constants, strict=True))
 
@@ -141,11 +150,11 @@ def _inline(jaxpr: Any, constants: Sequence[Any], operands: Sequence[Atom], equa
 
     for eqn in jaxpr.eqns:
         name, atoms = eqn.primitive.name, [read(v) for v in eqn.invars]
-        if name in _CALLS and not eqn.effects:
+        if name in _CALLS and name in gone and not eqn.effects:
             body = eqn.params[_CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
-            results = _inline(inner, constants, atoms, equations)
-        elif name in _IDENTITIES and not eqn.effects:
+            results = _inline(inner, constants, atoms, equations, gone)
+        elif name in gone and not eqn.effects:
             results = atoms
         else:
             made = [Variable(v.aval) for v in eqn.outvars]
@@ -193,7 +202,7 @@ def _pure(equation: Equation) -> bool:
     results = [r.aval for r in equation.results]
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
-    if equation.effects or equation.name in LOOPS or across_devices(equation.params, results):
+    if equation.effects or equation.name in {*LOOPS, *_CALLS} or across_devices(equation.params, results):
         return False
     types = [a.dtype for a in (*results, *(o.aval for o in equation.operands))]
     keys = any(jax.dtypes.issubdtype(t, jax.dtypes.prng_key) for t in types)
@@ -316,6 +325,11 @@ def call(flat: Flat, operands: Sequence[Any]) -> list[Any]:
     """Runs a flat function by JAX."""
     env: dict[int, Any] = dict(zip(map(id, flat.inputs), operands, strict=True))
     evaluate_all(flat.equations, env)
+    return results(flat, env)
+
+
+def results(flat: Flat, env: dict[int, Any]) -> list[Any]:
+    """The results of a flat function, of the values by the variables' ids."""
     return [with_weak_type(read(o, env), o.aval) for o in flat.outputs]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from jax_mps.program import Node
@@ -102,12 +101,6 @@ def steps(node: Node) -> list[str]:
         return found
     cut = found[: _SHOWN_STEPS - 1]
     return [*cut, f"… {len(found) - len(cut)} more"]
-
-
-def summary(node: Node) -> str:
-    """How often a chain applies what, most often first."""
-    words = Counter(c.split(" ")[0] for c in node.attributes["code"] if not c.startswith("const"))
-    return ", ".join(w if n == 1 else f"{n} {w}" for w, n in words.most_common())
 
 
 def _shown(key: str, value: Any) -> str:

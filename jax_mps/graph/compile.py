@@ -11,7 +11,6 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 from jax_mps import ffi
-from jax_mps._compat import with_weak_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
@@ -79,7 +78,7 @@ class Graphed:
                 for equation in part:
                     with report.scope(self.reasons[id(equation)]):
                         capture.evaluate_all([equation], env)
-        return [with_weak_type(capture.read(o, env), o.aval) for o in self.flat.outputs]
+        return capture.results(self.flat, env)
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
@@ -185,11 +184,16 @@ def _fused(program: Program, fuse: bool) -> Program:
     for node in program.nodes:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
-    if fuse:
-        program = take_neurons(fold_padding(take_picks(take_softmax(program), ELEMENTWISE)))
-        program = take_parts(program, ELEMENTWISE) if device() == "cpu" else program
-    program = fuse_pass(program, ELEMENTWISE, separate=not fuse)
-    return elide_concatenations(program) if fuse and device() == "cpu" else program
+    if not fuse:
+        return fuse_pass(program, ELEMENTWISE, separate=True)
+    program = take_softmax(program)
+    program = take_picks(program, ELEMENTWISE)
+    program = fold_padding(program)
+    program = take_neurons(program)
+    if device() == "cpu":
+        program = take_parts(program, ELEMENTWISE)
+    program = fuse_pass(program, ELEMENTWISE)
+    return elide_concatenations(program) if device() == "cpu" else program
 
 
 def _gains(program: Program) -> bool:

@@ -211,6 +211,7 @@ _RULES: dict[str, Callable[[Equation, list[Array]], Array | list[Array]]] = {
     "div": _arithmetic(lambda a, b: a * _inverse(b)),
     "neg": _arithmetic(lambda a: -a),
     "square": _arithmetic(lambda a: a * a),
+    "one_minus_square": _arithmetic(lambda a: 1 - a * a),
     "exp": _arithmetic(_exp),
     "expm1": _arithmetic(lambda a: _exp(a) - 1),
     "logistic": _arithmetic(_logistic),

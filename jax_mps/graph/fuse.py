@@ -17,14 +17,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jax_mps.graph.views import VIEWS, View
+from jax_mps.graph.views import VIEWS, View, constant_of
 from jax_mps.program import Node, Program, Type, Value
 
 MAX_CODE, MAX_OPERANDS = 96, 24  # of one root
 MAX_GROUP_CODE = 384  # of one chain
 RECOMPUTED_CODE, RECOMPUTED_READS = 24, 2  # what is computed again rather than kept
 SMALL_SHARE = 8  # an operand of fewer elements than this share of the result costs nothing to read again
-_NOT_ELEMENTWISE = {"reduce", "dot", "pad", "concatenate", "pick", "pick_gradient", *VIEWS}
 _CODE = {"convert", "bitcast", "constant", "iota", "integer_pow", "select", "clamp"}
 
 
@@ -62,10 +61,7 @@ class _Fusion:
 
     def constant(self, value: Value) -> Node | None:
         """The node of the number that a value is everywhere, or None."""
-        node = self.producer.get(id(value))
-        while node is not None and node.op in VIEWS:
-            node = self.producer.get(id(node.operands[0]))
-        return node if node is not None and node.op == "constant" else None
+        return constant_of(value, self.producer)
 
     def _choose_kept(self) -> None:
         uses = Counter(id(o) for n in self.program.nodes for o in n.operands)

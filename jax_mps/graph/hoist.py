@@ -12,9 +12,9 @@ A recurrent network's cell so keeps only the product with its state.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 from jax_mps.graph.views import VIEWS
 from jax_mps.program import Node, Program, Type, Value
@@ -144,7 +144,7 @@ class _Loop:
             return False
         contracted = node.attributes["contract"][0]
         rows = [n for i, n in enumerate(node.operands[0].type.shape) if i not in contracted]
-        return _product(rows) < _ROWS
+        return math.prod(rows) < _ROWS
 
     def _is_small(self, value: Value) -> bool:
         """Whether the values of all iterations may be kept."""
@@ -196,7 +196,7 @@ class _Loop:
         if node.op != "dot" or node.attributes["batch"][0] or any(v.type.dtype != "f32" for v in node.operands):
             return False
         more = sum(o.type.bytes for o in node.operands if not self._is_outside(o))
-        contracted = _product([node.operands[0].type.shape[i] for i in node.attributes["contract"][0]])
+        contracted = math.prod(node.operands[0].type.shape[i] for i in node.attributes["contract"][0])
         small = all(map(self._is_small, node.operands))
         return small and contracted < _ROWS and more <= 2 * node.results[0].type.bytes
 
@@ -263,10 +263,3 @@ class _Loop:
         self.nodes = kept[::-1]
         self.consts = [p for p in self.consts if id(p[1]) in uses]
         self.xs = [p for p in self.xs if id(p[1]) in uses]
-
-
-def _product(sizes: Any) -> int:
-    count = 1
-    for size in sizes:
-        count *= size
-    return count

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from jax_mps.graph.views import constant_of
 from jax_mps.program import Node, Program, Type, Value
 
 
@@ -16,6 +19,11 @@ class Links:
             for operand in {id(o): o for o in node.operands}.values():
                 self.readers.setdefault(id(operand), []).append(node)
         self.names = max((v.name for n in program.nodes for v in n.results), default=0)
+
+    def number_of(self, value: Value) -> Any:
+        """The number that a value is everywhere, or None."""
+        node = constant_of(value, self.producer)
+        return None if node is None else node.attributes["value"]
 
     def value(self, type_: Type) -> Value:
         """A new value."""

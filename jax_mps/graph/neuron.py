@@ -91,10 +91,7 @@ class _Neurons(Links):
         return right is value and self._is_zero(left)  # 0 < value, 0 >= value
 
     def _is_zero(self, value: Value) -> bool:
-        node = self.producer.get(id(value))
-        while node is not None and node.op in VIEWS:
-            node = self.producer.get(id(node.operands[0]))
-        return node is not None and node.op == "constant" and node.attributes["value"] == 0
+        return bool(self.number_of(value) == 0)
 
     def _bias(self, value: Value, shape: tuple[int, ...]) -> Value | None:
         """The vector that `value` repeats along all axes of `shape` but the last."""

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 from jax_mps.graph.links import Links
 from jax_mps.graph.simplify import drop_dead
-from jax_mps.graph.views import VIEWS
 from jax_mps.program import Node, Program, Type, Value
 
 _ZERO, _LEAST = 0.0, -math.inf
@@ -57,7 +55,7 @@ class _Folding(Links):
         transpose = source if source is not None and source.op == "transpose" else None
         if transpose is not None:
             source, order = self.producer.get(id(transpose.operands[0])), transpose.attributes["order"]
-        if source is None or source.op != "pad" or self._constant(source.operands[1]) != _PADDED[node.op]:
+        if source is None or source.op != "pad" or self.number_of(source.operands[1]) != _PADDED[node.op]:
             return
         config = [source.attributes["config"][i] for i in order]
         padding = _added(node, [(low, high) for low, high, _ in config])
@@ -84,12 +82,6 @@ class _Folding(Links):
             return None
         attributes = {**gradient.attributes, "padding": padding, "spatial": result.type.shape[1:-1]}
         return Node(gradient.op, gradient.operands, [result], attributes)
-
-    def _constant(self, value: Value) -> Any:
-        node = self.producer.get(id(value))
-        while node is not None and node.op in VIEWS:
-            node = self.producer.get(id(node.operands[0]))
-        return node.attributes["value"] if node is not None and node.op == "constant" else None
 
 
 def _crop(node: Node, x: Value) -> Pairs | None:

@@ -103,8 +103,8 @@ class _OneHots(_Nodes):
         """The index of a node that selects by one-hot rows from zeros and something in float32."""
         if node is None or node.op != "select" or node.results[0].type.dtype != "f32":
             return None
-        zero, hot = self.producer.get(id(self.source(node.operands[1]))), self.producer.get(id(node.operands[0]))
-        if zero is None or zero.op != "constant" or zero.attributes["value"] != 0 or hot is None or hot.op != "eq":
+        hot = self.producer.get(id(node.operands[0]))
+        if self.number_of(node.operands[1]) != 0 or hot is None or hot.op != "eq":
             return None
         for one, other in (hot.operands, hot.operands[::-1]):
             index = row_source(other, self.producer)

@@ -21,7 +21,6 @@ from jax_mps.graph.recognise import inlined
 from jax_mps.graph.recurrent import cell_of, is_meant_as_cell
 from jax_mps.graph.recurrent_cell import Cell
 from jax_mps.graph.recurrent_gradient import backward_of
-from jax_mps.graph.sources import Sources
 
 _STATES = 4  # of a loop that may be meant as a cell, at most
 
@@ -29,27 +28,32 @@ _STATES = 4  # of a loop that may be meant as a cell, at most
 def recognise_recurrent(flat: Flat) -> None:
     """Rewrites scans in place; a scan that is meant as a cell and is none gets the reason as its note."""
     for equation in [e for e in flat.equations if e.name == "scan"]:
-        few = 0 < equation.carries <= _STATES
-        if not few or equation.effects or not any(equation is e for e in flat.equations):  # not rewritten before
-            continue
-        inner = capture.flatten(equation.params["jaxpr"])
-        body = Body(inner, equation.consts)
-        if not is_meant_as_cell(body, equation.carries):
+        if not any(equation is e for e in flat.equations):  # a gradient, rewritten with its cell
             continue
         try:
-            _rewrite(flat, equation, body)
+            cell = cell_at(flat, equation)
+            if cell is not None:
+                _rewrite(flat, cell)
         except NotConvertible as reason:
             equation.note = f"no mps.lstm or mps.gru: {reason}"
 
 
-def _rewrite(flat: Flat, equation: Equation, body: Body) -> None:
-    sources = Sources(flat, equation.operands[: equation.consts])
-    cell = cell_of(equation, body, sources)
-    kinds = _kinds(cell)
+def cell_at(flat: Flat, equation: Equation) -> Cell | None:
+    """The cell that a scan runs; None if it is not meant as one, NotConvertible if it only looks like one."""
+    if not 0 < equation.carries <= _STATES or equation.effects:
+        return None
+    body = Body(capture.flatten(equation.params["jaxpr"]), equation.consts)
+    if not is_meant_as_cell(body, equation.carries):
+        return None
+    return cell_of(flat, equation, body)
+
+
+def _rewrite(flat: Flat, cell: Cell) -> None:
+    equation, kinds = cell.equation, kinds_of(cell)
     read = {id(o) for e in flat.equations for o in e.operands} | {id(o) for o in flat.outputs}
     pairs = [(r, k) for r, k in zip(equation.results, kinds, strict=True) if id(r) in read]
     unknown = [r for r, k in pairs if not k]
-    backward = backward_of(flat, cell, sources, unknown) if unknown else None
+    backward = backward_of(flat, cell, unknown) if unknown else None
     few = len(cell.states) * equation.params["length"] * cell.inits[0].aval.size
     cell.recompute = backward is not None and sum(r.aval.size for r in unknown) <= few  # as a checkpoint has it
     training = backward is not None or any(k == "cells" for _, k in pairs)
@@ -82,7 +86,7 @@ def _rewrite(flat: Flat, equation: Equation, body: Body) -> None:
     capture.drop_dead(flat)
 
 
-def _kinds(cell: Cell) -> list[str]:
+def kinds_of(cell: Cell) -> list[str]:
     """What each result of the scan is of the op's: "last0", "last1", "y", "cells", or "" for nothing of it."""
     outputs = [fingerprint.read(o, cell.values) for o in cell.body.flat.outputs]
     carries = cell.equation.carries

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from jax_mps.graph import fingerprint
-from jax_mps.graph.affine import NONLINEAR, Body, Place, Range, Sum, spread
-from jax_mps.graph.capture import Atom, Equation
+from jax_mps.graph.affine import NONLINEAR, Body, Place, Range, Sum, View, spread, units_of
+from jax_mps.graph.capture import Atom, Equation, Flat
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.graph.fingerprint import Env
-from jax_mps.graph.recurrent_cell import Cell, Gate, picked
+from jax_mps.graph.recurrent_cell import Cell, Gate, Scan, picked
 from jax_mps.graph.sources import Sources
 from jax_mps.ops._recurrent import GRU, LSTM, Ops
 from jax_mps.ops.neuron import spec
@@ -37,9 +37,8 @@ def is_meant_as_cell(body: Body, carries: int) -> bool:
     return nonlinear and product
 
 
-def cell_of(equation: Equation, body: Body, sources: Sources) -> Cell:
-    """The cell that a scan runs, whose constants come from `sources`; NotConvertible with the reason if it is none."""
-    params = equation.params
+def cell_of(flat: Flat, equation: Equation, body: Body) -> Cell:
+    """The cell that a scan of a function runs; NotConvertible with the reason if it is none."""
     consts, carries = equation.consts, equation.carries
     inputs, outputs = body.flat.inputs, body.flat.outputs
     carry = inputs[consts : consts + carries]
@@ -48,9 +47,9 @@ def cell_of(equation: Equation, body: Body, sources: Sources) -> Cell:
         raise NotConvertible("it is not all of float32")
     if carries > 2 or not shape or any(v.aval.shape != shape for v in carry):
         raise NotConvertible(f"it carries {', '.join(v.aval.str_short(True) for v in carry)}, no state of a cell")
-    if not all(n for v in inputs for n in v.aval.shape) or not params["length"]:
+    if not all(n for v in inputs for n in v.aval.shape) or not equation.params["length"]:
         raise NotConvertible("it is empty")
-    values: Env = {}
+    sources, values = Sources(flat, equation.operands[:consts]), Env()
     sources.draw(values)
     for i, (variable, operand) in enumerate(zip(inputs, equation.operands, strict=True)):
         known = fingerprint.read(operand, values) if i < consts else fingerprint.random(variable.aval.shape, i)
@@ -58,7 +57,7 @@ def cell_of(equation: Equation, body: Body, sources: Sources) -> Cell:
     fingerprint.evaluate(body.flat.equations, values)
     guess = _lstm if carries == 2 else _gru
     reasons = []
-    for cell in guess(equation, body, values):
+    for cell in guess(Scan(equation, body, sources, values)):
         if isinstance(cell, str):
             reasons.append(cell)
         elif _proven(cell):
@@ -71,7 +70,7 @@ def cell_of(equation: Equation, body: Body, sources: Sources) -> Cell:
 def _gate(total: Sum, body: Body, h: Atom, inputs: dict[int, Atom]) -> Gate:
     """A sum's weights; `inputs` collects the input that it reads."""
     gate = Gate(b=total.biases)
-    for leaf, weights in total.products:
+    for (leaf, _), weights in total.products:
         if leaf is h:
             gate.h.append(weights)
         elif body.equation(leaf) is None:
@@ -87,13 +86,12 @@ def _gate(total: Sum, body: Body, h: Atom, inputs: dict[int, Atom]) -> Gate:
 
 def _sums(body: Body, atom: Atom) -> list[tuple[Place, Sum | str]]:
     """The sums under the nonlinearities of a state, or why one is none."""
-    shape = atom.aval.shape
-    view = (*(Range(i, 0, n) for i, n in enumerate(shape[:-1])), Range("unit", 0, shape[-1]))
+    view = units_of(atom)
     found: list[tuple[Place, Sum | str]] = []
     for place in body.gates(atom, view):
         try:
             total = body.sum_at(*place)
-            if {e.tag: e.size for e in place[1] if isinstance(e, Range)} != {e.tag: e.size for e in view}:
+            if _sizes(place[1]) != _sizes(view):
                 raise NotConvertible("a gate for less than the state")
             found.append((place, total))
         except NotConvertible as reason:
@@ -101,16 +99,19 @@ def _sums(body: Body, atom: Atom) -> list[tuple[Place, Sum | str]]:
     return found
 
 
+def _sizes(view: View) -> dict[int | str, int]:
+    return {e.tag: e.size for e in view if isinstance(e, Range)}
+
+
 def _make(
-    equation: Equation,
-    body: Body,
-    values: Env,
+    scan: Scan,
     ops: Ops,
     attributes: dict[str, Any],
     states: tuple[int, ...],
     sums: list[Sum],
     memory: Sum | None = None,
 ) -> Cell:
+    equation, body = scan.equation, scan.body
     h = body.flat.inputs[equation.consts + states[0]]
     inputs: dict[int, Atom] = {}
     gates = [_gate(s, body, h, inputs) for s in sums]
@@ -126,12 +127,13 @@ def _make(
     x = next(i for i, v in enumerate(body.flat.inputs) if v is leaf)
     if leaf.aval.shape[:-1] != h.aval.shape[:-1] or x < equation.consts + equation.carries:
         raise NotConvertible("its gates have products with other things than a slice and the state")
-    return Cell(equation, body, ops, attributes, states, gates, biases, x, values)
+    return Cell(**vars(scan), ops=ops, attributes=attributes, states=states, gates=gates, memory=biases, x=x)
 
 
-def _lstm(equation: Equation, body: Body, values: Env) -> Iterator[Cell | str]:
+def _lstm(scan: Scan) -> Iterator[Cell | str]:
     """Guesses, or why there is none: h' = s(o) tanh(c'), c' = s(f) c + s(i) tanh(g)."""
-    consts, outputs = equation.consts, body.flat.outputs
+    body, values = scan.body, scan.values
+    consts, outputs = body.consts, body.flat.outputs
     every = [(h, _sums(body, outputs[h])) for h in (0, 1)]
     for h, found in sorted(every, key=lambda pair: -len(pair[1])):  # h depends on all gates, c on three
         c = 1 - h
@@ -155,25 +157,29 @@ def _lstm(equation: Equation, body: Body, values: Env) -> Iterator[Cell | str]:
             if fingerprint.same(sigmoid[f] * old_c + sigmoid[i] * tanh[g], new_c):
                 attributes = {"neurons": (_SIGMOID, _TANH, _TANH)}
                 sums_of = [plain[k][1] for k in (i, f, g, out)]
-                yield from _tried(equation, body, values, LSTM, attributes, (h, c), sums_of)
+                yield from _tried(scan, LSTM, attributes, (h, c), sums_of)
                 break
         else:
             yield "its new cell is not sigmoid(f) c + sigmoid(i) tanh(g)"
 
 
-def _gru(equation: Equation, body: Body, values: Env) -> Iterator[Cell | str]:
+def _gru(scan: Scan) -> Iterator[Cell | str]:
     """Guesses: h' = (1 - s(z)) tanh(n) + s(z) h, or with the roles of h and tanh(n) exchanged."""
-    (new,), (old,) = body.flat.outputs[:1], body.flat.inputs[equation.consts :][:1]
+    body, values = scan.body, scan.values
+    (new,), (old,) = body.flat.outputs[:1], body.flat.inputs[body.consts :][:1]
     found = _sums(body, new)
     every = [(place, s) for place, s in found if isinstance(s, Sum)]
 
     def is_plain(s: Sum) -> bool:
-        return bool(s.products) and not s.others and all(body.equation(leaf) is None for leaf, _ in s.products)
+        return bool(s.products) and not s.others and all(body.equation(leaf) is None for (leaf, _), _ in s.products)
 
     plain = [(place, s) for place, s in every if is_plain(s)]
     candidates = [(place, s) for place, s in every if not is_plain(s) and (s.products or s.others)]
-    if len(plain) != 2 or len(candidates) != 1:
+    if len(plain) != 2:
         yield _count_words(found, len(plain), 2, "a GRU")
+        return
+    if len(candidates) != 1:
+        yield f"{len(candidates)} of its gates have a reset gate in them, not 1 as in a GRU"
         return
     value = {k: picked(fingerprint.read(p[0], values), p[1]) for k, (p, _) in enumerate([*plain, *candidates])}
     n, candidate = fingerprint.apply("tanh", value[2]), candidates[0][1]
@@ -186,7 +192,7 @@ def _gru(equation: Equation, body: Body, values: Env) -> Iterator[Cell | str]:
         attributes = {"neurons": (_SIGMOID, _TANH), "p": 1.0, "flip": flip}
         gates = [plain[update][1], plain[1 - update][1]]
         for reset, sums, memory in _resets(body, candidate, old):
-            yield from _tried(equation, body, values, GRU, {**attributes, "reset": reset}, (0,), [*gates, sums], memory)
+            yield from _tried(scan, GRU, {**attributes, "reset": reset}, (0,), [*gates, sums], memory)
         yield "its candidate is not tanh(x w + r (h r_n + b)) nor tanh(x w + (r h) r_n)"
         return
     yield "its new state is not (1 - sigmoid(z)) tanh(n) + sigmoid(z) h"
@@ -204,11 +210,17 @@ def _resets(body: Body, candidate: Sum, h: Atom) -> Iterator[tuple[str, Sum, Sum
                 continue
     elif not candidate.others:
         products = []
-        for leaf, weights in candidate.products:
-            made = body.equation(leaf)
-            gated = made is not None and made.name == "mul" and any(o is h for o in made.operands)
-            products.append((h if gated else leaf, weights))
+        for place, weights in candidate.products:
+            gated = any(source is h for source, _ in _factors(body, *place))
+            products.append(((h, units_of(h)) if gated else place, weights))
         yield "before", Sum(products, candidate.biases, []), None
+
+
+def _factors(body: Body, atom: Atom, view: View) -> list[Place]:
+    """What a value is the elementwise product of."""
+    made = body.equation(atom)
+    operands = made.operands if made is not None and made.name == "mul" else []
+    return [body.source(o, spread(view, atom, o)) for o in operands]
 
 
 def _tried(*arguments: Any) -> Iterator[Cell | str]:

@@ -13,6 +13,7 @@ from jax_mps.graph import capture
 from jax_mps.graph.affine import Body, Place, Range, View
 from jax_mps.graph.capture import Atom, Equation, Flat
 from jax_mps.graph.fingerprint import Env
+from jax_mps.graph.sources import Sources
 from jax_mps.ops._recurrent import Ops
 
 
@@ -26,18 +27,25 @@ class Gate:
 
 
 @dataclass
-class Cell:
-    """A scan whose body is a step of `ops`."""
+class Scan:
+    """A scan that may be a cell's, over a finite field."""
 
     equation: Equation
     body: Body
+    sources: Sources  # of its constants
+    values: Env  # random elements for all values of the body
+
+
+@dataclass
+class Cell(Scan):
+    """A scan whose body is a step of `ops`."""
+
     ops: Ops
     attributes: dict[str, Any]
     states: tuple[int, ...]  # of h (and c), the places in the carry
     gates: list[Gate]
     memory: list[Place]  # the bias of a GRU's product with the state
     x: int  # the input, of the scan's operands
-    values: Env  # random elements for all values of the body
     recompute: bool = False  # in the gradient, instead of keeping the gates
 
     @property

@@ -30,7 +30,6 @@ class Backward:
     """The reverse scan, and what each of its operands and results is."""
 
     cell: Cell
-    sources: Sources
     equation: Equation
     dy: list[Atom]  # the cotangents of the op's results of all steps
     states: list[int]  # of the states, the places in the carry
@@ -40,14 +39,14 @@ class Backward:
     @property
     def operands(self) -> list[Atom]:
         """What `run` reads beside what the forward pass kept."""
-        return [*self.sources.roots, *self.dy, *self._carry()]
+        return [*self.cell.sources.roots, *self.dy, *self._carry()]
 
     def _carry(self) -> list[Atom]:
         return self.equation.operands[self.equation.consts :][: self.equation.carries]
 
     def run(self, operands: Sequence[Any], kept: Sequence[Any]) -> list[Any]:
         """The results of the reverse scan; `kept` is the forward op's operands, y, and what training kept."""
-        cell, count = self.cell, len(self.sources.roots)
+        cell, count = self.cell, len(self.cell.sources.roots)
         roots, dys, carry = operands[:count], operands[count : count + len(self.dy)], operands[count + len(self.dy) :]
         (batch, time, _), units = kept[0].shape, kept[2].shape[1]
         zeros = [] if dys else [jnp.zeros((batch, time, units), jnp.float32)]
@@ -68,14 +67,15 @@ class Backward:
         return [result(i, *r) for i, r in enumerate(self.results)]
 
     def _of_constants(self, roots: Sequence[Any], weights: Sequence[Any]) -> dict[int, Any]:
-        return constants_gradient(self.cell, self.sources, roots, lambda pull, _: pull(tuple(weights)))
+        return constants_gradient(self.cell, roots, lambda pull, _: pull(tuple(weights)))
 
 
-def constants_gradient(cell: Cell, sources: Sources, roots: Sequence[Any], weights: Any) -> dict[int, Any]:
+def constants_gradient(cell: Cell, roots: Sequence[Any], weights: Any) -> dict[int, Any]:
     """The gradients of the loop's constants and of their sources, by their ids.
 
     `weights(pull, parameters)` pulls the gradients of the op's parameters back to the constants.
     """
+    sources = cell.sources
     env: dict[int, Any] = dict(zip(map(id, sources.roots), roots, strict=True))
     capture.evaluate_all(sources.equations, env)
     parameters, pull = jax.vjp(lambda *c: cell.parameters(c), *(capture.read(a, env) for a in cell.consts))
@@ -86,7 +86,7 @@ def constants_gradient(cell: Cell, sources: Sources, roots: Sequence[Any], weigh
     return sources.cotangents(roots, leaves)
 
 
-def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Variable]) -> Backward:
+def backward_of(flat: Flat, cell: Cell, unknown: Sequence[Variable]) -> Backward:
     """The reverse scan that reads what is `unknown`; NotConvertible if it is not the cell's gradient."""
     equation = _reader(flat, cell, unknown)
     params = equation.params
@@ -94,7 +94,7 @@ def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Vari
     consts, carries, states = equation.consts, equation.carries, len(cell.states)
     values = dict(cell.values)
     above = Sources(flat, equation.operands[:consts])
-    if any(id(root) not in sources.variables for root in above.roots):
+    if any(id(root) not in cell.sources.variables for root in above.roots):
         raise NotConvertible("its backward loop reads more than the cell's weights and states")
     fingerprint.evaluate(above.equations, values)
     shapes = [o.aval.shape for o in equation.operands[consts : consts + carries]]
@@ -109,7 +109,7 @@ def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Vari
         env[id(variable)] = fingerprint.random(variable.aval.shape, _SEED + i)
     given = equation.operands[consts + carries :]
     kept = [_kept(cell, operand, values) for operand in given]
-    wanted = _Wanted(cell, sources)
+    wanted = _Wanted(cell)
     for cotangents in _cotangents(slices, kept, wanted.shape):
         dy = [i for i in cotangents if not _is_zero(given[i], flat)]
         parts = dict(zip(dy, wanted.parts(len(dy)), strict=True))
@@ -125,7 +125,7 @@ def backward_of(flat: Flat, cell: Cell, sources: Sources, unknown: Sequence[Vari
             if results is not None:
                 first = equation.operands[consts : consts + carries]
                 from_zero = {i for i, operand in enumerate(first) if _is_zero(operand, flat)}
-                return Backward(cell, sources, equation, [given[i] for i in dy], list(order), results, from_zero)
+                return Backward(cell, equation, [given[i] for i in dy], list(order), results, from_zero)
     raise NotConvertible("its backward loop is not the gradient of the cell alone")
 
 
@@ -144,8 +144,8 @@ def _cotangents(slices: Sequence[Variable], kept: Sequence[Any], shape: tuple[in
 class _Wanted:
     """A step of the gradient as JAX derives it from the cell's meaning, at random states and cotangents."""
 
-    def __init__(self, cell: Cell, sources: Sources) -> None:
-        self.cell, self.sources = cell, sources
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
         self.shape = cell.inits[0].aval.shape
         self.dlast = [fingerprint.random(self.shape, 3 * _SEED + i) for i in range(len(cell.states))]
         self.dy = fingerprint.random(self.shape, 4 * _SEED)
@@ -162,7 +162,7 @@ class _Wanted:
         cell, states = self.cell, len(self.cell.states)
         if with_dy not in self._found:
             inputs, first = cell.body.flat.inputs, cell.equation.consts
-            atoms = [*self.sources.roots, inputs[cell.x], *(inputs[first + i] for i in cell.states)]
+            atoms = [*cell.sources.roots, inputs[cell.x], *(inputs[first + i] for i in cell.states)]
             dy = self.dy if with_dy else np.zeros(self.shape, np.int64)
             known = [fingerprint.read(a, cell.values) for a in atoms]
             self._found[with_dy] = of_function(self._step, [*known, *self.dlast, dy])
@@ -170,7 +170,7 @@ class _Wanted:
         return dict(zip(self._names, rest[states:], strict=True)), rest[:states], dx
 
     def _step(self, *operands: Any) -> list[Any]:
-        cell, count = self.cell, len(self.sources.roots)
+        cell, count = self.cell, len(self.cell.sources.roots)
         roots, (x, *rest) = operands[:count], operands[count:]
         states, cotangents = rest[: len(cell.states)], rest[len(cell.states) :]
         *last, dy = cotangents
@@ -182,7 +182,7 @@ class _Wanted:
             of_inputs.extend(others)
             return pull(dparameters)
 
-        found = constants_gradient(cell, self.sources, roots, weights)
+        found = constants_gradient(cell, roots, weights)
         self._names = list(found)
         dstates, dx = of_inputs
         return [dx, *dstates, *found.values()]

@@ -15,7 +15,7 @@ import math
 
 from jax_mps.graph.links import Links
 from jax_mps.graph.simplify import drop_dead, live
-from jax_mps.graph.views import VIEWS, row_source
+from jax_mps.graph.views import row_source
 from jax_mps.program import Node, Program, Value
 
 
@@ -57,7 +57,7 @@ class _Softmax(Links):
         greatest = self.row_of(sub.operands[1], "max", "reduce")
         if greatest is not None and greatest.op == "max":  # of minus infinity and the maximum
             sides = [self.made_by(o, "reduce") for o in greatest.operands]
-            least = [self._is_least(o) for o in greatest.operands]
+            least = [self.number_of(o) == -math.inf for o in greatest.operands]
             greatest = sides[1] if least[0] else sides[0] if least[1] else None
         if greatest is None or not _reduces(greatest, "max", x, last):
             return None
@@ -70,12 +70,6 @@ class _Softmax(Links):
         ]
         gradients = [(n, dy) for n in readers if (dy := self._gradient(n, e, sums[0])) is not None]
         return (exp, x, divisions, gradients) if divisions or gradients else None
-
-    def _is_least(self, value: Value) -> bool:
-        node = self.producer.get(id(value))
-        while node is not None and node.op in VIEWS:
-            node = self.producer.get(id(node.operands[0]))
-        return node is not None and node.op == "constant" and node.attributes["value"] == -math.inf
 
     def _is_sum(self, value: Value, total: Node) -> bool:
         return self.row_of(value, "reduce") is total

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import jaxpr_as_fun
 
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
+from jax_mps.graph.differentiable import differentiable
 
 Dynamic = Callable[[Any], bool]  # whether a leaf is traced
 Grapher = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -37,10 +38,10 @@ class Traced:
                 return jax.core.eval_jaxpr(jaxpr, values, *rest)
 
             closed, _ = trace(with_captured, *self.captured, *arrays)
-        graphed, flat = compile_jaxpr(closed, fuse), jaxpr_as_fun(closed)
-        forward = grapher(lambda *operands: jax.vjp(flat, *operands))
+        compiled = functools.cache(lambda: compile_jaxpr(closed, fuse))  # not where it is only differentiated
+        forward = grapher(lambda *operands: jax.vjp(differentiable(closed), *operands))
         backward = grapher(lambda pull, cotangents: pull(cotangents))
-        self._run = jax.custom_vjp(lambda *operands: graphed(*operands))
+        self._run = jax.custom_vjp(lambda *operands: compiled()(*operands))
         self._run.defvjp(forward, backward)
 
     def __call__(self, *arrays: Any) -> Any:

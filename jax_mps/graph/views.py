@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class View:
         """Whether it is its base, but for the shape."""
         wanted = row_major(self.shape)
         same = all(s == w for s, w, n in zip(self.strides, wanted, self.shape, strict=True) if n != 1)
-        return same and self.offset == 0 and self.base.type.elements == _elements(self.shape)
+        return same and self.offset == 0 and self.base.type.elements == math.prod(self.shape)
 
     def through(self, node: Node) -> View | None:
         """The view that a node of VIEWS makes of this one, or None where strides cannot say it."""
@@ -67,6 +68,14 @@ def view_of(value: Value, producer: Mapping[int, Node]) -> View | None:
     return None if inner is None else inner.through(node)
 
 
+def constant_of(value: Value, producer: Mapping[int, Node]) -> Node | None:
+    """The node of the number that a value is everywhere, or None."""
+    node = producer.get(id(value))
+    while node is not None and node.op in VIEWS:
+        node = producer.get(id(node.operands[0]))
+    return node if node is not None and node.op == "constant" else None
+
+
 def row_source(value: Value, producer: Mapping[int, Node]) -> Value | None:
     """The value of one number a row that `value`, by views, repeats along its last axis; None if it is not such."""
     view, shape = view_of(value, producer), value.type.shape
@@ -74,14 +83,7 @@ def row_source(value: Value, producer: Mapping[int, Node]) -> Value | None:
         return None
     wanted = (*row_major(shape[:-1]), 0)
     same = all(a == b for a, b, n in zip(view.strides, wanted, shape, strict=True) if n != 1)
-    return view.base if same and view.base.type.elements == _elements(shape[:-1]) else None
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for dim in shape:
-        count *= dim
-    return count
+    return view.base if same and view.base.type.elements == math.prod(shape[:-1]) else None
 
 
 def _reshaped(old: tuple[int, ...], strides: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -120,6 +120,11 @@ class Recurrent(Layer):
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
         raise NotImplementedError
 
+    def _own(self) -> dict[str, Any]:
+        """What a cell has beside what all share: arguments of its op."""
+        shared = {f.name for f in fields(Recurrent)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
+
 
 @dataclass(frozen=True)
 class LSTM(Recurrent):
@@ -142,19 +147,8 @@ class LSTM(Recurrent):
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
         h, c = (None, None) if state is None else state
-        return mps.lstm(
-            x,
-            params["w"],
-            params["r"],
-            params.get("b"),
-            h,
-            c,
-            peephole=params.get("peephole"),
-            gate_neuron=self.gate_neuron,
-            cell_neuron=self.cell_neuron,
-            output_neuron=self.output_neuron,
-            **options,
-        )
+        own = {**self._own(), "peephole": params.get("peephole")}
+        return mps.lstm(x, params["w"], params["r"], params.get("b"), h, c, **own, **options)
 
 
 @dataclass(frozen=True)
@@ -180,21 +174,8 @@ class GRU(Recurrent):
         return {**params, **extra} if self.bias and self.reset == "after" else params
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
-        return mps.gru(
-            x,
-            params["w"],
-            params["r"],
-            params.get("b"),
-            state,
-            reset=self.reset,
-            recurrent_bias=params.get("recurrent_bias"),
-            memory=params.get("memory"),
-            gate_p_norm=self.gate_p_norm,
-            flip_output_gates=self.flip_output_gates,
-            gate_neuron=self.gate_neuron,
-            cell_neuron=self.cell_neuron,
-            **options,
-        )
+        own = {**self._own(), "memory": params.get("memory"), "recurrent_bias": params.get("recurrent_bias")}
+        return mps.gru(x, params["w"], params["r"], params.get("b"), state, **own, **options)
 
 
 @dataclass(frozen=True)
@@ -208,18 +189,7 @@ class MGU(Recurrent):
     _gates = 2
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
-        return mps.mgu(
-            x,
-            params["w"],
-            params["r"],
-            params.get("b"),
-            state,
-            gate_p_norm=self.gate_p_norm,
-            flip_output_gates=self.flip_output_gates,
-            gate_neuron=self.gate_neuron,
-            cell_neuron=self.cell_neuron,
-            **options,
-        )
+        return mps.mgu(x, params["w"], params["r"], params.get("b"), state, **self._own(), **options)
 
 
 @dataclass(frozen=True)
@@ -230,4 +200,4 @@ class RNN(Recurrent):
     _gates = 1
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
-        return mps.rnn(x, params["w"], params["r"], params.get("b"), state, neuron=self.neuron, **options)
+        return mps.rnn(x, params["w"], params["r"], params.get("b"), state, **self._own(), **options)
