@@ -16,7 +16,7 @@ from jax_mps.graph.report import reason_in
 from jax_mps.primitive import OPS
 
 # Calls and loops: what counts is inside them.
-CALLS = {"jit", "pjit", "closed_call", "custom_vjp_call", "custom_jvp_call", "remat2", "checkpoint"}
+CALLS = {"jit", "closed_call", "eval_jaxpr", "custom_vjp_call", "custom_jvp_call", "remat2"}
 
 
 class Row(NamedTuple):

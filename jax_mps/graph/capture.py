@@ -19,19 +19,16 @@ from jax_mps._compat import across_devices, scan_counts, with_weak_type
 # A call and the parameter that holds its body.
 _CALLS = {
     "jit": "jaxpr",
-    "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",  # closed_call since JAX 0.11
     "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-_PLAIN_CALLS = {"jit", "pjit", "closed_call", "core_call"}  # they change no derivative
-CHECKPOINTS = {"remat2", "checkpoint"}
+_PLAIN_CALLS = {"jit", "closed_call", "eval_jaxpr"}  # they change no derivative
+CHECKPOINTS = {"remat2"}
 LOOPS = {"scan", "while", "cond"}
-_IDENTITIES = {"optimization_barrier", "stop_gradient", "copy", "copy_p"}
+_IDENTITIES = {"optimization_barrier", "stop_gradient", "copy"}
 
 
 @dataclass(eq=False)
