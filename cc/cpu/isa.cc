@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <string_view>
+#include <thread>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -40,6 +41,8 @@ const char* isa_name() {
 int max_threads() {
 #ifdef _OPENMP
   return omp_get_max_threads();
+#elif defined(__APPLE__)
+  return static_cast<int>(std::thread::hardware_concurrency());  // those of dispatch_apply
 #else
   return 1;
 #endif

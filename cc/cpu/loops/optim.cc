@@ -127,10 +127,7 @@ inline int64_t leaf_of(const OptimWork& work, int64_t piece) {
 // and out.
 template <class F>
 void over_pieces(const OptimWork& work, const void* const* in, void* const* out, const F& f) {
-  int64_t pieces = work.first_piece[work.leaves];
-  // Elementwise work may be shared out as threads come free: results do not depend on it.
-#pragma omp parallel for schedule(dynamic, 32) if (work.elements >= kSmall)
-  for (int64_t piece = 0; piece < pieces; piece++) {
+  auto one = [&](int64_t piece) __attribute__((noinline)) {
     alignas(64) float copies[2 * kMaxOptimStreams][kOptimPiece];
     const float* from[kMaxOptimStreams];
     float* to[kMaxOptimStreams];
@@ -160,7 +157,14 @@ void over_pieces(const OptimWork& work, const void* const* in, void* const* out,
       if (work.out_storage[i] == Storage::bf16) convert_table.to_bf16(to[s], y, n);
       if (work.out_storage[i] == Storage::f16) convert_table.to_f16(to[s], y, n);
     }
-  }
+  };
+  constexpr int64_t kTogether = 32;
+  const int64_t pieces = work.first_piece[work.leaves];
+  // Elementwise work may be shared out as threads come free: results do not depend on it.
+  parallel<true>((pieces + kTogether - 1) / kTogether, work.elements, [&](int64_t some) {
+    const int64_t end = (some + 1) * kTogether < pieces ? (some + 1) * kTogether : pieces;
+    for (int64_t piece = some * kTogether; piece < end; piece++) one(piece);
+  });
 }
 
 template <class Rule>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "panels.h"
+#include "parallel.h"
 #include "recurrent_cells.h"
 #include "recurrent_steps.h"
 
@@ -70,11 +71,11 @@ inline int backward_vectors(const Shape& s) {
 
 // Rows of the batch that go through the steps together.
 struct Part {
-  int index;
+  int64_t index;
   int64_t row, rows;
   bool shared;  // by all threads
 
-  Part(const Shape& s, int index)
+  Part(const Shape& s, int64_t index)
       : index(index),
         row(index * s.batch / s.parts),
         rows((index + 1) * s.batch / s.parts - row),
@@ -115,7 +116,7 @@ struct Work {
 template <class F>
 inline void over_parts(const Steps& steps, bool backward, const F& f) {
   const Shape& s = steps.shape;
-  auto run = [&](int index) {
+  auto run = [&](int64_t index) __attribute__((noinline)) {
     const Part part(s, index);
     Steps own = steps;
     const int64_t at = part.row * s.hidden;
@@ -132,8 +133,7 @@ inline void over_parts(const Steps& steps, bool backward, const F& f) {
     for (int index = 0; index < s.parts; index++) run(index);
     return;
   }
-#pragma omp parallel for schedule(static)
-  for (int index = 0; index < s.parts; index++) run(index);
+  parallel(s.parts, kSmall, run);
 }
 
 inline bool alive(const Steps& s, int64_t row, int64_t t) {
