@@ -2,7 +2,6 @@
 
 #include <cstdlib>
 #include <string_view>
-#include <thread>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -41,8 +40,6 @@ const char* isa_name() {
 int max_threads() {
 #ifdef _OPENMP
   return omp_get_max_threads();
-#elif defined(__APPLE__)
-  return static_cast<int>(std::thread::hardware_concurrency());  // those of dispatch_apply
 #else
   return 1;
 #endif
