@@ -20,7 +20,7 @@ import numpy as np
 import jax_mps as mps
 from jax_mps import doctor_training, ffi
 from jax_mps._compat import Literal, jaxprs_in_params
-from jax_mps.explain import CALLS
+from jax_mps.graph.capture import CALLS
 from jax_mps.ops.pick import pick_op
 from jax_mps.ops.random import random_bits_op
 from jax_mps.primitive import OPS

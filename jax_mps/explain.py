@@ -12,11 +12,9 @@ import jax
 from jax_mps import ffi
 from jax_mps._compat import jaxprs_in_params
 from jax_mps.device import device
+from jax_mps.graph.capture import CALLS
 from jax_mps.graph.report import reason_in
 from jax_mps.primitive import OPS
-
-# Calls and loops: what counts is inside them.
-CALLS = {"jit", "closed_call", "eval_jaxpr", "custom_vjp_call", "custom_jvp_call", "remat2"}
 
 
 class Row(NamedTuple):

@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from jax_mps._compat import across_devices, scan_counts, with_weak_type
 
 # A call and the parameter that holds its body.
-_CALLS = {
+CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
     "eval_jaxpr": "call_jaxpr",  # closed_call since JAX 0.11
@@ -128,7 +128,7 @@ def flatten(closed: ClosedJaxpr, differentiable: bool = False) -> Flat:
     If `differentiable`, so does all that changes derivatives: calls with rules of their own, stop_gradient.
     """
     flat = Flat([Variable(v.aval) for v in closed.jaxpr.invars])
-    gone = _PLAIN_CALLS if differentiable else _CALLS.keys() | _IDENTITIES
+    gone = _PLAIN_CALLS if differentiable else CALLS.keys() | _IDENTITIES
     flat.outputs = _inline(closed.jaxpr, closed.consts, flat.inputs, flat.equations, gone)
     fold_constants(flat)
     drop_dead(flat)
@@ -147,8 +147,8 @@ def _inline(
 
     for eqn in jaxpr.eqns:
         name, atoms = eqn.primitive.name, [read(v) for v in eqn.invars]
-        if name in _CALLS and name in gone and not eqn.effects:
-            body = eqn.params[_CALLS[name]]
+        if name in CALLS and name in gone and not eqn.effects:
+            body = eqn.params[CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
             results = _inline(inner, constants, atoms, equations, gone)
         elif name in gone and not eqn.effects:
@@ -199,7 +199,7 @@ def _pure(equation: Equation) -> bool:
     results = [r.aval for r in equation.results]
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
-    if equation.effects or equation.name in {*LOOPS, *_CALLS} or across_devices(equation.params, results):
+    if equation.effects or equation.name in {*LOOPS, *CALLS} or across_devices(equation.params, results):
         return False
     types = [a.dtype for a in (*results, *(o.aval for o in equation.operands))]
     keys = any(jax.dtypes.issubdtype(t, jax.dtypes.prng_key) for t in types)
