@@ -5,10 +5,14 @@
 #include <new>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace jax_mps {
 namespace {
 
-constexpr std::align_val_t kAlignment{4096};
+constexpr size_t kPage = 4096, kHugePage = 2 << 20;
 constexpr size_t kMaxBlocks = 4;  // as many concurrent runs keep their memory between calls
 
 struct Block {
@@ -26,7 +30,21 @@ Pool& pool() {
   return *pool;
 }
 
-void free_block(Block block) { ::operator delete(block.data, kAlignment); }
+std::align_val_t alignment(size_t bytes) {
+  return std::align_val_t{bytes < kHugePage ? kPage : kHugePage};
+}
+
+// Large blocks ask for huge pages: loops over rows that are kilobytes apart touch more small pages
+// than the processor keeps translations of.
+Block new_block(size_t bytes) {
+  Block block{static_cast<std::byte*>(::operator new(bytes, alignment(bytes))), bytes};
+#ifdef __linux__
+  if (bytes >= kHugePage) madvise(block.data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+#endif
+  return block;
+}
+
+void free_block(Block block) { ::operator delete(block.data, alignment(block.capacity)); }
 
 }  // namespace
 
@@ -54,8 +72,9 @@ Arena::Arena(size_t bytes) {
     }
   }
   if (too_small.data) free_block(too_small);
-  data_ = static_cast<std::byte*>(::operator new(bytes, kAlignment));
-  capacity_ = bytes;
+  const Block made = new_block(bytes);
+  data_ = made.data;
+  capacity_ = made.capacity;
 }
 
 Arena::~Arena() {
