@@ -345,6 +345,13 @@ RECURRENT = [
     _recurrent("matrices", "lstm", (3, 4, 3), 5, extra="peephole matrices", recompute=True, **_HARD),
     _recurrent("matrices, several chunks", "lstm", (90, 20, 2), 3, states=True, extra="peephole matrices"),
     _recurrent("matrices, one row, one step, one unit", "lstm", (1, 1, 1), 1, extra="peephole matrices"),
+    # Gates of a multiple of 256 columns, whose gradients lie further apart.
+    _recurrent("wide, several chunks", "lstm", (30, 32, 2), 64, states=True, lengths=True, extra="peephole"),
+    _recurrent("wide", "lstm", (3, 4, 2), 64, extra="peephole matrices", **_HARD),
+    _recurrent("wide", "gru", (3, 4, 2), 64, states=True, reset="after"),
+    _recurrent("wide, memory", "gru", (3, 3, 2), 256, extra="memory"),
+    _recurrent("wide, lengths", "mgu", (3, 4, 2), 128, lengths=True, reverse=True),
+    _recurrent("wide", "rnn", (3, 4, 2), 256, states=True),
     *(
         case
         for reset in ("before", "after")

@@ -14,13 +14,13 @@ GeneralSteps::GeneralSteps(const Plan& plan, bool backward)
   const Plan& p = plan_;
   using Matrix = Matmul::Matrix;
   const Matmul::Options add{.accumulate = true, .packed = true}, set{.packed = true};
-  const Matrix rows{p.hidden}, gates{p.width};
+  const Matrix rows{p.hidden}, dgates{p.dgates_stride()};
   const int64_t n = p.hidden;
   if (backward) {
     const Matrix across{p.columns, true};
-    state_.emplace(p.batch, p.first, n, gates, across, n, add);
-    if (p.second()) second_.emplace(p.batch, p.second(), n, gates, across, n, set);
-    if (squares_) square_.emplace(p.batch, n, n, gates, Matrix{n, true}, n, add);
+    state_.emplace(p.batch, p.first, n, dgates, across, n, add);
+    if (p.second()) second_.emplace(p.batch, p.second(), n, dgates, across, n, set);
+    if (squares_) square_.emplace(p.batch, n, n, dgates, Matrix{n, true}, n, add);
   } else {
     const Matrix along{p.columns};
     state_.emplace(p.batch, n, p.first, rows, along, p.width, add);
@@ -38,7 +38,7 @@ GeneralSteps::GeneralSteps(const Plan& plan, bool backward)
   loops_ = layout.floats(recurrent_general().floats(p.shape()));
   reset_ = layout.floats(p.batch * n);
   update_ = layout.floats(p.batch * n);
-  after_ = layout.floats(p.batch * p.width);
+  after_ = layout.floats(p.batch * p.dgates_stride());
   bytes_ = layout.end();
 }
 
@@ -92,7 +92,8 @@ void GeneralSteps::forward(RecurrentSteps s) const {
 void GeneralSteps::from_step_after(const RecurrentSteps& s, int64_t t) const {
   const int64_t after = t + (plan_.reverse ? -1 : 1);
   const bool here = after >= s.low && after < s.low + s.count;
-  const float* d = here ? s.dgates + (after - s.low) * plan_.batch * plan_.width : at(s, after_);
+  const int64_t step = plan_.batch * plan_.dgates_stride();
+  const float* d = here ? s.dgates + (after - s.low) * step : at(s, after_);
   state_->run(d, at(s, packed_state_), s.dh, reinterpret_cast<std::byte*>(at(s, product_)));
   if (!plan_.is_lstm() || !squares_) return;
   square(s, 0, d, s.dc);
@@ -102,13 +103,13 @@ void GeneralSteps::from_step_after(const RecurrentSteps& s, int64_t t) const {
 void GeneralSteps::backward(const RecurrentSteps& s, bool is_first) const {
   const Plan& p = plan_;
   const RecurrentGeneralLoops& loops = recurrent_general();
-  const int64_t n = p.hidden, gates_size = p.batch * p.width;
+  const int64_t n = p.hidden, step = p.batch * p.dgates_stride();
   float *dreset = at(s, reset_), *dupdate = p.matrix ? at(s, update_) : nullptr, *d = nullptr;
   for (int64_t i = 0; i < s.count; i++) {
     const int64_t t = s.first + (p.reverse ? i : -i);
     if (!is_first || i > 0) from_step_after(s, t);
     loops.backward(s, t, 0, nullptr, nullptr, at(s, loops_));
-    d = s.dgates + (t - s.low) * gates_size;
+    d = s.dgates + (t - s.low) * step;
     if (second_)
       second_->run(d + p.first, at(s, packed_second_), dreset,
                    reinterpret_cast<std::byte*>(at(s, product_)));
@@ -119,7 +120,7 @@ void GeneralSteps::backward(const RecurrentSteps& s, bool is_first) const {
     }
     loops.backward(s, t, 1, dreset, dupdate, at(s, loops_));
   }
-  std::memcpy(at(s, after_), d, gates_size * sizeof(float));  // for the next of these calls
+  std::memcpy(at(s, after_), d, step * sizeof(float));  // for the next of these calls
 }
 
 void GeneralSteps::end(const RecurrentSteps& s) const {

@@ -16,27 +16,27 @@ class Gradient : public Kernel {
   explicit Gradient(const Plan& plan) : plan_(plan), chunks_(plan) {
     const Plan& p = plan_;
     using Matrix = Matmul::Matrix;
-    const Matrix whole{p.columns}, across{p.columns, true}, gates{p.width};
+    const Matrix whole{p.columns}, across{p.columns, true}, dgates{p.dgates_stride()};
     for (int kind = 0; kind < chunks_.kinds(); kind++) {
       const int64_t rows = chunks_.steps(kind == 0) * p.batch;
       const bool add = kind == 1;
       OfChunk& c = products_[kind];
       for (size_t i = 0; i < p.segments.size(); i++) {
         const int64_t width = p.segments[i].width;
-        c.dw.emplace_back(p.inputs, rows, width, Matrix{p.inputs, true}, gates, p.columns,
+        c.dw.emplace_back(p.inputs, rows, width, Matrix{p.inputs, true}, dgates, p.columns,
                           Matmul::Options{.accumulate = add});
-        c.dx.emplace_back(rows, width, p.inputs, gates, across, p.inputs,
+        c.dx.emplace_back(rows, width, p.inputs, dgates, across, p.inputs,
                           Matmul::Options{.accumulate = i > 0});
         if (p.recompute)
           c.sums.emplace_back(rows, p.inputs, width, Matrix{p.inputs}, whole, p.width,
                               Matmul::Options{.bias = true});
       }
       if (p.matrix)
-        c.dsquare.emplace_back(p.hidden, rows, p.hidden, Matrix{p.hidden, true}, gates, p.hidden,
+        c.dsquare.emplace_back(p.hidden, rows, p.hidden, Matrix{p.hidden, true}, dgates, p.hidden,
                                Matmul::Options{.accumulate = add});
       for (int64_t columns : {p.first, p.second()}) {
         if (columns == 0) continue;
-        c.dr.emplace_back(p.hidden, rows, columns, Matrix{p.hidden, true}, gates, p.columns,
+        c.dr.emplace_back(p.hidden, rows, columns, Matrix{p.hidden, true}, dgates, p.columns,
                           Matmul::Options{.accumulate = add});
         if (p.recompute)
           c.memory.emplace_back(rows, p.hidden, columns, Matrix{p.hidden}, whole, p.width,
@@ -61,7 +61,7 @@ class Gradient : public Kernel {
     dx_ = layout.floats(rows * p.inputs);
     h_ = layout.floats(rows * p.hidden);
     reset_ = layout.floats(rows * p.hidden);
-    dgates_ = layout.floats(rows * p.width);
+    dgates_ = layout.floats(rows * p.dgates_stride());
     if (p.recompute) gates_ = layout.floats(rows * p.width);
     totals_ = layout.floats(p.width);
     size_t most = 0;
@@ -161,7 +161,8 @@ class Gradient : public Kernel {
           RecurrentGates g{};
           g.rows = p.batch, g.hidden = p.hidden, g.width = p.width;
           g.c_before = cells_at(t + (p.reverse ? 1 : -1)), g.c = cells_at(t);
-          loops.peephole_gradient(g, s.dgates + (t - low) * p.batch * p.width, dextra);
+          loops.peephole_gradient(g, s.dgates + (t - low) * p.batch * p.dgates_stride(),
+                                  p.dgates_stride(), dextra);
         }
       }
       const float* dgates = at(dgates_);
@@ -173,7 +174,7 @@ class Gradient : public Kernel {
       products.dr[0].run(at(h_), dgates, dr, scratch);
       if (p.second()) products.dr[1].run(at(reset_), dgates + p.first, dr + p.first, scratch);
       loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
-      loops.column_sums(dgates, at(totals_), rows, p.width, chunk > 0);
+      loops.column_sums(dgates, p.dgates_stride(), at(totals_), rows, p.width, chunk > 0);
     }
     general_ ? general_->end(s) : engine.end(s);
     for (const Segment& part : p.segments)

@@ -30,14 +30,15 @@ void scatter(const float* steps, float* x, int64_t batch, int64_t time, int64_t 
   });
 }
 
-void column_sums(const float* x, float* sum, int64_t rows, int64_t width, bool add) {
+void column_sums(const float* x, int64_t stride, float* sum, int64_t rows, int64_t width,
+                 bool add) {
   constexpr int64_t kColumns = 128;
   parallel_pieces(width, kColumns, rows * width, [&](int64_t begin, int64_t end) {
     float total[kColumns];
     int64_t n = end - begin;
     for (int64_t j = 0; j < n; j++) total[j] = 0;
     for (int64_t row = 0; row < rows; row++) {
-      const float* from = x + row * width + begin;
+      const float* from = x + row * stride + begin;
 #pragma omp simd
       for (int64_t j = 0; j < n; j++) total[j] += from[j];
     }
@@ -103,11 +104,12 @@ void gru_after(const RecurrentGates& s) {
   });
 }
 
-void peephole_gradient(const RecurrentGates& s, const float* dgates, float* gradient) {
+void peephole_gradient(const RecurrentGates& s, const float* dgates, int64_t stride,
+                       float* gradient) {
   const int64_t n = s.hidden;
   parallel_pieces(n, 128, s.rows * n, [&](int64_t begin, int64_t end) {
     for (int64_t row = 0; row < s.rows; row++) {
-      const float* d = dgates + row * s.width;
+      const float* d = dgates + row * stride;
       const float *before = s.c_before + row * n, *c = s.c + row * n;
 #pragma omp simd
       for (int64_t j = begin; j < end; j++) {

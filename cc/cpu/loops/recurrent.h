@@ -25,8 +25,9 @@ struct RecurrentLoops {
                  int64_t first, int64_t count);
   void (*scatter)(const float* steps, float* x, int64_t batch, int64_t time, int64_t size,
                   int64_t first, int64_t count);
-  // sum (+)= columns of [rows, width]
-  void (*column_sums)(const float* x, float* sum, int64_t rows, int64_t width, bool add);
+  // sum (+)= columns of [rows, width], rows of `stride`
+  void (*column_sums)(const float* x, int64_t stride, float* sum, int64_t rows, int64_t width,
+                      bool add);
   // rows x hidden numbers at `to`, rows of `stride`: the same vector in every row.
   void (*fill)(const float* vector, float* to, int64_t rows, int64_t hidden, int64_t stride);
 
@@ -36,8 +37,9 @@ struct RecurrentLoops {
   void (*candidate)(const RecurrentGates& gates);
   void (*gru_after)(const RecurrentGates& gates);  // z, r, m, n, where m = h r_n + bias is reset
 
-  // Adds to [3, hidden]; `dgates` [rows, width].
-  void (*peephole_gradient)(const RecurrentGates& gates, const float* dgates, float* gradient);
+  // Adds to [3, hidden]; `dgates` [rows, width], rows of `stride`.
+  void (*peephole_gradient)(const RecurrentGates& gates, const float* dgates, int64_t stride,
+                            float* gradient);
 };
 JAX_MPS_LOOPS(RecurrentLoops, recurrent_loops)
 

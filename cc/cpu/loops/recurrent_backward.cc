@@ -123,7 +123,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
               continue;
             }
             const float* all = s.gates + (rows_before + row) * width + unit;
-            float* dgates = s.dgates + (rows_before + row) * width + unit;
+            float* dgates = s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
             if (alive(s, row, t)) {
               units_backward<cell, N>(s, n, all, c_before, c_now, at, rows_before * hidden + at,
                                       unit, g, dgates);
@@ -144,7 +144,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
             neuron_loops_table.gradient(f.kind, f.a, f.b, f.c, given, sums, sums, rows * kLanes);
             for (int64_t i = 0; i < rows; i++) {
               const int64_t row = first + i;
-              float* dgates = s.dgates + (rows_before + row) * width + unit;
+              float* dgates = s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
               const bool is_alive = alive(s, row, t);
               for (int64_t j = 0; j < n; j++) {
                 dgates[j] = is_alive ? sums[i * kLanes + j] : 0;
@@ -161,7 +161,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
                      over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
                        for (int64_t i = 0; i < rows; i++) {
                          const int64_t row = first + i, at = row * hidden + unit;
-                         float* dgates = s.dgates + (rows_before + row) * width + unit;
+                         float* dgates = s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
                          float* reset = s.reset + rows_before * hidden + at;
                          if (alive(s, row, t)) {
                            gru_gate_units_backward<N, cell == Cell::gru>(

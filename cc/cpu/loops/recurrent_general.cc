@@ -206,7 +206,7 @@ void backward(const Steps& s, int64_t t, int phase, const float* dreset, const f
               float* memory) {
   over_rows(s, [&](int64_t row) {
     const Row r(s, t, row, memory);
-    float* d = s.dgates + ((t - s.low) * s.shape.batch + row) * s.shape.width;
+    float* d = s.dgates + ((t - s.low) * s.shape.batch + row) * s.shape.dgates_stride;
     const bool lstm = s.shape.cell == Cell::lstm;
     if (phase == 0) {
       if (!begin_row(s, r, t, row, d)) return;

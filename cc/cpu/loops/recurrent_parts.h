@@ -62,11 +62,10 @@ inline void with_cell(Cell cell, const F& f) {
   }
 }
 
-// Vectors of a panel of the backward products: the more, the fewer rows a strip has; but no more
-// than fill the last panel as well.
+// Vectors of a panel of the backward products: the more, the fewer rows a strip has.
 inline int backward_vectors(const Shape& s) {
   if (s.batch / s.parts <= strip_height(4)) return 4;
-  return panel_count(s.hidden, 1) % 2 ? 1 : 2;
+  return panel_count(s.hidden, 1) > 1 ? 2 : 1;
 }
 
 // Rows of the batch that go through the steps together.
@@ -122,7 +121,7 @@ inline void over_parts(const Steps& steps, bool backward, const F& f) {
     const int64_t at = part.row * s.hidden;
     auto move = [](auto*& p, int64_t by) { p = p ? p + by : p; };
     move(own.lengths, part.row);
-    move(own.gates, part.row * s.width), move(own.dgates, part.row * s.width);
+    move(own.gates, part.row * s.width), move(own.dgates, part.row * s.dgates_stride);
     move(own.y, at * steps.time), move(own.dy, at * steps.time);
     move(own.c0, at), move(own.cells, at), move(own.h, at);
     move(own.h_before, at), move(own.reset, at), move(own.dh, at), move(own.dc, at);

@@ -16,9 +16,10 @@ namespace jax_mps::cpu {
 struct RecurrentShape {
   RecurrentCell cell;
   int64_t batch, hidden;
-  int64_t columns;  // of r
-  int64_t width;    // of gates and dgates, a multiple of hidden
-  int parts;        // that the rows are cut into
+  int64_t columns;        // of r
+  int64_t width;          // of gates and dgates, a multiple of hidden
+  int64_t dgates_stride;  // from row to row of dgates
+  int parts;              // that the rows are cut into
 };
 
 struct NeuronCall {
@@ -51,7 +52,7 @@ struct RecurrentSteps {
   const float* h_before;  // [count, batch, hidden] from `low` on
   float* reset;           // the same of reset gate * h_before, to write
   float* update;          // the same of the gate z * h_before if a matrix of its own takes it
-  float* dgates;          // [count, batch, width] from `low` on
+  float* dgates;          // [count, batch, width] from `low` on, rows of dgates_stride
   float *dh, *dc;  // [batch, hidden], in: from the steps after; dh is without what products give
 };
 
