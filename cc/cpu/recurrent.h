@@ -50,8 +50,8 @@ struct Plan {
   RecurrentShape shape() const {
     return {cell, batch, hidden, columns, width, dgates_stride(), parts};
   }
-  // Rows a multiple of a kilobyte apart fall into few sets of a cache: those products over many rows
-  // take up to twice as long.
+  // Rows a multiple of a kilobyte apart fall into few sets of a cache: products over many
+  // rows take up to twice as long.
   int64_t dgates_stride() const { return width % 256 ? width : width + 16; }
   int64_t second() const { return columns - first; }
   bool is_lstm() const { return cell == Cell::lstm; }

@@ -161,7 +161,8 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
                      over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
                        for (int64_t i = 0; i < rows; i++) {
                          const int64_t row = first + i, at = row * hidden + unit;
-                         float* dgates = s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
+                         float* dgates =
+                             s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
                          float* reset = s.reset + rows_before * hidden + at;
                          if (alive(s, row, t)) {
                            gru_gate_units_backward<N, cell == Cell::gru>(
