@@ -7,19 +7,26 @@ namespace {
 int64_t floats(const Shape& s) { return Work(s, nullptr, false).floats; }
 
 // The matrix of columns [first, first + Vectors * hidden) of r, the units of each gate side by side
-// in a panel.
+// in a panel. As many panels at a time as share a cache line of r.
 template <int Vectors>
 void pack_forward(const Shape& s, const float* r, int64_t first, float* panels) {
+  constexpr int64_t together = kLanes < 16 ? 16 / kLanes : 1;
   const int64_t blocks = panel_count(s.hidden, 1), size = blocks * kLanes * Vectors * kLanes;
 #pragma omp for schedule(static)
-  for (int64_t block = 0; block < blocks; block++) {
-    const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
-    float* to = panels + block * size;
+  for (int64_t begin = 0; begin < blocks; begin += together) {
+    const int64_t end = minimum_of(begin + together, blocks);
     for (int64_t k = 0; k < s.hidden; k++)
-      for (int g = 0; g < Vectors; g++, to += kLanes) {
-        copy(r + k * s.columns + first + g * s.hidden + unit, to, n);
-        for (int64_t j = n; j < kLanes; j++) to[j] = 0;
-      }
+      for (int g = 0; g < Vectors; g++)
+        for (int64_t block = begin; block < end; block++) {
+          const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
+          const float* from = r + k * s.columns + first + g * s.hidden + unit;
+          float* to = panels + block * size + (k * Vectors + g) * kLanes;
+          if (n == kLanes) {
+            copy(from, to, kLanes);
+            continue;
+          }
+          for (int64_t j = 0; j < kLanes; j++) to[j] = j < n ? from[j] : 0;
+        }
   }
 }
 
