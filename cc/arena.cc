@@ -36,12 +36,12 @@ std::align_val_t alignment(size_t bytes) {
 
 // Large blocks ask for huge pages: loops over rows that are kilobytes apart touch more small pages
 // than the processor keeps translations of.
-Block new_block(size_t bytes) {
-  Block block{static_cast<std::byte*>(::operator new(bytes, alignment(bytes))), bytes};
+std::byte* allocate(size_t bytes) {
+  auto* data = static_cast<std::byte*>(::operator new(bytes, alignment(bytes)));
 #ifdef __linux__
-  if (bytes >= kHugePage) madvise(block.data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
+  if (bytes >= kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
-  return block;
+  return data;
 }
 
 void free_block(Block block) { ::operator delete(block.data, alignment(block.capacity)); }
@@ -72,9 +72,8 @@ Arena::Arena(size_t bytes) {
     }
   }
   if (too_small.data) free_block(too_small);
-  const Block made = new_block(bytes);
-  data_ = made.data;
-  capacity_ = made.capacity;
+  data_ = allocate(bytes);
+  capacity_ = bytes;
 }
 
 Arena::~Arena() {

@@ -159,7 +159,7 @@ class Gradient : public Kernel {
       } else if (p.is_lstm() && dextra) {
         for (int64_t t = low; t < low + steps; t++) {
           RecurrentGates g{};
-          g.rows = p.batch, g.hidden = p.hidden, g.width = p.width;
+          g.rows = p.batch, g.hidden = p.hidden;
           g.c_before = cells_at(t + (p.reverse ? 1 : -1)), g.c = cells_at(t);
           loops.peephole_gradient(g, s.dgates + (t - low) * p.batch * p.dgates_stride(),
                                   p.dgates_stride(), dextra);

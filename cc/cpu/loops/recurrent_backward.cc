@@ -73,6 +73,9 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
   const float* const c_now = s.cells + t * s.shape.batch * hidden;
   const float* from = work.strips[t & 1];
   float* to = work.strips[(t + 1) & 1];
+  auto dgates_at = [&](int64_t row, int64_t unit) {
+    return s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
+  };
   // f(unit, n, v) for the vectors of units in a panel.
   auto over_units = [&](int64_t panel, const auto& f) {
     for (int v = 0; v < Vectors; v++) {
@@ -123,7 +126,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
               continue;
             }
             const float* all = s.gates + (rows_before + row) * width + unit;
-            float* dgates = s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
+            float* dgates = dgates_at(row, unit);
             if (alive(s, row, t)) {
               units_backward<cell, N>(s, n, all, c_before, c_now, at, rows_before * hidden + at,
                                       unit, g, dgates);
@@ -144,7 +147,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
             neuron_loops_table.gradient(f.kind, f.a, f.b, f.c, given, sums, sums, rows * kLanes);
             for (int64_t i = 0; i < rows; i++) {
               const int64_t row = first + i;
-              float* dgates = s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
+              float* dgates = dgates_at(row, unit);
               const bool is_alive = alive(s, row, t);
               for (int64_t j = 0; j < n; j++) {
                 dgates[j] = is_alive ? sums[i * kLanes + j] : 0;
@@ -161,8 +164,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
                      over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
                        for (int64_t i = 0; i < rows; i++) {
                          const int64_t row = first + i, at = row * hidden + unit;
-                         float* dgates =
-                             s.dgates + (rows_before + row) * s.shape.dgates_stride + unit;
+                         float* dgates = dgates_at(row, unit);
                          float* reset = s.reset + rows_before * hidden + at;
                          if (alive(s, row, t)) {
                            gru_gate_units_backward<N, cell == Cell::gru>(

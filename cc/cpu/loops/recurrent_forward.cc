@@ -21,11 +21,10 @@ void pack_forward(const Shape& s, const float* r, int64_t first, float* panels) 
           const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
           const float* from = r + k * s.columns + first + g * s.hidden + unit;
           float* to = panels + block * size + (k * Vectors + g) * kLanes;
-          if (n == kLanes) {
-            copy(from, to, kLanes);
-            continue;
-          }
-          for (int64_t j = 0; j < kLanes; j++) to[j] = j < n ? from[j] : 0;
+          with_units(n, [&]<int N>(int64_t n) {
+            copy(from, to, N ? N : n);
+            for (int64_t j = n; j < kLanes; j++) to[j] = 0;
+          });
         }
   }
 }
