@@ -345,6 +345,9 @@ RECURRENT = [
     _recurrent("matrices", "lstm", (3, 4, 3), 5, extra="peephole matrices", recompute=True, **_HARD),
     _recurrent("matrices, several chunks", "lstm", (90, 20, 2), 3, states=True, extra="peephole matrices"),
     _recurrent("matrices, one row, one step, one unit", "lstm", (1, 1, 1), 1, extra="peephole matrices"),
+    # Rows enough for the steps to take the inputs too.
+    _recurrent("many rows", "lstm", (17, 4, 9), 21, states=True, lengths=True),
+    _recurrent("many rows, several chunks", "lstm", (33, 26, 3), 8, recompute=True, reverse=True),
     # Gates of a multiple of 256 columns, whose gradients lie further apart.
     _recurrent("wide, several chunks", "lstm", (30, 32, 2), 64, states=True, lengths=True, extra="peephole"),
     _recurrent("wide", "lstm", (3, 4, 2), 64, extra="peephole matrices", **_HARD),

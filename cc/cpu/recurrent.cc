@@ -89,6 +89,9 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   }
   require(cell != Cell::gru_after || plan.extra, "takes a recurrent bias");
   if (plan.matrix) plan.general = true;
+  // With fewer rows w would pass through the caches once a step for too little work.
+  constexpr int64_t kRowsWhole = 16;
+  plan.whole = cell == Cell::lstm && !plan.general && !plan.extra && plan.batch >= kRowsWhole;
   for (const Types* types : {&node.in, &node.out})
     for (const TensorType& type : *types)
       if (type.dtype != DType::f32 && type.dtype != DType::s32)
@@ -118,6 +121,7 @@ RecurrentSteps steps_of(const Plan& plan, const Operands& operands, float* work)
   s.time = plan.time, s.reverse = plan.reverse;
   s.extra = plan.matrix ? nullptr : operands.extra, s.lengths = operands.lengths,
   s.c0 = operands.c0;
+  s.x = operands.x, s.w = operands.w, s.b = operands.b;
   s.p = plan.p, s.flip = plan.flip;
   for (size_t i = 0; i < plan.neurons.size(); i++) {
     const Neuron& neuron = plan.neurons[i];

@@ -45,10 +45,11 @@ struct Plan {
   float p = 1;
   std::vector<Neuron> neurons;
   int states;
-  int parts;  // of the rows, each for a thread alone
+  int parts;           // of the rows, each for a thread alone
+  bool whole = false;  // the forward steps' products take x and b beside the state
 
   RecurrentShape shape() const {
-    return {cell, batch, hidden, columns, width, dgates_stride(), parts};
+    return {cell, batch, hidden, columns, width, dgates_stride(), parts, whole ? inputs : 0};
   }
   // Rows a multiple of a kilobyte apart fall into few sets of a cache: products over many
   // rows take up to twice as long.

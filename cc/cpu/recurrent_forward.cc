@@ -14,7 +14,7 @@ class Forward : public Kernel {
  public:
   Forward(const Plan& plan, bool training) : plan_(plan), chunks_(plan), training_(training) {
     const Plan& p = plan_;
-    for (int kind = 0; kind < chunks_.kinds(); kind++)
+    for (int kind = 0; kind < chunks_.kinds() && !p.whole; kind++)
       for (const Segment& s : p.segments)
         inputs_[kind].emplace_back(chunks_.steps(kind == 0) * p.batch, p.inputs, s.width,
                                    Matmul::Matrix{p.inputs}, Matmul::Matrix{p.columns}, p.width,
@@ -26,7 +26,7 @@ class Forward : public Kernel {
     const int64_t rows = chunks_.largest() * p.batch;
     work_ = general_ ? layout.bytes(general_->bytes())
                      : layout.floats(recurrent_forward().floats(p.shape()));
-    x_ = layout.floats(rows * p.inputs);
+    if (!p.whole) x_ = layout.floats(rows * p.inputs);
     if (!keeps_gates()) gates_ = layout.floats(rows * p.width);
     c_ = layout.floats(p.batch * p.hidden);
     size_t most = 0;
@@ -44,6 +44,7 @@ class Forward : public Kernel {
   }
   std::string implementation() const override {
     if (general_) return "steps on oneDNN " + general_->name() + ", neurons " + isa_name();
+    if (plan_.whole) return std::string("inputs and steps in panels ") + isa_name();
     return std::string("steps in panels ") + isa_name() + ", inputs on oneDNN " +
            inputs_[0][0].name();
   }
@@ -70,8 +71,9 @@ class Forward : public Kernel {
       s.low = p.reverse ? p.time - chunks_.begin(chunk) - s.count : chunks_.begin(chunk);
       s.first = p.reverse ? s.low + s.count - 1 : s.low;
       s.gates = kept_gates ? kept_gates + s.low * p.batch * p.width : at(gates_);
-      recurrent_loops().gather(o.x, at(x_), p.batch, p.time, p.inputs, s.low, s.count);
-      for (size_t i = 0; i < p.segments.size(); i++) {
+      if (!p.whole)
+        recurrent_loops().gather(o.x, at(x_), p.batch, p.time, p.inputs, s.low, s.count);
+      for (size_t i = 0; i < inputs_[chunk != 0].size(); i++) {
         const Segment& part = p.segments[i];
         inputs_[chunk != 0][i].run(at(x_), o.w + part.w, s.gates + part.gates, b.scratch + product_,
                                    o.b + part.w);
@@ -92,7 +94,7 @@ class Forward : public Kernel {
   bool training_;
   std::optional<GeneralSteps> general_;
   std::vector<Matmul> inputs_[2];
-  size_t work_, x_, gates_ = 0, c_, product_, scratch_bytes_;
+  size_t work_, x_ = 0, gates_ = 0, c_, product_, scratch_bytes_;
 };
 
 template <bool training>

@@ -1,9 +1,9 @@
 // Products of some rows, step after step, with one matrix that is kept in panels of columns; the
 // sums stay in registers. Include only from files of loops/.
 //
-// The sums go over `segments` of `length` numbers, which are cut into blocks of a vector:
-//   panel   [segments][blocks][lanes][vectors][lanes]   some columns, zeros beyond the last
-//   strip   [segments][blocks][height][lanes]           some rows
+// The sums go over segments of numbers, which are cut into blocks of a vector:
+//   panel   [blocks][lanes][vectors][lanes]   some columns, zeros beyond the last
+//   strip   [blocks][height][lanes]           some rows
 #pragma once
 
 #include "lanes.h"
@@ -16,9 +16,11 @@ constexpr int kLanes = kMaxLanes;
 // As many rows as leave registers for a panel: 32 vector registers with AVX-512, else 16.
 constexpr int strip_height(int vectors) { return (kMaxLanes == 16 ? 24 : 12) / vectors; }
 
+// `segments` of `length` numbers after one of `lead`.
 struct Depth {
-  int64_t segments, length;
-  int64_t blocks() const { return segments * ((length + kLanes - 1) / kLanes); }
+  int64_t segments, length, lead = 0;
+  int64_t lead_blocks() const { return (lead + kLanes - 1) / kLanes; }
+  int64_t blocks() const { return lead_blocks() + segments * ((length + kLanes - 1) / kLanes); }
 };
 
 // Rows in strips of nearly equal heights.
@@ -49,8 +51,8 @@ inline void strip_tile(const float* a, const float* b, Depth depth, float* sums)
   for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 4
     for (int v = 0; v < Vectors; v++) sum[i][v] = V{};
-  for (int64_t segment = 0; segment < depth.segments; segment++) {
-    for (int64_t left = depth.length; left > 0; left -= kLanes) {
+  for (int64_t segment = depth.lead ? -1 : 0; segment < depth.segments; segment++) {
+    for (int64_t left = segment < 0 ? depth.lead : depth.length; left > 0; left -= kLanes) {
       const int64_t steps = left < kLanes ? left : kLanes;
       for (int64_t k = 0; k < steps; k++) {
         V right[Vectors];

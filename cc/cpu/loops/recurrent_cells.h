@@ -35,7 +35,8 @@ inline float gate_tanh(float x) {
   return u < 0.390625f ? x + x * u * p : large;
 }
 
-template <int N, bool peephole>
+// whole: the sums have the inputs' share, else it is in `gates`.
+template <int N, bool peephole, bool whole = false>
 JAX_MPS_WHOLE void lstm_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
                               int64_t stride, const float* c0, float* c1, float* h,
                               const float* extra) {
@@ -46,10 +47,11 @@ JAX_MPS_WHOLE void lstm_units(int64_t count, const float* sums, int64_t sums_str
   const float *pf = pi + stride, *po = pf + stride;
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    float before = c0[j], vi = i[j] + si[j], vf = f[j] + sf[j], vo = o[j] + so[j];
+    float before = c0[j], vi = si[j], vf = sf[j], vg = sg[j], vo = so[j];
+    if constexpr (!whole) vi += i[j], vf += f[j], vg += g[j], vo += o[j];
     if constexpr (peephole) vi += pi[j] * before, vf += pf[j] * before;
     vi = gate_sigmoid(vi), vf = gate_sigmoid(vf);
-    float vg = gate_tanh(g[j] + sg[j]);
+    vg = gate_tanh(vg);
     float cell = vf * before + vi * vg;
     if constexpr (peephole) vo += po[j] * cell;
     vo = gate_sigmoid(vo);

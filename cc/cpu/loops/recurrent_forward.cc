@@ -6,27 +6,60 @@ namespace {
 
 int64_t floats(const Shape& s) { return Work(s, nullptr, false).floats; }
 
-// The matrix of columns [first, first + Vectors * hidden) of r, the units of each gate side by side
-// in a panel. As many panels at a time as share a cache line of r.
+// The matrix of columns [first, first + Vectors * hidden) of r, below w and b if the steps take the
+// inputs, the units of each gate side by side in a panel. Some rows at a time, which are read from
+// end to end, cache line by cache line.
 template <int Vectors>
-void pack_forward(const Shape& s, const float* r, int64_t first, float* panels) {
-  constexpr int64_t together = kLanes < 16 ? 16 / kLanes : 1;
-  const int64_t blocks = panel_count(s.hidden, 1), size = blocks * kLanes * Vectors * kLanes;
+void pack_forward(const Steps& steps, const float* r, int64_t first, Depth depth, float* panels) {
+  const Shape& s = steps.shape;
+  constexpr int64_t together = kLanes < 16 ? 16 / kLanes : 1, rows = 4;
+  const int64_t blocks = panel_count(s.hidden, 1), all_rows = depth.lead + s.hidden;
+  const int64_t size = depth.blocks() * kLanes * Vectors * kLanes;
+  auto source = [&](int64_t k) {
+    if (k >= depth.lead) return r + (k - depth.lead) * s.columns;
+    return k < s.inputs ? steps.w + k * s.columns : steps.b;
+  };
 #pragma omp for schedule(static)
-  for (int64_t begin = 0; begin < blocks; begin += together) {
-    const int64_t end = minimum_of(begin + together, blocks);
-    for (int64_t k = 0; k < s.hidden; k++)
-      for (int g = 0; g < Vectors; g++)
-        for (int64_t block = begin; block < end; block++) {
-          const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
-          const float* from = r + k * s.columns + first + g * s.hidden + unit;
-          float* to = panels + block * size + (k * Vectors + g) * kLanes;
-          with_units(n, [&]<int N>(int64_t n) {
-            copy(from, to, N ? N : n);
-            for (int64_t j = n; j < kLanes; j++) to[j] = 0;
-          });
-        }
+  for (int64_t begin = 0; begin < all_rows; begin += rows)
+    for (int64_t pair = 0; pair < blocks; pair += together)
+      for (int64_t k = begin; k < minimum_of(begin + rows, all_rows); k++) {
+        const float* row = source(k) + first;
+        const int64_t place = k < depth.lead ? k : k - depth.lead + depth.lead_blocks() * kLanes;
+        for (int g = 0; g < Vectors; g++)
+          for (int64_t block = pair; block < minimum_of(pair + together, blocks); block++) {
+            const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
+            const float* from = row + g * s.hidden + unit;
+            float* to = panels + block * size + (place * Vectors + g) * kLanes;
+            with_units(n, [&]<int N>(int64_t n) {
+              copy(from, to, N ? N : n);
+              for (int64_t j = n; j < kLanes; j++) to[j] = 0;
+            });
+          }
+      }
+}
+
+// Numbers of a row into its strip.
+inline void copy_row(const float* from, float* strip, int64_t n, int height) {
+  for (int64_t i = 0; i < n; i += kLanes)
+    copy(from + i, strip + i * height, minimum_of(kLanes, n - i));
+}
+
+// The inputs of a step, and a one for the bias, into the strips that hold the state before it.
+void take_inputs(const Steps& s, const Work& work, const Part& part, const Strips& strips,
+                 int64_t t) {
+  const int64_t inputs = s.shape.inputs;
+  if (!inputs || t < 0 || t >= s.time) return;
+  auto take = [&](int64_t row) {
+    float* strip = work.strips[t & 1] + strips.offset(row, work.depth[0]);
+    copy_row(s.x + (row * s.time + t) * inputs, strip, inputs, strips.height);
+    strip[inputs / kLanes * kLanes * strips.height + inputs % kLanes] = 1;
+  };
+  if (!part.shared) {
+    for (int64_t row = 0; row < part.rows; row++) take(row);
+    return;
   }
+#pragma omp for schedule(static) nowait
+  for (int64_t row = 0; row < part.rows; row++) take(row);
 }
 
 void begin(const Steps& steps, const float* r) {
@@ -35,17 +68,18 @@ void begin(const Steps& steps, const float* r) {
   with_cell(s.cell, [&]<Cell cell> {
     constexpr int gates = first_gates(cell);
     region(s, [&] {
-      pack_forward<gates>(s, r, 0, work.panels[0]);
-      if (has_second(cell)) pack_forward<1>(s, r, gates * s.hidden, work.panels[1]);
+      pack_forward<gates>(steps, r, 0, work.depth[0], work.panels[0]);
+      if (has_second(cell))
+        pack_forward<1>(steps, r, gates * s.hidden, work.depth[1], work.panels[1]);
     });
     over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
       const Strips strips(part.rows, gates);
-      float* now = work.strips[own.first & 1];
       for (int64_t row = 0; row < part.rows; row++)
-        for (int64_t unit = 0; unit < s.hidden; unit += kLanes)
-          copy(own.h + row * s.hidden + unit,
-               now + strips.offset(row, work.depth[0]) + unit * strips.height,
-               minimum_of(kLanes, s.hidden - unit));
+        copy_row(own.h + row * s.hidden,
+                 work.strips[own.first & 1] + strips.offset(row, work.depth[0]) +
+                     work.depth[0].lead_blocks() * kLanes * strips.height,
+                 s.hidden, strips.height);
+      take_inputs(own, work, part, strips, own.first);
     });
   });
 }
@@ -77,6 +111,8 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
   const Strips strips(part.rows, gates), seconds(part.rows, 1);
   const float* from = work.strips[t & 1];
   float* to = work.strips[(t + 1) & 1];
+  const int64_t lead = work.depth[0].lead_blocks() * kLanes * strips.height;
+  take_inputs(s, work, part, strips, t + (s.reverse ? -1 : 1));
   auto fetch_gates = [&](int64_t first, int64_t rows, int64_t block) {
     for (int64_t row = first; row < first + rows; row++) {
       fetch(all_gates + row * width, block * kLanes, hidden, width / hidden);
@@ -100,12 +136,17 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
           for (int64_t i = 0; i < rows; i++) {
             const int64_t row = first + i, at = row * hidden + unit;
             float *z = all_gates + row * width + unit, *sums = all_sums + i * gates * kLanes;
-            float* strip = to + strips.offset(row, work.depth[0]);
+            float* strip = to + strips.offset(row, work.depth[0]) + lead;
             float h[kLanes];
             bool is_alive = alive(s, row, t);
             if constexpr (cell == Cell::lstm) {
               if (!is_alive) {
                 if (c_before != c_now) copy(c_before + at, c_now + at, n);
+                for (int64_t gate = 0; s.shape.inputs && gate < width; gate += hidden)
+                  for (int64_t j = 0; j < n; j++) z[gate + j] = 0;
+              } else if (s.shape.inputs) {
+                lstm_units<N, false, true>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
+                                           extra);
               } else if (extra) {
                 lstm_units<N, true>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
                                     extra);
@@ -140,7 +181,7 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
                    candidate_units<N>(n, sums + i * kLanes, v);
                    blend<N>(s, n, z, v, s.h + row * hidden + unit, h);
                    give(s, t, row, unit, n, alive(s, row, t) ? h : nullptr,
-                        to + strips.offset(row, work.depth[0]), strips.height);
+                        to + strips.offset(row, work.depth[0]) + lead, strips.height);
                  }
                });
              });

@@ -98,6 +98,7 @@ struct Work {
     const int64_t rows = (s.batch + s.parts - 1) / s.parts;
     const int vectors = backward_vectors(s);
     depth[0] = {backward ? first_gates(s.cell) : 1, s.hidden}, depth[1] = {1, s.hidden};
+    if (!backward && s.inputs) depth[0].lead = s.inputs + 1;  // and the bias
     const int first_vectors = backward ? vectors : first_gates(s.cell);
     const int second_vectors = backward ? vectors : 1;
     auto panels_floats = [&](int v, Depth depth) {
@@ -121,6 +122,7 @@ inline void over_parts(const Steps& steps, bool backward, const F& f) {
     const int64_t at = part.row * s.hidden;
     auto move = [](auto*& p, int64_t by) { p = p ? p + by : p; };
     move(own.lengths, part.row);
+    move(own.x, part.row * steps.time * s.inputs);
     move(own.gates, part.row * s.width), move(own.dgates, part.row * s.dgates_stride);
     move(own.y, at * steps.time), move(own.dy, at * steps.time);
     move(own.c0, at), move(own.cells, at), move(own.h, at);

@@ -20,6 +20,7 @@ struct RecurrentShape {
   int64_t width;          // of gates and dgates, a multiple of hidden
   int64_t dgates_stride;  // from row to row of dgates
   int parts;              // that the rows are cut into
+  int64_t inputs;         // of x, if the forward products take it beside the state, else 0
 };
 
 struct NeuronCall {
@@ -39,10 +40,12 @@ struct RecurrentSteps {
   const int32_t* lengths;  // null: every row has all steps
   float p;                 // of the GRU's (1 - z^p)^(1/p)
   bool flip;
-  NeuronCall neurons[3];  // of the gates (or the single one), the candidate, the LSTM's output
-  float* gates;           // [count, batch, width] from `low` on: sums in, neurons out
-  const float* c0;        // [batch, hidden]
-  float* cells;           // [time, batch, hidden], or with cells_kept false one state
+  NeuronCall neurons[3];   // of the gates (or the single one), the candidate, the LSTM's output
+  const float *x, *w, *b;  // [batch, time, inputs], [inputs, columns], [columns], if shape.inputs
+  float* gates;            // [count, batch, width] from `low` on, neurons out; in, unless
+                           // shape.inputs, the inputs' share of the sums
+  const float* c0;         // [batch, hidden]
+  float* cells;            // [time, batch, hidden], or with cells_kept false one state
   bool cells_kept;
   // Forward
   float* h;  // [batch, hidden], the state: in and out
