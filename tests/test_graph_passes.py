@@ -67,7 +67,7 @@ def overlaps(program):
     return found
 
 
-@settings(max_examples=examples(200), derandomize=True, deadline=None, database=None)
+@settings(max_examples=examples(120), derandomize=True, deadline=None, database=None)
 @given(st.integers(0, 2**32), st.integers(1, 24), st.booleans())
 def test_random_programs(seed, steps, fuse):
     function, args = gradients(seed, steps), arrays(seed)
