@@ -125,7 +125,7 @@ def page(errors, elsewhere, sample: int) -> str:
         "to a corner of its neuron may take the other slope: in one row with elu (a = 0.7) one of 5,400 does, and four "
         "numbers of `lstm_gradient` in bfloat16 differ by up to 7 %. The float32 errors of `lstm` are those of 32 "
         "steps of 64 units whose peepholes are as large as 3, where each step magnifies the rounding of the one "
-        "before; the other rows stay below 4e-7.",
+        "before; the other rows stay below 5e-7.",
         "",
         f"Simulated Metal is the `{device}` of `tests/metal_sim`, whose shaders run on the CPU: its exp, log and tanh "
         "are those of the C library, and an Apple GPU's own differ in the last places. The columns of the NVIDIA H200 "
