@@ -2,8 +2,10 @@
 // sums stay in registers. Include only from files of loops/.
 //
 // The sums go over segments of numbers, which are cut into blocks of a vector:
-//   panel   [blocks][lanes][vectors][lanes]   some columns, zeros beyond the last
-//   strip   [blocks][height][lanes]           some rows
+//   panel   [blocks][lanes][width][lanes]   some columns: `width` vectors, zeros beyond the last
+//   strip   [blocks][height][lanes]         some rows
+// A tile is a strip times some vectors of a panel: the fewer they are, the higher the strip, and
+// the less passes through the caches for a product.
 #pragma once
 
 #include "lanes.h"
@@ -19,8 +21,9 @@ constexpr int strip_height(int vectors) { return (kMaxLanes == 16 ? 24 : 12) / v
 // `segments` of `length` numbers after one of `lead`.
 struct Depth {
   int64_t segments, length, lead = 0;
-  int64_t lead_blocks() const { return (lead + kLanes - 1) / kLanes; }
-  int64_t blocks() const { return lead_blocks() + segments * ((length + kLanes - 1) / kLanes); }
+  // Where the first segment begins.
+  int64_t begin() const { return (lead + kLanes - 1) / kLanes * kLanes; }
+  int64_t blocks() const { return begin() / kLanes + segments * ((length + kLanes - 1) / kLanes); }
 };
 
 // Rows in strips of nearly equal heights.
@@ -42,7 +45,7 @@ struct Strips {
   }
 };
 
-template <int Rows, int Vectors>
+template <int Rows, int Vectors, int Width>
 inline void strip_tile(const float* a, const float* b, Depth depth, float* sums) {
   using V = Lanes<kLanes>::Float;
   constexpr int height = strip_height(Vectors);
@@ -57,45 +60,47 @@ inline void strip_tile(const float* a, const float* b, Depth depth, float* sums)
       for (int64_t k = 0; k < steps; k++) {
         V right[Vectors];
 #pragma GCC unroll 4
-        for (int v = 0; v < Vectors; v++) right[v] = load<V>(b + (k * Vectors + v) * kLanes);
+        for (int v = 0; v < Vectors; v++) right[v] = load<V>(b + (k * Width + v) * kLanes);
 #pragma GCC unroll 24
         for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 4
           for (int v = 0; v < Vectors; v++) sum[i][v] += a[i * kLanes + k] * right[v];
       }
       a += height * kLanes;
-      b += kLanes * Vectors * kLanes;
+      b += kLanes * Width * kLanes;
     }
   }
 #pragma GCC unroll 24
   for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 4
-    for (int v = 0; v < Vectors; v++) store(sums + (i * Vectors + v) * kLanes, sum[i][v]);
+    for (int v = 0; v < Vectors; v++) store(sums + (i * Width + v) * kLanes, sum[i][v]);
 }
 
-// sums [rows][vectors][lanes] of a strip times a panel.
-template <int Vectors, int Rows = strip_height(Vectors)>
+// Vectors of sums [rows][width][lanes], of a strip times the same vectors of a panel.
+template <int Vectors, int Width, int Rows = strip_height(Vectors)>
 inline void strip_product(int64_t rows, const float* strip, const float* panel, Depth depth,
                           float* sums) {
-  if (rows == Rows) return strip_tile<Rows, Vectors>(strip, panel, depth, sums);
-  if constexpr (Rows > 1) strip_product<Vectors, Rows - 1>(rows, strip, panel, depth, sums);
+  if (rows == Rows) return strip_tile<Rows, Vectors, Width>(strip, panel, depth, sums);
+  if constexpr (Rows > 1) strip_product<Vectors, Width, Rows - 1>(rows, strip, panel, depth, sums);
 }
 
 // before(row, rows, panel), which fetches what f will read, and f(row, rows, panel, sums) for each
-// tile of the product, all of whose rows are `strips` and whose columns are `panels`. If `shared`,
-// the threads of the surrounding region share the tiles and then wait for each other.
-template <int Vectors, class Before, class F>
+// strip and panel of the product, all of whose rows are `strips` and whose columns are `panels`. If
+// `shared`, the threads of the surrounding region share them and then wait for each other.
+template <int Vectors, int Width = Vectors, class Before, class F>
 inline void tiles(bool shared, const Strips& strips, const float* a, const float* b, Depth depth,
                   int64_t panels, const Before& before, const F& f) {
-  const int64_t size = depth.blocks() * kLanes * Vectors * kLanes;
+  const int64_t size = depth.blocks() * kLanes * Width * kLanes;
   const int64_t count = panels * strips.count;
   auto tile = [&](int64_t item) {
     const int64_t panel = item / strips.count, strip = item % strips.count;
     const int64_t row = strips.begin(strip), rows = strips.begin(strip + 1) - row;
     before(row, rows, panel);
-    alignas(64) float sums[strip_height(Vectors) * Vectors * kLanes];
+    alignas(64) float sums[strip_height(Vectors) * Width * kLanes];
     const float* from = a + strip * depth.blocks() * strips.height * kLanes;
-    strip_product<Vectors>(rows, from, b + panel * size, depth, sums);
+    for (int64_t v = 0; v < Width; v += Vectors)
+      strip_product<Vectors, Width>(rows, from, b + panel * size + v * kLanes, depth,
+                                    sums + v * kLanes);
     f(row, rows, panel, sums);
   };
   if (!shared) {

@@ -7,12 +7,10 @@ namespace {
 int64_t floats(const Shape& s) { return Work(s, nullptr, false).floats; }
 
 // The matrix of columns [first, first + Vectors * hidden) of r, below w and b if the steps take the
-// inputs, the units of each gate side by side in a panel. Some rows at a time, which are read from
-// end to end, cache line by cache line.
+// inputs, the gates of some units side by side in a panel.
 template <int Vectors>
 void pack_forward(const Steps& steps, const float* r, int64_t first, Depth depth, float* panels) {
   const Shape& s = steps.shape;
-  constexpr int64_t together = kLanes < 16 ? 16 / kLanes : 1, rows = 4;
   const int64_t blocks = panel_count(s.hidden, 1), all_rows = depth.lead + s.hidden;
   const int64_t size = depth.blocks() * kLanes * Vectors * kLanes;
   auto source = [&](int64_t k) {
@@ -20,22 +18,20 @@ void pack_forward(const Steps& steps, const float* r, int64_t first, Depth depth
     return k < s.inputs ? steps.w + k * s.columns : steps.b;
   };
 #pragma omp for schedule(static)
-  for (int64_t begin = 0; begin < all_rows; begin += rows)
-    for (int64_t pair = 0; pair < blocks; pair += together)
-      for (int64_t k = begin; k < minimum_of(begin + rows, all_rows); k++) {
-        const float* row = source(k) + first;
-        const int64_t place = k < depth.lead ? k : k - depth.lead + depth.lead_blocks() * kLanes;
-        for (int g = 0; g < Vectors; g++)
-          for (int64_t block = pair; block < minimum_of(pair + together, blocks); block++) {
-            const int64_t unit = block * kLanes, n = minimum_of(kLanes, s.hidden - unit);
-            const float* from = row + g * s.hidden + unit;
-            float* to = panels + block * size + (place * Vectors + g) * kLanes;
-            with_units(n, [&]<int N>(int64_t n) {
-              copy(from, to, N ? N : n);
-              for (int64_t j = n; j < kLanes; j++) to[j] = 0;
-            });
-          }
+  for (int64_t k = 0; k < all_rows; k++) {
+    const int64_t place = k < depth.lead ? k : k - depth.lead + depth.begin();
+    for (int g = 0; g < Vectors; g++) {
+      const float* row = source(k) + first + g * s.hidden;
+      for (int64_t block = 0; block < blocks; block++) {
+        const int64_t unit = block * kLanes;
+        float* to = panels + block * size + (place * Vectors + g) * kLanes;
+        with_units(minimum_of(kLanes, s.hidden - unit), [&]<int N>(int64_t n) {
+          copy(row + unit, to, N ? N : n);
+          for (int64_t j = n; j < kLanes; j++) to[j] = 0;
+        });
       }
+    }
+  }
 }
 
 // Numbers of a row into its strip.
@@ -73,11 +69,11 @@ void begin(const Steps& steps, const float* r) {
         pack_forward<1>(steps, r, gates * s.hidden, work.depth[1], work.panels[1]);
     });
     over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
-      const Strips strips(part.rows, gates);
+      const Strips strips(part.rows, forward_vectors(s));
       for (int64_t row = 0; row < part.rows; row++)
         copy_row(own.h + row * s.hidden,
                  work.strips[own.first & 1] + strips.offset(row, work.depth[0]) +
-                     work.depth[0].lead_blocks() * kLanes * strips.height,
+                     work.depth[0].begin() * strips.height,
                  s.hidden, strips.height);
       take_inputs(own, work, part, strips, own.first);
     });
@@ -100,7 +96,7 @@ inline void blend(const Steps& s, int64_t n, const float* z, const float* v, con
            : blend_units<N, false>(n, z, v, before, h, s.p, s.flip);
 }
 
-template <Cell cell>
+template <Cell cell, int Vectors>
 void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t) {
   constexpr int gates = first_gates(cell);
   const int64_t hidden = s.shape.hidden, width = s.shape.width;
@@ -108,10 +104,10 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
   float* const all_gates = s.gates + (t - s.low) * s.shape.batch * width;
   const float* const c_before = cell == Cell::lstm ? cell_before(s, t) : nullptr;
   float* const c_now = s.cells + (s.cells_kept ? t * s.shape.batch * hidden : 0);
-  const Strips strips(part.rows, gates), seconds(part.rows, 1);
+  const Strips strips(part.rows, Vectors), seconds(part.rows, 1);
   const float* from = work.strips[t & 1];
   float* to = work.strips[(t + 1) & 1];
-  const int64_t lead = work.depth[0].lead_blocks() * kLanes * strips.height;
+  const int64_t lead = work.depth[0].begin() * strips.height;
   take_inputs(s, work, part, strips, t + (s.reverse ? -1 : 1));
   auto fetch_gates = [&](int64_t first, int64_t rows, int64_t block) {
     for (int64_t row = first; row < first + rows; row++) {
@@ -119,7 +115,7 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
       if (c_before) fetch(c_before + row * hidden, block * kLanes, hidden, 1);
     }
   };
-  tiles<gates>(
+  tiles<Vectors, gates>(
       part.shared, strips, from, work.panels[0], work.depth[0], blocks, fetch_gates,
       [&](int64_t first, int64_t rows, int64_t block, float* all_sums) {
         const int64_t unit = block * kLanes;
@@ -190,9 +186,12 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
 
 void run(const Steps& steps) {
   with_cell(steps.shape.cell, [&]<Cell cell> {
+    constexpr int gates = first_gates(cell), half = gates == 4 ? 2 : gates;
+    auto* const step =
+        forward_vectors(steps.shape) == half ? forward_step<cell, half> : forward_step<cell, gates>;
     over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
       for (int64_t i = 0; i < own.count; i++)
-        forward_step<cell>(own, work, part, own.first + (own.reverse ? -i : i));
+        step(own, work, part, own.first + (own.reverse ? -i : i));
     });
   });
 }

@@ -62,7 +62,16 @@ inline void with_cell(Cell cell, const F& f) {
   }
 }
 
-// Vectors of a panel of the backward products: the more, the fewer rows a strip has.
+// Vectors of a tile of the forward products: the gates of a unit, or half of an LSTM's where that
+// makes strips higher than a few rows.
+inline int forward_vectors(const Shape& s) {
+  constexpr int few = 3;
+  const int gates = first_gates(s.cell);
+  return gates == 4 && strip_height(4) <= few && s.batch / s.parts > few ? 2 : gates;
+}
+
+// Vectors of a panel, and of a tile, of the backward products: the more, the fewer rows a strip
+// has.
 inline int backward_vectors(const Shape& s) {
   if (s.batch / s.parts <= strip_height(4)) return 4;
   return panel_count(s.hidden, 1) > 1 ? 2 : 1;
@@ -96,19 +105,19 @@ struct Work {
     };
     const bool two = has_second(s.cell);
     const int64_t rows = (s.batch + s.parts - 1) / s.parts;
-    const int vectors = backward_vectors(s);
     depth[0] = {backward ? first_gates(s.cell) : 1, s.hidden}, depth[1] = {1, s.hidden};
     if (!backward && s.inputs) depth[0].lead = s.inputs + 1;  // and the bias
-    const int first_vectors = backward ? vectors : first_gates(s.cell);
-    const int second_vectors = backward ? vectors : 1;
-    auto panels_floats = [&](int v, Depth depth) {
-      return panel_count(s.hidden, backward ? v : 1) * v * kLanes * kLanes * depth.blocks();
+    const int first_width = backward ? backward_vectors(s) : first_gates(s.cell);
+    const int first_vectors = backward ? first_width : forward_vectors(s);
+    const int second_width = backward ? first_width : 1;
+    auto panels_floats = [&](int width, Depth depth) {
+      return panel_count(s.hidden, backward ? width : 1) * width * kLanes * kLanes * depth.blocks();
     };
-    panels[0] = take(panels_floats(first_vectors, depth[0]), 1, 0);
-    panels[1] = take(two ? panels_floats(second_vectors, depth[1]) : 0, 1, 0);
+    panels[0] = take(panels_floats(first_width, depth[0]), 1, 0);
+    panels[1] = take(two ? panels_floats(second_width, depth[1]) : 0, 1, 0);
     for (float*& strip : strips)
       strip = take(Strips(rows, first_vectors).floats(depth[0]), s.parts, part);
-    second = take(two ? Strips(rows, second_vectors).floats(depth[1]) : 0, s.parts, part);
+    second = take(two ? Strips(rows, second_width).floats(depth[1]) : 0, s.parts, part);
   }
 };
 
