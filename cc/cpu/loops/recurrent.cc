@@ -53,7 +53,7 @@ void fill(const float* vector, float* to, int64_t rows, int64_t hidden, int64_t 
 }
 
 // f.template operator()<N>(row, unit, n) for the vectors of units of all rows; N = n for whole
-// ones.
+// ones. The gates are sums that have the products of the state before already.
 template <class F>
 void over_units(const RecurrentGates& s, const F& f) {
   constexpr int64_t kNeurons = 4;  // a neuron costs more than the elements that kSmall counts
@@ -68,15 +68,19 @@ void over_units(const RecurrentGates& s, const F& f) {
                   });
 }
 
-const float kZeros[kMaxLanes] = {};  // products of the state before: the sums have them already
-
 void lstm(const RecurrentGates& s) {
-  over_units(s, [&]<int N>(int64_t row, int64_t unit, int64_t n) {
+  over_units(s, [&]<int N>(int64_t row, int64_t unit, int64_t units) {
+    constexpr int lanes = kMaxLanes;
+    const int64_t n = N ? N : units;
     float* gates = s.gates + row * s.width + unit;
-    const float* before = s.c_before + row * s.hidden + unit;
-    float c[kMaxLanes], h[kMaxLanes];
-    s.extra ? lstm_units<N, true>(n, kZeros, 0, gates, s.hidden, before, c, h, s.extra + unit)
-            : lstm_units<N, false>(n, kZeros, 0, gates, s.hidden, before, c, h, nullptr);
+    float sums[4 * lanes] = {}, c[lanes] = {}, h[lanes], peepholes[3 * lanes] = {};
+    for (int g = 0; g < 4; g++) copy_row(gates + g * s.hidden, sums + g * lanes, n);
+    copy_row(s.c_before + row * s.hidden + unit, c, n);
+    for (int g = 0; g < 3 && s.extra; g++)
+      copy_row(s.extra + g * s.hidden + unit, peepholes + g * lanes, n);
+    s.extra ? lstm_units<true>(1, sums, c, h, peepholes)
+            : lstm_units<false>(1, sums, c, h, nullptr);
+    for (int g = 0; g < 4; g++) copy_row(sums + g * lanes, gates + g * s.hidden, n);
   });
 }
 

@@ -37,29 +37,43 @@ void begin(const Steps& steps, const float* r) {
   });
 }
 
-// Some units of a row, back through the cell: g is all of dh.
+// Some units of the rows of a strip, back through the LSTM's cell: dh [rows][lanes] is all of the
+// states' gradients, in: and what goes past the products, out. dgates and their strip
+// [rows][lanes], whose gates are `next` apart.
+template <int N, int Height>
+inline void lstm_tile(const Steps& s, int64_t t, int64_t first, int64_t rows, int64_t unit,
+                      int64_t units, float* dh, float* dgates, float* strip, int64_t next) {
+  const int64_t n = N ? N : units, hidden = s.shape.hidden, width = s.shape.width;
+  const int64_t at = first * hidden + unit;
+  const float* gates = s.gates + ((t - s.low) * s.shape.batch + first) * width + unit;
+  const float* before = cell_before(s, t) + at;
+  alignas(64) float tanhs[Height * kLanes];
+  tanh_units<N>(rows, n, s.cells + t * s.shape.batch * hidden + at, hidden, tanhs);
+  for (int64_t i = 0; i < rows; i++) {
+    float *g = dh + i * kLanes, *out = dgates + i * s.shape.dgates_stride,
+          *into = strip + i * kLanes;
+    if (!alive(s, first + i, t)) {
+      for (int64_t gate = 0; gate < 4; gate++)
+        copy(kZeros, out + gate * hidden, n), copy(kZeros, into + gate * next, n);
+      continue;
+    }
+    auto units_backward = s.extra ? lstm_units_backward<N, true> : lstm_units_backward<N, false>;
+    units_backward(n, gates + i * width, hidden, before + i * hidden, tanhs + i * kLanes, g,
+                   s.dc + at + i * hidden, out, into, next, s.extra ? s.extra + unit : nullptr);
+    copy(kZeros, g, n);
+  }
+}
+
+// Some units of a row, back through a GRU's cell or an MGU's: g is all of dh.
 template <Cell cell, int N>
-inline void units_backward(const Steps& s, int64_t n, const float* gates, const float* c_before,
-                           const float* c_now, int64_t at, int64_t h_at, int64_t unit, float* g,
-                           float* dgates) {
+inline void gru_backward(const Steps& s, int64_t n, const float* gates, const float* before,
+                         float* g, float* dgates) {
   const int64_t hidden = s.shape.hidden, last = s.shape.width - hidden;
-  if constexpr (cell == Cell::lstm) {
-    if (s.extra) {
-      lstm_units_backward<N, true>(n, gates, hidden, c_before + at, c_now + at, g, s.dc + at,
-                                   dgates, s.extra + unit);
-    } else {
-      lstm_units_backward<N, false>(n, gates, hidden, c_before + at, c_now + at, g, s.dc + at,
-                                    dgates, nullptr);
-    }
-    for (int64_t j = 0; j < n; j++) g[j] = 0;
+  constexpr bool after = cell == Cell::gru_after;
+  if (s.p == 1) {
+    gru_units_backward<N, true, after>(n, gates, hidden, last, before, g, dgates, s.p, s.flip);
   } else {
-    constexpr bool after = cell == Cell::gru_after;
-    const float* before = s.h_before + h_at;
-    if (s.p == 1) {
-      gru_units_backward<N, true, after>(n, gates, hidden, last, before, g, dgates, s.p, s.flip);
-    } else {
-      gru_units_backward<N, false, after>(n, gates, hidden, last, before, g, dgates, s.p, s.flip);
-    }
+    gru_units_backward<N, false, after>(n, gates, hidden, last, before, g, dgates, s.p, s.flip);
   }
 }
 
@@ -70,7 +84,6 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
   const int64_t panels = panel_count(hidden, Vectors), rows_before = (t - s.low) * s.shape.batch;
   const Strips strips(part.rows, Vectors);
   const float* const c_before = cell == Cell::lstm ? cell_before(s, t) : nullptr;
-  const float* const c_now = s.cells + t * s.shape.batch * hidden;
   const float* from = work.strips[t & 1];
   float* to = work.strips[(t + 1) & 1];
   auto dgates_at = [&](int64_t row, int64_t unit) {
@@ -99,63 +112,65 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
       }
   };
   // Gradients of the gates that the first product takes go into its next operand.
-  auto give_gates = [&](int64_t row, int64_t unit, int64_t n, const float* dgates) {
-    float* strip = to + strips.offset(row, work.depth[0]);
-    const int64_t padded = panel_count(hidden, 1) * kLanes;
-    for (int g = 0; g < gates; g++)
-      copy(dgates + g * hidden, strip + (g * padded + unit) * strips.height, n);
+  const int64_t padded = panel_count(hidden, 1) * kLanes, next = padded * strips.height;
+  auto strip_of = [&](int64_t row, int64_t unit) {
+    return to + strips.offset(row, work.depth[0]) + unit * strips.height;
+  };
+  auto give_gates = [&](float* strip, int64_t n, const float* dgates) {
+    for (int g = 0; g < gates; g++) copy(dgates + g * hidden, strip + g * next, n);
   };
   tiles<Vectors>(
       part.shared, strips, from, work.panels[0], is_first ? Depth{0, hidden} : work.depth[0],
       panels, fetch_gates, [&](int64_t first, int64_t rows, int64_t panel, float* all_sums) {
         over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
-          constexpr int kept = cell == Cell::rnn ? strip_height(Vectors) : 1;
-          alignas(64) float given[kept * kLanes] = {}, sums[kept * kLanes] = {};
-          if constexpr (cell == Cell::rnn) {
-            for (int64_t i = 0; i < rows; i++)
-              copy(s.gates + (rows_before + first + i) * width + unit, sums + i * kLanes, n);
-          }
+          constexpr int height = strip_height(Vectors);
+          alignas(64) float all_dh[height * kLanes];
+          clear<N>(all_dh, rows);
           for (int64_t i = 0; i < rows; i++) {
-            const int64_t row = first + i, at = row * hidden + unit;
-            const float* dy = s.dy + (row * s.time + t) * hidden + unit;
             const float* sum = all_sums + (i * Vectors + v) * kLanes;
-            float *dh = s.dh + at, *g = given + i % kept * kLanes;
-            for (int64_t j = 0; j < n; j++) g[j] = sum[j] + dh[j] + dy[j];
-            if constexpr (cell == Cell::rnn) {
-              copy(g, dh, n);
-              continue;
-            }
-            const float* all = s.gates + (rows_before + row) * width + unit;
-            float* dgates = dgates_at(row, unit);
-            if (alive(s, row, t)) {
-              units_backward<cell, N>(s, n, all, c_before, c_now, at, rows_before * hidden + at,
-                                      unit, g, dgates);
-            } else {
-              for (int64_t gate = 0; gate < width; gate += hidden)
-                for (int64_t j = 0; j < n; j++) dgates[gate + j] = 0;
-            }
-            copy(g, dh, n);
-            if constexpr (has_second(cell)) {
-              float* strip = work.second + strips.offset(row, work.depth[1]);
-              copy(dgates + last, strip + unit * strips.height, n);
-            } else {
-              give_gates(row, unit, n, dgates);
-            }
+            const float* dh = s.dh + (first + i) * hidden + unit;
+            const float* dy = s.dy + ((first + i) * s.time + t) * hidden + unit;
+            for (int64_t j = 0; j < n; j++) all_dh[i * kLanes + j] = sum[j] + dh[j] + dy[j];
           }
-          if constexpr (cell == Cell::rnn) {
+          float* strip = strip_of(first, unit);
+          if constexpr (cell == Cell::lstm) {
+            lstm_tile<N, height>(s, t, first, rows, unit, n, all_dh, dgates_at(first, unit), strip,
+                                 next);
+          } else if constexpr (cell == Cell::rnn) {
+            alignas(64) float values[height * kLanes] = {};
+            for (int64_t i = 0; i < rows; i++)
+              copy(s.gates + (rows_before + first + i) * width + unit, values + i * kLanes, n);
             const NeuronCall& f = s.neurons[0];
-            neuron_loops_table.gradient(f.kind, f.a, f.b, f.c, given, sums, sums, rows * kLanes);
+            neuron_loops_table.gradient(f.kind, f.a, f.b, f.c, all_dh, values, values,
+                                        rows * kLanes);
             for (int64_t i = 0; i < rows; i++) {
-              const int64_t row = first + i;
-              float* dgates = dgates_at(row, unit);
-              const bool is_alive = alive(s, row, t);
-              for (int64_t j = 0; j < n; j++) {
-                dgates[j] = is_alive ? sums[i * kLanes + j] : 0;
-                if (is_alive) s.dh[row * hidden + unit + j] = 0;
+              const bool is_alive = alive(s, first + i, t);
+              float* dgates = dgates_at(first + i, unit);
+              copy(is_alive ? values + i * kLanes : kZeros, dgates, n);
+              if (is_alive) copy(kZeros, all_dh + i * kLanes, n);
+              give_gates(strip + i * kLanes, n, dgates);
+            }
+          } else {
+            for (int64_t i = 0; i < rows; i++) {
+              const int64_t row = rows_before + first + i;
+              float* dgates = dgates_at(first + i, unit);
+              if (alive(s, first + i, t)) {
+                gru_backward<cell, N>(s, n, s.gates + row * width + unit,
+                                      s.h_before + row * hidden + unit, all_dh + i * kLanes,
+                                      dgates);
+              } else {
+                for (int64_t gate = 0; gate < width; gate += hidden) copy(kZeros, dgates + gate, n);
               }
-              give_gates(row, unit, n, dgates);
+              if constexpr (has_second(cell)) {
+                float* second = work.second + strips.offset(first, work.depth[1]) + i * kLanes;
+                copy(dgates + last, second + unit * strips.height, n);
+              } else {
+                give_gates(strip + i * kLanes, n, dgates);
+              }
             }
           }
+          for (int64_t i = 0; i < rows; i++)
+            copy(all_dh + i * kLanes, s.dh + (first + i) * hidden + unit, n);
         });
       });
   if constexpr (has_second(cell)) {
@@ -174,7 +189,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
                          } else {
                            for (int64_t j = 0; j < n; j++) reset[j] = 0;
                          }
-                         give_gates(row, unit, n, dgates);
+                         give_gates(strip_of(first, unit) + i * kLanes, n, dgates);
                        }
                      });
                    });

@@ -14,6 +14,8 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
+const float kZeros[kMaxLanes] = {};
+
 // exp between 2^-126 and 2^127; more is infinity.
 inline float gate_exp(float x) {
   float bounded = x < -87.0f ? -87.0f : x;
@@ -35,54 +37,77 @@ inline float gate_tanh(float x) {
   return u < 0.390625f ? x + x * u * p : large;
 }
 
-// whole: the sums have the inputs' share, else it is in `gates`.
-template <int N, bool peephole, bool whole = false>
-JAX_MPS_WHOLE void lstm_units(int64_t count, const float* sums, int64_t sums_stride, float* gates,
-                              int64_t stride, const float* c0, float* c1, float* h,
-                              const float* extra) {
-  const int64_t n = N ? N : count;
-  float *i = gates, *f = i + stride, *g = f + stride, *o = g + stride;
-  const float *si = sums, *sf = si + sums_stride, *sg = sf + sums_stride, *so = sg + sums_stride;
-  const float* pi = peephole ? extra : gates;
-  const float *pf = pi + stride, *po = pf + stride;
+// Gates in place of their sums [rows][4][lanes], new cells in place of the old [rows][lanes], and
+// states; peepholes [3][lanes]. Row after row in each loop: what a row's exponentials wait for is
+// the time for another's.
+template <bool peephole>
+JAX_MPS_WHOLE void lstm_units(int64_t rows, float* sums, float* c, float* h, const float* p) {
+  constexpr int n = kMaxLanes;
+  for (int64_t i = 0; i < rows; i++) {
+    float *a = sums + i * 4 * n, *before = c + i * n;
+    if constexpr (peephole) {
 #pragma omp simd
-  for (int64_t j = 0; j < n; j++) {
-    float before = c0[j], vi = si[j], vf = sf[j], vg = sg[j], vo = so[j];
-    if constexpr (!whole) vi += i[j], vf += f[j], vg += g[j], vo += o[j];
-    if constexpr (peephole) vi += pi[j] * before, vf += pf[j] * before;
-    vi = gate_sigmoid(vi), vf = gate_sigmoid(vf);
-    vg = gate_tanh(vg);
-    float cell = vf * before + vi * vg;
-    if constexpr (peephole) vo += po[j] * cell;
-    vo = gate_sigmoid(vo);
-    i[j] = vi, f[j] = vf, g[j] = vg, o[j] = vo;
-    c1[j] = cell;
-    h[j] = vo * gate_tanh(cell);
+      for (int j = 0; j < n; j++) a[j] += p[j] * before[j], a[n + j] += p[n + j] * before[j];
+    }
+#pragma omp simd
+    for (int j = 0; j < 2 * n; j++) a[j] = gate_sigmoid(a[j]);
+#pragma omp simd
+    for (int j = 2 * n; j < 3 * n; j++) a[j] = gate_tanh(a[j]);
+    if constexpr (!peephole) {
+#pragma omp simd
+      for (int j = 3 * n; j < 4 * n; j++) a[j] = gate_sigmoid(a[j]);
+    }
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    float *a = sums + i * 4 * n, *cell = c + i * n, *out = h + i * n;
+#pragma omp simd
+    for (int j = 0; j < n; j++) {
+      float now = a[n + j] * cell[j] + a[j] * a[2 * n + j];
+      if constexpr (peephole) a[3 * n + j] = gate_sigmoid(a[3 * n + j] + p[2 * n + j] * now);
+      cell[j] = now;
+      out[j] = a[3 * n + j] * gate_tanh(now);
+    }
   }
 }
 
-// From dh, all of the state's gradient; dc in: from the step after, out: for the step before.
+// tanh of the cells of a row, for `rows` rows `stride` apart: [rows][lanes].
+template <int N>
+JAX_MPS_WHOLE void tanh_units(int64_t rows, int64_t count, const float* c, int64_t stride,
+                              float* t) {
+  const int64_t n = N ? N : count;
+  for (int64_t i = 0; i < rows; i++) {
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) t[i * kMaxLanes + j] = gate_tanh(c[i * stride + j]);
+  }
+}
+
+// From dh, all of the state's gradient, and t, the new cell's tanh; dc in: from the step after,
+// out: for the step before. dgates go to two places, whose gates are `stride` and `copy_stride`
+// apart.
 template <int N, bool peephole>
 JAX_MPS_WHOLE void lstm_units_backward(int64_t count, const float* gates, int64_t stride,
-                                       const float* c0, const float* c1, const float* dh, float* dc,
-                                       float* dgates, const float* extra) {
+                                       const float* c0, const float* t, const float* dh, float* dc,
+                                       float* dgates, float* copy, int64_t copy_stride,
+                                       const float* extra) {
   const int64_t n = N ? N : count;
   const float *i = gates, *f = i + stride, *g = f + stride, *o = g + stride;
   float *di = dgates, *df = di + stride, *dg = df + stride, *d_o = dg + stride;
+  float *ci = copy, *cf = ci + copy_stride, *cg = cf + copy_stride, *co = cg + copy_stride;
   const float* pi = peephole ? extra : gates;
   const float *pf = pi + stride, *po = pf + stride;
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
-    float vi = i[j], vf = f[j], vg = g[j], vo = o[j], t = gate_tanh(c1[j]);
-    float dso = dh[j] * t * vo * (1 - vo);
-    float dcell = dc[j] + dh[j] * vo * (1 - t * t);
+    float vi = i[j], vf = f[j], vg = g[j], vo = o[j];
+    float dso = dh[j] * t[j] * vo * (1 - vo);
+    float dcell = dc[j] + dh[j] * vo * (1 - t[j] * t[j]);
     if constexpr (peephole) dcell += dso * po[j];
     float dsi = dcell * vg * vi * (1 - vi);
     float dsf = dcell * c0[j] * vf * (1 - vf);
+    float dsg = dcell * vi * (1 - vg * vg);
     float through = dcell * vf;
     if constexpr (peephole) through += dsi * pi[j] + dsf * pf[j];
-    di[j] = dsi, df[j] = dsf, d_o[j] = dso;
-    dg[j] = dcell * vi * (1 - vg * vg);
+    di[j] = dsi, df[j] = dsf, dg[j] = dsg, d_o[j] = dso;
+    ci[j] = dsi, cf[j] = dsf, cg[j] = dsg, co[j] = dso;
     dc[j] = through;
   }
 }

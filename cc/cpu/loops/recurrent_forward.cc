@@ -84,9 +84,10 @@ void begin(const Steps& steps, const float* r) {
 inline void give(const Steps& s, int64_t t, int64_t row, int64_t unit, int64_t n, const float* h,
                  float* strip, int height) {
   float* state = s.h + row * s.shape.hidden + unit;
-  if (h) copy(h, state, n);
-  copy(state, s.y + (row * s.time + t) * s.shape.hidden + unit, n);
-  copy(state, strip + unit * height, n);
+  const float* now = h ? h : state;
+  copy(now, state, n);
+  copy(now, s.y + (row * s.time + t) * s.shape.hidden + unit, n);
+  copy(now, strip + unit * height, n);
 }
 
 template <int N>
@@ -96,6 +97,38 @@ inline void blend(const Steps& s, int64_t n, const float* z, const float* v, con
            : blend_units<N, false>(n, z, v, before, h, s.p, s.flip);
 }
 
+// The gates, cells and states h [rows][lanes] of some units of the rows of a strip, from sums
+// [rows][4][lanes].
+template <int N, int Height>
+inline void lstm_tile(const Steps& s, int64_t t, int64_t first, int64_t rows, int64_t unit,
+                      int64_t units, float* sums, float* h) {
+  const int64_t n = N ? N : units, hidden = s.shape.hidden, width = s.shape.width;
+  float* gates = s.gates + ((t - s.low) * s.shape.batch + first) * width + unit;
+  const float* before = cell_before(s, t) + first * hidden + unit;
+  float* now = s.cells + ((s.cells_kept ? t * s.shape.batch : 0) + first) * hidden + unit;
+  alignas(64) float c[Height * kLanes];
+  clear<N>(c, rows);
+  for (int64_t i = 0; i < rows; i++) {
+    copy(before + i * hidden, c + i * kLanes, n);
+    for (int g = 0; g < 4 && !s.shape.inputs; g++)
+      for (int64_t j = 0; j < n; j++)
+        sums[(i * 4 + g) * kLanes + j] += gates[i * width + g * hidden + j];
+  }
+  if (s.extra) {
+    alignas(64) float peepholes[3 * kLanes] = {};
+    for (int g = 0; g < 3; g++) copy(s.extra + g * hidden + unit, peepholes + g * kLanes, n);
+    lstm_units<true>(rows, sums, c, h, peepholes);
+  } else {
+    lstm_units<false>(rows, sums, c, h, nullptr);
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    const bool is_alive = alive(s, first + i, t);
+    for (int g = 0; g < 4; g++)
+      copy(is_alive ? sums + (i * 4 + g) * kLanes : kZeros, gates + i * width + g * hidden, n);
+    copy(is_alive ? c + i * kLanes : before + i * hidden, now + i * hidden, n);
+  }
+}
+
 template <Cell cell, int Vectors>
 void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t) {
   constexpr int gates = first_gates(cell);
@@ -103,7 +136,6 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
   const int64_t blocks = panel_count(hidden, 1);
   float* const all_gates = s.gates + (t - s.low) * s.shape.batch * width;
   const float* const c_before = cell == Cell::lstm ? cell_before(s, t) : nullptr;
-  float* const c_now = s.cells + (s.cells_kept ? t * s.shape.batch * hidden : 0);
   const Strips strips(part.rows, Vectors), seconds(part.rows, 1);
   const float* from = work.strips[t & 1];
   float* to = work.strips[(t + 1) & 1];
@@ -129,39 +161,26 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
             const NeuronCall& f = s.neurons[0];
             neuron_loops_table.apply(f.kind, f.a, f.b, f.c, all_sums, all_sums, rows * kLanes);
           }
+          alignas(64) float states[strip_height(Vectors) * kLanes];
+          if constexpr (cell == Cell::lstm)
+            lstm_tile<N, strip_height(Vectors)>(s, t, first, rows, unit, n, all_sums, states);
+          float* strip = to + strips.offset(first, work.depth[0]) + lead;
           for (int64_t i = 0; i < rows; i++) {
             const int64_t row = first + i, at = row * hidden + unit;
             float *z = all_gates + row * width + unit, *sums = all_sums + i * gates * kLanes;
-            float* strip = to + strips.offset(row, work.depth[0]) + lead;
-            float h[kLanes];
-            bool is_alive = alive(s, row, t);
-            if constexpr (cell == Cell::lstm) {
-              if (!is_alive) {
-                if (c_before != c_now) copy(c_before + at, c_now + at, n);
-                for (int64_t gate = 0; s.shape.inputs && gate < width; gate += hidden)
-                  for (int64_t j = 0; j < n; j++) z[gate + j] = 0;
-              } else if (s.shape.inputs) {
-                lstm_units<N, false, true>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
-                                           extra);
-              } else if (extra) {
-                lstm_units<N, true>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
-                                    extra);
-              } else {
-                lstm_units<N, false>(n, sums, kLanes, z, hidden, c_before + at, c_now + at, h,
-                                     extra);
-              }
-            } else if constexpr (cell == Cell::gru_after) {
+            float* h = states + i * kLanes;
+            if constexpr (cell == Cell::gru_after) {
               gru_after_units<N, false>(n, sums, kLanes, z, hidden, extra);
               blend<N>(s, n, z, z + 3 * hidden, s.h + at, h);
             } else if constexpr (cell == Cell::rnn) {
-              copy(sums, h, n);
-            } else {
+              h = sums;
+            } else if constexpr (has_second(cell)) {
               gru_gate_units<N, cell == Cell::gru>(n, sums, kLanes, z, hidden, s.h + at, h);
-              strip = work.second + seconds.offset(row, work.depth[1]);
-              copy(h, strip + unit * seconds.height, n);
+              copy(h, work.second + seconds.offset(row, work.depth[1]) + unit * seconds.height, n);
               continue;
             }
-            give(s, t, row, unit, n, is_alive ? h : nullptr, strip, strips.height);
+            give(s, t, row, unit, n, alive(s, row, t) ? h : nullptr, strip + i * kLanes,
+                 strips.height);
           }
         });
       });

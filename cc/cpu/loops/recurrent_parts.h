@@ -167,6 +167,12 @@ inline void copy(const float* from, float* to, int64_t n) {
   for (int64_t j = 0; j < n; j++) to[j] = from[j];
 }
 
+// Zeros for the lanes that some units of a row, n of them, leave free.
+template <int N>
+inline void clear(float* rows, int64_t count) {
+  for (int64_t j = 0; N == 0 && j < count * kLanes; j++) rows[j] = 0;
+}
+
 // Asks for the vectors at unit `unit` of all `parts` of a row, early enough that the product before
 // they are read hides the way from memory.
 inline void fetch(const float* row, int64_t unit, int64_t hidden, int64_t parts) {
