@@ -142,6 +142,7 @@ class Gradient : public Kernel {
       s.count = steps, s.low = low, s.gates = gates;
       s.first = p.reverse ? low : low + steps - 1;
       general_ ? general_->backward(s, chunk == 0) : engine.run(s, chunk == 0);
+      if (chunk + 1 == chunks_.count()) general_ ? general_->end(s) : engine.end(s);
       if (p.matrix) {
         const Matmul& product = products.dsquare[0];
         const float* d = at(dgates_);
@@ -176,7 +177,6 @@ class Gradient : public Kernel {
       loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
       loops.column_sums(dgates, p.dgates_stride(), at(totals_), rows, p.width, chunk > 0);
     }
-    general_ ? general_->end(s) : engine.end(s);
     for (const Segment& part : p.segments)
       std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
     if (p.cell == Cell::gru_after)
