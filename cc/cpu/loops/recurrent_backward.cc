@@ -37,9 +37,9 @@ void begin(const Steps& steps, const float* r) {
   });
 }
 
-// Some units of the rows of a strip, back through the LSTM's cell: dh [rows][lanes] is all of the
-// states' gradients, in: and what goes past the products, out. dgates and their strip
-// [rows][lanes], whose gates are `next` apart.
+// Some units of the rows of a strip, back through the LSTM's cell. dh [rows][lanes], in: all of the
+// states' gradients, out: what goes past the products. dgates also go to `strip` [rows][lanes],
+// whose gates are `next` apart.
 template <int N, int Height>
 inline void lstm_tile(const Steps& s, int64_t t, int64_t first, int64_t rows, int64_t unit,
                       int64_t units, float* dh, float* dgates, float* strip, int64_t next) {
@@ -49,15 +49,17 @@ inline void lstm_tile(const Steps& s, int64_t t, int64_t first, int64_t rows, in
   const float* before = cell_before(s, t) + at;
   alignas(64) float tanhs[Height * kLanes];
   tanh_units<N>(rows, n, s.cells + t * s.shape.batch * hidden + at, hidden, tanhs);
+  auto units_backward = s.extra ? lstm_units_backward<N, true> : lstm_units_backward<N, false>;
   for (int64_t i = 0; i < rows; i++) {
     float *g = dh + i * kLanes, *out = dgates + i * s.shape.dgates_stride,
           *into = strip + i * kLanes;
     if (!alive(s, first + i, t)) {
-      for (int64_t gate = 0; gate < 4; gate++)
-        copy(kZeros, out + gate * hidden, n), copy(kZeros, into + gate * next, n);
+      for (int64_t gate = 0; gate < 4; gate++) {
+        copy(kZeros, out + gate * hidden, n);
+        copy(kZeros, into + gate * next, n);
+      }
       continue;
     }
-    auto units_backward = s.extra ? lstm_units_backward<N, true> : lstm_units_backward<N, false>;
     units_backward(n, gates + i * width, hidden, before + i * hidden, tanhs + i * kLanes, g,
                    s.dc + at + i * hidden, out, into, next, s.extra ? s.extra + unit : nullptr);
     copy(kZeros, g, n);

@@ -205,9 +205,9 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
 
 void run(const Steps& steps) {
   with_cell(steps.shape.cell, [&]<Cell cell> {
-    constexpr int gates = first_gates(cell), half = gates == 4 ? 2 : gates;
+    constexpr int gates = first_gates(cell), tall = tall_vectors(cell);
     auto* const step =
-        forward_vectors(steps.shape) == half ? forward_step<cell, half> : forward_step<cell, gates>;
+        forward_vectors(steps.shape) == tall ? forward_step<cell, tall> : forward_step<cell, gates>;
     over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
       for (int64_t i = 0; i < own.count; i++)
         step(own, work, part, own.first + (own.reverse ? -i : i));

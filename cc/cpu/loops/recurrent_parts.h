@@ -62,12 +62,14 @@ inline void with_cell(Cell cell, const F& f) {
   }
 }
 
-// Vectors of a tile of the forward products: the gates of a unit, or half of an LSTM's where that
-// makes strips higher than a few rows.
+// Vectors of a tile of the forward products: the gates of a unit, or half of an LSTM's where the
+// batch has more rows than a strip of all four would.
+constexpr int kFewRows = 3;
+constexpr int tall_vectors(Cell cell) {
+  return first_gates(cell) == 4 && strip_height(4) <= kFewRows ? 2 : first_gates(cell);
+}
 inline int forward_vectors(const Shape& s) {
-  constexpr int few = 3;
-  const int gates = first_gates(s.cell);
-  return gates == 4 && strip_height(4) <= few && s.batch / s.parts > few ? 2 : gates;
+  return s.batch / s.parts > kFewRows ? tall_vectors(s.cell) : first_gates(s.cell);
 }
 
 // Vectors of a panel, and of a tile, of the backward products: the more, the fewer rows a strip
@@ -167,7 +169,7 @@ inline void copy(const float* from, float* to, int64_t n) {
   for (int64_t j = 0; j < n; j++) to[j] = from[j];
 }
 
-// Zeros for the lanes that some units of a row, n of them, leave free.
+// Zeros in `count` rows of lanes, where the units (N if they are a whole vector) do not fill them.
 template <int N>
 inline void clear(float* rows, int64_t count) {
   for (int64_t j = 0; N == 0 && j < count * kLanes; j++) rows[j] = 0;
