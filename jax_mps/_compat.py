@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +12,7 @@ from jax._src import config
 from jax._src.core import is_concrete
 from jax._src.lax.lax import _convert_element_type
 from jax.extend.core import Literal, Primitive, jaxprs_in_params
-from jax.interpreters import batching, mlir
+from jax.interpreters import batching, mlir, partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "batching",
     "is_concrete",
     "jaxprs_in_params",
+    "leave_out_unread",
     "lower_with_jax",
     "mlir",
     "result_aval",
@@ -90,6 +93,25 @@ def scan_params(params: dict[str, Any], body: Any, more: int) -> dict[str, Any]:
         return {**params, "jaxpr": body, "ft_in": flattree.pack(((flattree.nones(more), consts), *rest))}
     linear = (False,) * more + params["linear"]
     return {**params, "jaxpr": body, "num_consts": params["num_consts"] + more, "linear": linear}
+
+
+def leave_out_unread(primitive: Primitive, reduced: Callable[[Sequence[bool], Mapping[str, Any]], Any]) -> None:
+    """Has JAX, where it drops dead code, leave out the unread results of a primitive without effects.
+
+    `reduced(read, parameters)` gives the parameters with which the primitive has only the results that are read.
+    """
+
+    def rule(read: Any, *live_and_equation: Any) -> tuple[list[bool], Any]:
+        equation = live_and_equation[-1]  # JAX 0.12 has something before it
+        count = len(equation.invars)
+        if not any(read):
+            return [False] * count, None
+        if all(read):
+            return [True] * count, equation
+        results = list(itertools.compress(equation.outvars, read))
+        return [True] * count, equation.replace(outvars=results, params=reduced(read, equation.params))
+
+    partial_eval.dce_rules[primitive] = rule
 
 
 def trace_context() -> Any:

@@ -8,6 +8,7 @@ gradient rule or, without one, from JAX's differentiation of the meaning.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +16,15 @@ import jax
 import jax.numpy as jnp
 
 from jax_mps import ffi
-from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval, vary_together
+from jax_mps._compat import (
+    Primitive,
+    batching,
+    leave_out_unread,
+    lower_with_jax,
+    mlir,
+    result_aval,
+    vary_together,
+)
 from jax_mps.device import device
 from jax_mps.program import Program
 
@@ -38,6 +47,7 @@ class Op:
             one, "prepend" puts it before (for ops that map over any leading axes). All else runs as a loop.
         aliases: `aliases(number of operands, **attributes)`, the (operand, result) pairs that share memory wherever
             their types agree: XLA copies an operand that is needed afterwards, and kernels then work in place.
+        partial: whether results that nobody reads are left out; the attribute `wanted` then has a bool for each.
     """
 
     def __init__(
@@ -47,8 +57,9 @@ class Op:
         batch: Sequence[int] = (),
         vmap: Batching = "loop",
         aliases: Aliases | None = None,
+        partial: bool = False,
     ):
-        self.name, self.meaning = name, meaning
+        self.name, self.meaning, self.partial = name, meaning, partial
         self._batch, self._vmap = frozenset(batch), vmap
         self._aliases: Aliases = aliases or (lambda count, **attributes: ())
         self._gradient: Callable | None = None
@@ -60,6 +71,8 @@ class Op:
         mlir.register_lowering(self._primitive, self._lower_to_jax)
         mlir.register_lowering(self._primitive, self._lower_to_device, platform="cpu")
         batching.primitive_batchers[self._primitive] = self._batch_rule
+        if partial:
+            leave_out_unread(self._primitive, self.reduced)
         self._differentiable = jax.custom_vjp(self._bind, nondiff_argnums=(0,))
         self._differentiable.defvjp(self._vjp_forward, self._vjp_backward)
         OPS[self._primitive.name] = self
@@ -90,6 +103,12 @@ class Op:
         """The (operand, result) pairs, of `count` operands, that may share memory where their types agree."""
         return self._aliases(count, **attributes)
 
+    def reduced(self, read: Sequence[bool], attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes with which a partial op gives only those of its results that are read."""
+        before = attributes.get("wanted") or (True,) * len(read)
+        flags = iter(read)
+        return {**attributes, "wanted": tuple(wanted and next(flags) for wanted in before)}
+
     def placement(self, operands: Sequence[Any], results: Sequence[Any], attributes: dict[str, Any]) -> tuple[str, str]:
         """The text of the program that the device runs, or "", and its implementation's name or the reason why not."""
         if device() == "reference":
@@ -105,9 +124,10 @@ class Op:
     def _bind(self, attributes: Attributes, *operands: Any) -> Arrays:
         return tuple(self._primitive.bind(*operands, **dict(attributes)))
 
-    def _results(self, *operands: Any, **attributes: Any) -> Arrays:
+    def _results(self, *operands: Any, wanted: Sequence[bool] | None = None, **attributes: Any) -> Arrays:
         results = self.meaning(*operands, **attributes)
-        return results if isinstance(results, tuple) else (results,)
+        results = results if isinstance(results, tuple) else (results,)
+        return results if wanted is None else tuple(itertools.compress(results, wanted))
 
     def _abstract(self, *avals: Any, **attributes: Any) -> list[Any]:
         types = tuple((a.shape, a.dtype) for a in avals)
@@ -182,10 +202,14 @@ class Op:
 
 
 def op(
-    name: str, batch: Sequence[int] = (), vmap: Batching = "loop", aliases: Aliases | None = None
+    name: str,
+    batch: Sequence[int] = (),
+    vmap: Batching = "loop",
+    aliases: Aliases | None = None,
+    partial: bool = False,
 ) -> Callable[[Callable], Op]:
     """Makes an `Op` of the meaning that it decorates."""
-    return lambda meaning: Op(name, meaning, batch, vmap, aliases)
+    return lambda meaning: Op(name, meaning, batch, vmap, aliases, partial)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -75,6 +76,34 @@ def test_recompute_changes_nothing(native, cell):
     loss = lambda *a, **k: jnp.sum(run(*a, **k)[0] ** 2)  # noqa: E731
     kept, again = (jax.grad(functools.partial(loss, recompute=r), (0, 1, 2, 3))(*operands) for r in (False, True))
     assert_near(kept, again)
+
+
+EXTRAS = [(cell, "") for cell in CELLS]
+EXTRAS += [("lstm", "peephole"), ("lstm", "peephole matrices"), ("gru", "recurrent_bias"), ("gru before", "memory")]
+
+
+@pytest.mark.parametrize("cell, extra", EXTRAS)
+def test_unread_gradients_are_left_out(native, cell, extra):
+    gates, run = CELLS[cell]
+    state = ["h0", "c0"] if cell == "lstm" else ["h0"]
+    arrays = {"x": normal(3, 4, 2), **{n: normal(3, 5, seed=1) for n in state}}
+    arrays |= zip("wrb", weights(gates, 2, 5), strict=True)
+    if extra:
+        shapes = {"peephole": (3, 5), "peephole matrices": (3, 5, 5), "recurrent_bias": (5,), "memory": (5, 5)}
+        arrays[extra.split()[0]] = normal(*shapes[extra])
+
+    def loss(some):
+        return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(**{**arrays, **some})))
+
+    every = jax.grad(loss)(arrays)
+    for name in arrays:
+        of_one = jax.grad(lambda value, name=name: loss({name: value}))
+        assert_near(of_one(arrays[name]), every[name])
+        for function in (of_one, mps.graph(of_one)):
+            text = jax.jit(function).lower(arrays[name]).as_text()
+            flags = re.findall(r"wanted=\[([a-z,]*)\]", text)
+            assert [f.count("true") for f in flags] == [1], text
+            assert_near(jax.jit(function)(arrays[name]), every[name])
 
 
 @pytest.mark.parametrize("cell", CELLS)

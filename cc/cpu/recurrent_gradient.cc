@@ -13,7 +13,9 @@ namespace {
 
 class Gradient : public Kernel {
  public:
-  explicit Gradient(const Plan& plan) : plan_(plan), chunks_(plan) {
+  // `places`: of dx, dh (, dc), dw, dr, db (, dextra) among the results, or -1.
+  Gradient(const Plan& plan, std::vector<int> places)
+      : plan_(plan), chunks_(plan), places_(std::move(places)) {
     const Plan& p = plan_;
     using Matrix = Matmul::Matrix;
     const Matrix whole{p.columns}, across{p.columns, true}, dgates{p.dgates_stride()};
@@ -64,6 +66,8 @@ class Gradient : public Kernel {
     dgates_ = layout.floats(rows * p.dgates_stride());
     if (p.recompute) gates_ = layout.floats(rows * p.width);
     totals_ = layout.floats(p.width);
+    for (int i = 0; i < p.states; i++)
+      if (places_[1 + i] < 0) states_[i] = layout.floats(p.batch * p.hidden);
     size_t most = 0;
     each_product([&](const Matmul& m) { most = std::max(most, m.scratch_bytes()); });
     product_ = layout.bytes(most);
@@ -93,10 +97,13 @@ class Gradient : public Kernel {
     const float* y = b.input<float>(at_input++);
     const float* cells = p.is_lstm() ? b.input<float>(at_input++) : nullptr;
     const float* kept = p.recompute ? nullptr : b.input<float>(at_input);
-    float *dx = b.output<float>(0), *dw = b.output<float>(1 + p.states),
-          *dr = b.output<float>(2 + p.states), *db = b.output<float>(3 + p.states),
-          *dextra = p.extra ? b.output<float>(4 + p.states) : nullptr;
+    auto result = [&](size_t i) {
+      return i < places_.size() && places_[i] >= 0 ? b.output<float>(places_[i]) : nullptr;
+    };
+    float *dx = result(0), *dw = result(1 + p.states), *dr = result(2 + p.states),
+          *db = result(3 + p.states), *dextra = result(4 + p.states);
     auto at = [&](size_t offset) { return reinterpret_cast<float*>(b.scratch + offset); };
+    auto state_result = [&](int i) { return places_[1 + i] < 0 ? at(states_[i]) : result(1 + i); };
     std::byte* scratch = b.scratch + product_;
 
     RecurrentSteps s = steps_of(p, o, at(work_));
@@ -104,10 +111,10 @@ class Gradient : public Kernel {
     s.dy = b.input<float>(0), s.h_before = at(h_);
     s.reset = at(reset_), s.dgates = at(dgates_);
     s.update = p.matrix && !p.is_lstm() ? at(other_) : nullptr;
-    s.dh = b.output<float>(1);
+    s.dh = state_result(0);
     std::memcpy(s.dh, b.in[1], state * sizeof(float));
     if (p.is_lstm()) {
-      s.dc = b.output<float>(2);
+      s.dc = state_result(1);
       std::memcpy(s.dc, b.in[2], state * sizeof(float));
       if (dextra && !p.matrix) std::memset(dextra, 0, 3 * p.hidden * sizeof(float));
     }
@@ -142,8 +149,9 @@ class Gradient : public Kernel {
       s.count = steps, s.low = low, s.gates = gates;
       s.first = p.reverse ? low : low + steps - 1;
       general_ ? general_->backward(s, chunk == 0) : engine.run(s, chunk == 0);
-      if (chunk + 1 == chunks_.count()) general_ ? general_->end(s) : engine.end(s);
-      if (p.matrix) {
+      if (chunk + 1 == chunks_.count() && (places_[1] >= 0 || places_[p.states] >= 0))
+        general_ ? general_->end(s) : engine.end(s);
+      if (p.matrix && dextra) {
         const Matmul& product = products.dsquare[0];
         const float* d = at(dgates_);
         const int64_t n = p.hidden;
@@ -169,17 +177,20 @@ class Gradient : public Kernel {
       const float* dgates = at(dgates_);
       for (size_t i = 0; i < p.segments.size(); i++) {
         const Segment& part = p.segments[i];
-        products.dw[i].run(at(x_), dgates + part.gates, dw + part.w, scratch);
-        products.dx[i].run(dgates + part.gates, o.w + part.w, at(dx_), scratch);
+        if (dw) products.dw[i].run(at(x_), dgates + part.gates, dw + part.w, scratch);
+        if (dx) products.dx[i].run(dgates + part.gates, o.w + part.w, at(dx_), scratch);
       }
-      products.dr[0].run(at(h_), dgates, dr, scratch);
-      if (p.second()) products.dr[1].run(at(reset_), dgates + p.first, dr + p.first, scratch);
-      loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
-      loops.column_sums(dgates, p.dgates_stride(), at(totals_), rows, p.width, chunk > 0);
+      if (dr) {
+        products.dr[0].run(at(h_), dgates, dr, scratch);
+        if (p.second()) products.dr[1].run(at(reset_), dgates + p.first, dr + p.first, scratch);
+      }
+      if (dx) loops.scatter(at(dx_), dx, p.batch, p.time, p.inputs, low, steps);
+      if (db || (dextra && p.cell == Cell::gru_after))
+        loops.column_sums(dgates, p.dgates_stride(), at(totals_), rows, p.width, chunk > 0);
     }
     for (const Segment& part : p.segments)
-      std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
-    if (p.cell == Cell::gru_after)
+      if (db) std::memcpy(db + part.w, at(totals_) + part.gates, part.width * sizeof(float));
+    if (dextra && p.cell == Cell::gru_after)
       std::memcpy(dextra, at(totals_) + 2 * p.hidden, p.hidden * sizeof(float));
   }
 
@@ -255,10 +266,12 @@ class Gradient : public Kernel {
 
   Plan plan_;
   Chunks chunks_;
+  std::vector<int> places_;
   OfChunk products_[2];
   std::optional<GeneralSteps> general_, again_;  // again_: forward, for the gates
   size_t again_work_ = 0, again_h_ = 0, again_c_ = 0, other_ = 0;
-  size_t work_, x_, dx_, h_, reset_, dgates_, gates_ = 0, totals_, product_, scratch_bytes_;
+  size_t work_, x_, dx_, h_, reset_, dgates_, gates_ = 0, totals_, states_[2], product_,
+                                              scratch_bytes_;
 };
 
 Offer gradient(const Node& node, Cell cell) {
@@ -267,16 +280,16 @@ Offer gradient(const Node& node, Cell cell) {
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
   const size_t extra = p.extra ? 1 : 0, operands = before + 5 + states + extra;
-  require_counts(node, operands + states + (p.recompute ? 0 : 1), 4 + states + extra);
+  const std::vector<int> places = places_of_results(node, 4 + states + extra);
+  require_counts(node, operands + states + (p.recompute ? 0 : 1), node.out.size());
   require_shape(node.in[0], {p.batch, p.time, p.hidden});
   require_shape(node.in[operands], node.in[0].shape);
   for (size_t i = 0; i < states; i++) require_shape(node.in[1 + i], {p.batch, p.hidden});
   if (p.is_lstm()) require_shape(node.in[operands + 1], {p.time, p.batch, p.hidden});
   if (!p.recompute) require_shape(node.in[operands + states], {p.time, p.batch, p.width});
-  require_shape(node.out[0], node.in[before].shape);
-  for (size_t i = 1; i < node.out.size(); i++)
-    require_shape(node.out[i], node.in[before + 1 + i].shape);
-  auto kernel = std::make_unique<Gradient>(p);
+  for (size_t i = 0; i < places.size(); i++)
+    if (places[i] >= 0) require_shape(node.out[places[i]], node.in[before + (i ? 1 : 0) + i].shape);
+  auto kernel = std::make_unique<Gradient>(p, places);
   if (!kernel->supported()) return Offer::none("oneDNN has no product of these shapes");
   return Offer(std::move(kernel));
 }

@@ -11,6 +11,7 @@
 
 namespace jax_mps::metal {
 
+using cpu::places_of_results;
 using cpu::require;
 using cpu::require_counts;
 using cpu::require_shape;

@@ -8,8 +8,12 @@ namespace {
 
 class Gradient {
  public:
-  Gradient(Recipe& recipe, const Plan& plan)
-      : recipe_(recipe), plan_(plan), s_(recipe, plan, 1 + plan.states) {
+  // `places`: of dx, dh (, dc), dw, dr, db (, dextra) among the results, or -1.
+  Gradient(Recipe& recipe, const Plan& plan, std::vector<int> places)
+      : recipe_(recipe),
+        plan_(plan),
+        places_(std::move(places)),
+        s_(recipe, plan, 1 + plan.states) {
     const Plan& p = plan_;
     int at = 1 + p.states + 5 + p.states + p.extra;
     const Span y = recipe.operand(at++);
@@ -35,23 +39,33 @@ class Gradient {
       s_.widen(recipe.operand(2), dc_, p.state());
     }
     for (int i = p.time - 1; i >= 0; i--) add_step(i);
-    s_.launch("recurrent_gradient", "state_gradient", from_after(-1))
-        .reads(dgates_)
-        .reads(s_.r)
-        .reads(dh_)
-        .writes(recipe.result(1));
-    if (p.is_peeping())
-      s_.launch("recurrent_peephole", "cell_gradient", from_after(-1))
+    if (const auto dh = result(1))
+      s_.launch("recurrent_gradient", "state_gradient", from_after(-1))
           .reads(dgates_)
-          .reads(s_.extra)
-          .reads(dc_)
-          .writes(recipe.result(2));
-    else if (p.is_lstm())
-      s_.narrow(dc_, recipe.result(2), p.state());
+          .reads(s_.r)
+          .reads(dh_)
+          .writes(*dh);
+    if (p.is_lstm()) add_cell_gradient();
     add_weights();
   }
 
  private:
+  std::optional<Span> result(size_t i) {
+    if (i >= places_.size() || places_[i] < 0) return std::nullopt;
+    return recipe_.result(places_[i]);
+  }
+
+  void add_cell_gradient() {
+    const auto dc = result(2);
+    if (!dc) return;
+    if (!plan_.is_peeping()) return s_.narrow(dc_, *dc, plan_.state());
+    s_.launch("recurrent_peephole", "cell_gradient", from_after(-1))
+        .reads(dgates_)
+        .reads(s_.extra)
+        .reads(dc_)
+        .writes(*dc);
+  }
+
   // [time, batch, hidden]: what each step begins with.
   void add_before(const char* file, const char* function, Span first, Span all, Span before) {
     const Plan& p = plan_;
@@ -175,47 +189,57 @@ class Gradient {
 
   void add_weights() {
     const Plan& p = plan_;
-    const int rows = static_cast<int>(p.rows());
-    int result = 0;
-    const Span dx = recipe_.result(result), dw = recipe_.result(result += 1 + p.states);
-    const Span dr = recipe_.result(++result), db = recipe_.result(++result);
+    const int dw = 1 + p.states;
+    if (const auto dx = result(0)) add_inputs(*dx);
+    if (const auto to = result(dw)) add_input_weights(*to);
+    if (const auto dr = result(dw + 1)) add_recurrent_weights(*dr);
+    const auto db = result(dw + 2), extra = result(dw + 3);
+    if (db || (extra && p.cell == CellKind::gru_after)) add_biases(db, extra);
+    if (!extra || p.cell == CellKind::gru_after) return;
+    const size_t square = size_of(p.dtype) * p.hidden * p.hidden;
+    if (!p.matrix) {
+      add_peephole(*extra);
+    } else if (p.is_lstm()) {
+      add_squares(cells_before_, 0, 2, extra->part(0, 2 * square));
+      add_squares(cells_, 3 * p.hidden, 1, extra->part(2 * square, square));
+    } else {
+      add_squares(update_, p.first, 1, *extra);
+    }
+  }
 
-    // dx of each step, or of each sequence, lies with a stride.
-    Gemm inputs = s_.product(p.time, p.inputs, p.columns, dgates_,
-                             s_.widened(s_.w, int64_t{p.inputs} * p.columns), dx, p.dtype);
-    inputs.batches = p.batch;
-    inputs.p.a_row = p.batch * p.width, inputs.p.a_batch = p.width;
-    inputs.p.b_inner = 1, inputs.p.b_column = p.columns;
-    inputs.p.c_batch = p.time * p.inputs, inputs.p.total = rows * p.inputs;
-    s_.add(inputs);
+  // dx of each step, or of each sequence, lies with a stride.
+  void add_inputs(Span dx) {
+    const Plan& p = plan_;
+    Gemm gemm = s_.product(p.time, p.inputs, p.columns, dgates_,
+                           s_.widened(s_.w, int64_t{p.inputs} * p.columns), dx, p.dtype);
+    gemm.batches = p.batch;
+    gemm.p.a_row = p.batch * p.width, gemm.p.a_batch = p.width;
+    gemm.p.b_inner = 1, gemm.p.b_column = p.columns;
+    gemm.p.c_batch = p.time * p.inputs;
+    gemm.p.total = static_cast<int>(p.rows()) * p.inputs;
+    s_.add(gemm);
+  }
 
-    // The sum over k runs over the sequences' own order, [batch, time].
-    Gemm weights = s_.product(p.inputs, p.columns, rows, s_.widened(s_.x, p.rows() * p.inputs),
-                              dgates_, dw, p.dtype);
-    weights.p.a_row = 1, weights.p.a_column = p.inputs;
-    weights.p.b_inner = p.batch * p.width, weights.p.b_divisor = p.time;
-    weights.p.b_outer = p.width;
-    weights.splits = true;
-    s_.add(weights);
+  // The sum over k runs over the sequences' own order, [batch, time].
+  void add_input_weights(Span dw) {
+    const Plan& p = plan_;
+    Gemm gemm = s_.product(p.inputs, p.columns, static_cast<int>(p.rows()),
+                           s_.widened(s_.x, p.rows() * p.inputs), dgates_, dw, p.dtype);
+    gemm.p.a_row = 1, gemm.p.a_column = p.inputs;
+    gemm.p.b_inner = p.batch * p.width, gemm.p.b_divisor = p.time;
+    gemm.p.b_outer = p.width;
+    gemm.splits = true;
+    s_.add(gemm);
+  }
 
+  void add_recurrent_weights(Span dr) {
+    const Plan& p = plan_;
     if (p.cell == CellKind::gru_after) {
       add_recurrent(before_, 0, 2 * p.hidden, 0, dr);
       add_recurrent(before_, 3 * p.hidden, p.hidden, 2 * p.hidden, dr);
     } else {
       add_recurrent(before_, 0, p.first, 0, dr);
       if (p.first < p.columns) add_recurrent(reset_, p.first, p.hidden, p.first, dr);
-    }
-    add_biases(db);
-    if (!p.extra || p.cell == CellKind::gru_after) return;
-    const Span extra = recipe_.result(++result);
-    const size_t square = size_of(p.dtype) * p.hidden * p.hidden;
-    if (!p.matrix) {
-      add_peephole(extra);
-    } else if (p.is_lstm()) {
-      add_squares(cells_before_, 0, 2, extra.part(0, 2 * square));
-      add_squares(cells_, 3 * p.hidden, 1, extra.part(2 * square, square));
-    } else {
-      add_squares(update_, p.first, 1, extra);
     }
   }
 
@@ -257,7 +281,7 @@ class Gradient {
         .over_elements(box.count);
   }
 
-  void add_biases(Span db) {
+  void add_biases(std::optional<Span> db, std::optional<Span> extra) {
     const Plan& p = plan_;
     ColumnParameters columns =
         columns_of({DType::f32, {int64_t{p.batch} * p.time, int64_t{p.width}}});
@@ -265,12 +289,12 @@ class Gradient {
     Dispatch& sums = recipe_.dispatch("column", "column_sum", storage(DType::f32));
     sums.parameters(columns).reads(dgates_).writes(partial);
     over_parts(sums, columns);
-    if (p.cell != CellKind::gru_after) return add_parts(recipe_, columns, partial, db, p.dtype);
+    if (p.cell != CellKind::gru_after) return add_parts(recipe_, columns, partial, *db, p.dtype);
     const size_t size = sizeof(float) * p.hidden;
     Span total = recipe_.scratch(4 * size);
     add_parts(recipe_, columns, partial, total, DType::f32);
-    s_.narrow(total.part(0, 3 * size), db, 3 * p.hidden);
-    s_.narrow(total.part(3 * size, size), recipe_.result(3 + p.states + 1), p.hidden);
+    if (db) s_.narrow(total.part(0, 3 * size), *db, 3 * p.hidden);
+    if (extra) s_.narrow(total.part(3 * size, size), *extra, p.hidden);
   }
 
   void add_peephole(Span gradient) {
@@ -291,6 +315,7 @@ class Gradient {
 
   Recipe& recipe_;
   const Plan& plan_;
+  const std::vector<int> places_;
   Sequence s_;
   Span cells_{}, gates_{}, dgates_{}, before_{}, cells_before_{}, reset_{}, update_{}, raw_{},
       dh_{}, dc_{};
@@ -302,7 +327,8 @@ Offer gradient(const Node& node, CellKind cell) {
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
   const size_t operands = before + 5 + states + p.extra;
-  require_counts(node, operands + states + !p.recompute, 4 + states + p.extra);
+  const std::vector<int> places = places_of_results(node, 4 + states + p.extra);
+  require_counts(node, operands + states + !p.recompute, node.out.size());
   require_shape(node.in[0], {p.batch, p.time, p.hidden});
   require_shape(node.in[operands], node.in[0].shape);
   require(node.in[operands].dtype == p.dtype, "y must have x's dtype");
@@ -312,13 +338,12 @@ Offer gradient(const Node& node, CellKind cell) {
     require_shape(node.in[i], {p.time, p.batch, cells ? p.hidden : p.width});
     require(node.in[i].dtype == DType::f32, "cells and gates must be f32");
   }
-  require_shape(node.out[0], node.in[before].shape);
-  for (size_t i = 1; i < node.out.size(); i++)
-    require_shape(node.out[i], node.in[before + 1 + i].shape);
+  for (size_t i = 0; i < places.size(); i++)
+    if (places[i] >= 0) require_shape(node.out[places[i]], node.in[before + (i ? 1 : 0) + i].shape);
   for (const TensorType& type : node.out)
     require(type.dtype == p.dtype, "the gradients must have x's dtype");
   Recipe recipe(node, "steps");
-  Gradient(recipe, p);
+  Gradient(recipe, p, places);
   return recipe;
 }
 

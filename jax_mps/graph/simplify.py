@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from jax_mps.graph.transposes import sink_transposes
+from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Type, Value
 
 
@@ -117,12 +119,17 @@ def live(program: Program) -> set[int]:
 
 
 def drop_dead(program: Program) -> Program:
-    """Without the nodes whose results nobody reads."""
+    """Without the nodes whose results nobody reads, and without unread results of nodes that can do without."""
     read = live(program)
     kept = [n for n in program.nodes if any(id(r) in read for r in n.results)]
     for node in kept:
         if node.body is not None:
             _drop_unread(node, read)
+        op = OPS.get(f"mps_{node.op}")
+        flags = [id(r) in read for r in node.results]
+        if op is not None and op.partial and not all(flags):
+            node.attributes = op.reduced(flags, node.attributes)
+            node.results = list(itertools.compress(node.results, flags))
     return Program(program.inputs, kept, program.outputs)
 
 

@@ -158,9 +158,9 @@ def _ops(cell: Cell) -> Ops:
         y, last, others, gates = _scan(cell, *_widen(operands), **attributes)
         return *_narrow((y, *last), operands[0].dtype), *others, *(() if recompute else (gates,))
 
-    @op(f"{cell.name}_gradient")
+    @op(f"{cell.name}_gradient", partial=True)
     def gradient(*operands: Any, recompute: bool, **attributes: Any) -> Arrays:
-        """The gradients of all operands but lengths.
+        """The gradients of all operands but lengths, or of those that somebody reads.
 
         Takes the gradients of forward's results, forward's operands, then y and what training kept, which spares a
         kernel the steps of the forward pass.
