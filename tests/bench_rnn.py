@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -84,10 +85,13 @@ def rnn() -> Iterator[Bench]:
             x, dy = normal(batch, time, inputs), normal(batch, time, units, seed=1)
             shapes = ((inputs, gates * units), (units, gates * units), (gates * units,))
             args = [jnp.asarray(v) for v in (x, *(normal(*s) / units**0.5 for s in shapes))]
-            forward, both = {}, {}
+            forward, both, first = {}, {}, {}
             for name, f in (("jax_mps", own), ("xla", plain)):
                 forward[name] = blocking(f, *args)
                 both[name] = blocking(lambda dy, *a, f=f: jax.vjp(f, *a)[1](dy), jnp.asarray(dy), *args)
+                first[name] = blocking(
+                    lambda dy, x, *a, f=f: jax.vjp(lambda *a: f(x, *a), *a)[1](dy), jnp.asarray(dy), *args
+                )
             if cell == "lstm" and time >= 200:
                 again = lambda *a: mps.lstm(*a, recompute=True)[0]  # noqa: E731
                 both["recompute"] = blocking(lambda dy, *a, f=again: jax.vjp(f, *a)[1](dy), jnp.asarray(dy), *args)
@@ -99,14 +103,17 @@ def rnn() -> Iterator[Bench]:
                     with torch.no_grad():
                         layer(x)
 
-                def train(layer: Any = layer, x: Any = xt, dy: Any = dyt) -> None:
+                def train(layer: Any = layer, dy: Any = dyt, x: Any = xt) -> None:
                     layer.zero_grad()
                     x.grad = None
                     layer(x)[0].backward(dy)
 
                 forward["torch"], both["torch"] = run, train
+                first["torch"] = functools.partial(train, x=xt.detach().clone())
             flops = 2.0 * batch * time * gates * units * (inputs + units)
             name = f"{cell} {batch}x{time}x{inputs} to {units}"
             rounds = 3 if time > 1000 else 0
             yield Bench(f"{name}, forward", forward, "forward", flops=flops, rounds=rounds)
             yield Bench(f"{name}, forward and backward", both, "forward and backward", flops=3 * flops, rounds=rounds)
+            if time < 200:
+                yield Bench(f"{name}, without the inputs' gradient", first, "without the inputs' gradient")
