@@ -45,8 +45,27 @@ struct Strips {
   }
 };
 
+// Where the work after a tile's product will read and write. The product asks for these places a
+// few at a time: all at once, they would hold up what it reads itself.
+class Ahead {
+ public:
+  void add(const float* place) {
+    if (count_ < kMost) places_[count_++] = place;
+  }
+  // In the course of `calls` calls of some() all are asked for.
+  void spread(int64_t calls) { each_ = calls ? (count_ + calls - 1) / calls : 0; }
+  void some() {
+    for (int64_t i = 0; i < each_ && next_ < count_; i++) __builtin_prefetch(places_[next_++]);
+  }
+
+ private:
+  static constexpr int64_t kMost = 12 * strip_height(1);  // as many of each vector of a tile
+  const float* places_[kMost];
+  int64_t count_ = 0, next_ = 0, each_ = 0;
+};
+
 template <int Rows, int Vectors, int Width>
-inline void strip_tile(const float* a, const float* b, Depth depth, float* sums) {
+inline void strip_tile(const float* a, const float* b, Depth depth, float* sums, Ahead& ahead) {
   using V = Lanes<kLanes>::Float;
   constexpr int height = strip_height(Vectors);
   V sum[Rows][Vectors];
@@ -66,6 +85,7 @@ inline void strip_tile(const float* a, const float* b, Depth depth, float* sums)
 #pragma GCC unroll 4
           for (int v = 0; v < Vectors; v++) sum[i][v] += a[i * kLanes + k] * right[v];
       }
+      ahead.some();
       a += height * kLanes;
       b += kLanes * Width * kLanes;
     }
@@ -79,28 +99,32 @@ inline void strip_tile(const float* a, const float* b, Depth depth, float* sums)
 // Vectors of sums [rows][width][lanes], of a strip times the same vectors of a panel.
 template <int Vectors, int Width, int Rows = strip_height(Vectors)>
 inline void strip_product(int64_t rows, const float* strip, const float* panel, Depth depth,
-                          float* sums) {
-  if (rows == Rows) return strip_tile<Rows, Vectors, Width>(strip, panel, depth, sums);
-  if constexpr (Rows > 1) strip_product<Vectors, Width, Rows - 1>(rows, strip, panel, depth, sums);
+                          float* sums, Ahead& ahead) {
+  if (rows == Rows) return strip_tile<Rows, Vectors, Width>(strip, panel, depth, sums, ahead);
+  if constexpr (Rows > 1)
+    strip_product<Vectors, Width, Rows - 1>(rows, strip, panel, depth, sums, ahead);
 }
 
-// before(row, rows, panel), which fetches what f will read, and f(row, rows, panel, sums) for each
-// strip and panel of the product, all of whose rows are `strips` and whose columns are `panels`. If
-// `shared`, the threads of the surrounding region share them and then wait for each other.
-template <int Vectors, int Width = Vectors, class Before, class F>
+// f(row, rows, panel, sums) for each strip and panel of the product, all of whose rows are `strips`
+// and whose columns are `panels`; touches(row, rows, panel, ahead) adds where it will read and
+// write. If `shared`, the threads of the surrounding region share them and then wait for each
+// other.
+template <int Vectors, int Width = Vectors, class Touches, class F>
 inline void tiles(bool shared, const Strips& strips, const float* a, const float* b, Depth depth,
-                  int64_t panels, const Before& before, const F& f) {
+                  int64_t panels, const Touches& touches, const F& f) {
   const int64_t size = depth.blocks() * kLanes * Width * kLanes;
   const int64_t count = panels * strips.count;
   auto tile = [&](int64_t item) {
     const int64_t panel = item / strips.count, strip = item % strips.count;
     const int64_t row = strips.begin(strip), rows = strips.begin(strip + 1) - row;
-    before(row, rows, panel);
+    Ahead ahead;
+    touches(row, rows, panel, ahead);
+    ahead.spread(depth.blocks() * (Width / Vectors));
     alignas(64) float sums[strip_height(Vectors) * Width * kLanes];
     const float* from = a + strip * depth.blocks() * strips.height * kLanes;
     for (int64_t v = 0; v < Width; v += Vectors)
       strip_product<Vectors, Width>(rows, from, b + panel * size + v * kLanes, depth,
-                                    sums + v * kLanes);
+                                    sums + v * kLanes, ahead);
     f(row, rows, panel, sums);
   };
   if (!shared) {

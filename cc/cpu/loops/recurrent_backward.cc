@@ -100,16 +100,18 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
                    [&]<int N>(int64_t n) { f.template operator()<N>(unit, n, v); });
     }
   };
-  auto fetch_gates = [&](int64_t first, int64_t rows, int64_t panel) {
+  auto touches = [&](int64_t first, int64_t rows, int64_t panel, Ahead& ahead) {
     for (int64_t row = first; row < first + rows; row++)
       for (int64_t unit = panel * Vectors * kLanes, v = 0; v < Vectors && unit < hidden;
            v++, unit += kLanes) {
-        fetch(s.gates + (rows_before + row) * width, unit, hidden, width / hidden);
-        fetch(s.dy + (row * s.time + t) * hidden, unit, hidden, 1);
+        touch(ahead, s.gates + (rows_before + row) * width, unit, hidden, width / hidden);
+        touch(ahead, dgates_at(row, 0), unit, hidden, width / hidden);
+        touch(ahead, s.dy + (row * s.time + t) * hidden, unit, hidden, 1);
         if (cell == Cell::lstm) {
-          fetch(c_before + row * hidden, unit, hidden, 1);
+          touch(ahead, c_before + row * hidden, unit, hidden, 1);
+          touch(ahead, s.cells + (t * s.shape.batch + row) * hidden, unit, hidden, 1);
         } else {
-          fetch(s.h_before + (rows_before + row) * hidden, unit, hidden, 1);
+          touch(ahead, s.h_before + (rows_before + row) * hidden, unit, hidden, 1);
         }
       }
   };
@@ -123,7 +125,7 @@ void backward_step(const Steps& s, const Work& work, const Part& part, int64_t t
   };
   tiles<Vectors>(
       part.shared, strips, from, work.panels[0], is_first ? Depth{0, hidden} : work.depth[0],
-      panels, fetch_gates, [&](int64_t first, int64_t rows, int64_t panel, float* all_sums) {
+      panels, touches, [&](int64_t first, int64_t rows, int64_t panel, float* all_sums) {
         over_units(panel, [&]<int N>(int64_t unit, int64_t n, int v) {
           constexpr int height = strip_height(Vectors);
           alignas(64) float all_dh[height * kLanes];

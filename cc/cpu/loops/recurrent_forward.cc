@@ -141,14 +141,18 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
   float* to = work.strips[(t + 1) & 1];
   const int64_t lead = work.depth[0].begin() * strips.height;
   take_inputs(s, work, part, strips, t + (s.reverse ? -1 : 1));
-  auto fetch_gates = [&](int64_t first, int64_t rows, int64_t block) {
+  auto touches = [&](int64_t first, int64_t rows, int64_t block, Ahead& ahead) {
     for (int64_t row = first; row < first + rows; row++) {
-      fetch(all_gates + row * width, block * kLanes, hidden, width / hidden);
-      if (c_before) fetch(c_before + row * hidden, block * kLanes, hidden, 1);
+      const int64_t unit = block * kLanes;
+      if (c_before) touch(ahead, c_before + row * hidden, unit, hidden, 1);
+      if (cell == Cell::lstm && s.cells_kept)
+        touch(ahead, s.cells + (t * s.shape.batch + row) * hidden, unit, hidden, 1);
+      touch(ahead, all_gates + row * width, unit, hidden, width / hidden);
+      touch(ahead, s.y + (row * s.time + t) * hidden, unit, hidden, 1);
     }
   };
   tiles<Vectors, gates>(
-      part.shared, strips, from, work.panels[0], work.depth[0], blocks, fetch_gates,
+      part.shared, strips, from, work.panels[0], work.depth[0], blocks, touches,
       [&](int64_t first, int64_t rows, int64_t block, float* all_sums) {
         const int64_t unit = block * kLanes;
         const float* extra = s.extra ? s.extra + unit : nullptr;

@@ -175,16 +175,13 @@ inline void clear(float* rows, int64_t count) {
   for (int64_t j = 0; N == 0 && j < count * kLanes; j++) rows[j] = 0;
 }
 
-// Asks for the vectors at unit `unit` of all `parts` of a row, early enough that the product before
-// they are read hides the way from memory.
-inline void fetch(const float* row, int64_t unit, int64_t hidden, int64_t parts) {
-  for (int64_t i = 0; i < parts; i++) {
-    __builtin_prefetch(row + i * hidden + unit);
-    __builtin_prefetch(row + i * hidden + unit + kLanes - 1);
-  }
+// The vectors at unit `unit` of all `parts` of a row. What is in a line before their last numbers'
+// belongs to the vectors before them.
+inline void touch(Ahead& ahead, const float* row, int64_t unit, int64_t hidden, int64_t parts) {
+  for (int64_t i = 0; i < parts; i++) ahead.add(row + i * hidden + unit + kLanes - 1);
 }
 
-inline void nothing(int64_t, int64_t, int64_t) {}
+inline void nothing(int64_t, int64_t, int64_t, Ahead&) {}
 
 }  // namespace
 }  // namespace jax_mps::cpu::JAX_MPS_ISA
