@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import jax_mps as mps
-from jax_mps import interop, nn
+from jax_mps import ffi, interop, nn
 
 CELLS = {
     "lstm": (4, functools.partial(mps.lstm)),
@@ -104,6 +104,23 @@ def test_unread_gradients_are_left_out(native, cell, extra):
             flags = re.findall(r"wanted=\[([a-z,]*)\]", text)
             assert [f.count("true") for f in flags] == [1], text
             assert_near(jax.jit(function)(arrays[name]), every[name])
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        ("[true]", "attribute 'wanted' must have 6 items"),
+        ("[1,0,0,0,0,0]", "attribute 'wanted' must be a list of true or false"),
+        ("[true,true,false,false,false,false]", "gives 2 results, but has 1"),
+        ("7", "attribute 'wanted' must be a list"),
+    ],
+)
+def test_wrong_flags_of_wanted_results(native, flags, words):
+    x, (w, r, b) = normal(2, 3, 4), weights(4, 4, 5)
+    program = mps.graph(jax.grad(lambda w: jnp.sum(mps.lstm(x, w, r, b)[0] ** 2))).program(w)
+    text = re.sub(r"wanted=\[[a-z,]*\]", f"wanted={flags}", program.text())
+    with pytest.raises(ValueError, match=words):
+        ffi.implementations(ffi.text_for(native, text))
 
 
 @pytest.mark.parametrize("cell", CELLS)

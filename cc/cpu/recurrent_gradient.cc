@@ -126,7 +126,7 @@ class Gradient : public Kernel {
       const int64_t steps = chunks_.steps(chunk == 0), begin = chunks_.begin(chunk);
       const int64_t low = p.reverse ? begin : p.time - begin - steps;
       const int64_t rows = steps * p.batch;
-      loops.gather(o.x, at(x_), p.batch, p.time, p.inputs, low, steps);
+      if (dw || p.recompute) loops.gather(o.x, at(x_), p.batch, p.time, p.inputs, low, steps);
       states_before(o.h0, y, at(h_), low, steps);
       auto cells_at = [&](int64_t t) { return t < 0 || t >= p.time ? o.c0 : cells + t * state; };
       float* gates = p.recompute ? at(gates_) : const_cast<float*>(kept) + low * p.batch * p.width;
@@ -270,8 +270,8 @@ class Gradient : public Kernel {
   OfChunk products_[2];
   std::optional<GeneralSteps> general_, again_;  // again_: forward, for the gates
   size_t again_work_ = 0, again_h_ = 0, again_c_ = 0, other_ = 0;
-  size_t work_, x_, dx_, h_, reset_, dgates_, gates_ = 0, totals_, states_[2], product_,
-                                              scratch_bytes_;
+  size_t work_, x_, dx_, h_, reset_, dgates_, gates_ = 0, totals_, product_, scratch_bytes_;
+  size_t states_[2];  // of the gradients of the states, where they are no results
 };
 
 Offer gradient(const Node& node, Cell cell) {
