@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import jax_mps as mps
-from jax_mps import ffi, interop, nn
+from jax_mps import interop, nn
 
 CELLS = {
     "lstm": (4, functools.partial(mps.lstm)),
@@ -76,51 +75,6 @@ def test_recompute_changes_nothing(native, cell):
     loss = lambda *a, **k: jnp.sum(run(*a, **k)[0] ** 2)  # noqa: E731
     kept, again = (jax.grad(functools.partial(loss, recompute=r), (0, 1, 2, 3))(*operands) for r in (False, True))
     assert_near(kept, again)
-
-
-EXTRAS = [(cell, "") for cell in CELLS]
-EXTRAS += [("lstm", "peephole"), ("lstm", "peephole matrices"), ("gru", "recurrent_bias"), ("gru before", "memory")]
-
-
-@pytest.mark.parametrize("cell, extra", EXTRAS)
-def test_unread_gradients_are_left_out(native, cell, extra):
-    gates, run = CELLS[cell]
-    state = ["h0", "c0"] if cell == "lstm" else ["h0"]
-    arrays = {"x": normal(3, 4, 2), **{n: normal(3, 5, seed=1) for n in state}}
-    arrays |= zip("wrb", weights(gates, 2, 5), strict=True)
-    if extra:
-        shapes = {"peephole": (3, 5), "peephole matrices": (3, 5, 5), "recurrent_bias": (5,), "memory": (5, 5)}
-        arrays[extra.split()[0]] = normal(*shapes[extra])
-
-    def loss(some):
-        return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(**{**arrays, **some})))
-
-    every = jax.grad(loss)(arrays)
-    for name in arrays:
-        of_one = jax.grad(lambda value, name=name: loss({name: value}))
-        assert_near(of_one(arrays[name]), every[name])
-        for function in (of_one, mps.graph(of_one)):
-            text = jax.jit(function).lower(arrays[name]).as_text()
-            flags = re.findall(r"wanted=\[([a-z,]*)\]", text)
-            assert [f.count("true") for f in flags] == [1], text
-            assert_near(jax.jit(function)(arrays[name]), every[name])
-
-
-@pytest.mark.parametrize(
-    "flags, words",
-    [
-        ("[true]", "attribute 'wanted' must have 6 items"),
-        ("[1,0,0,0,0,0]", "attribute 'wanted' must be a list of true or false"),
-        ("[true,true,false,false,false,false]", "gives 2 results, but has 1"),
-        ("7", "attribute 'wanted' must be a list"),
-    ],
-)
-def test_wrong_flags_of_wanted_results(native, flags, words):
-    x, (w, r, b) = normal(2, 3, 4), weights(4, 4, 5)
-    program = mps.graph(jax.grad(lambda w: jnp.sum(mps.lstm(x, w, r, b)[0] ** 2))).program(w)
-    text = re.sub(r"wanted=\[[a-z,]*\]", f"wanted={flags}", program.text())
-    with pytest.raises(ValueError, match=words):
-        ffi.implementations(ffi.text_for(native, text))
 
 
 @pytest.mark.parametrize("cell", CELLS)
