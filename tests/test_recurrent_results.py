@@ -16,8 +16,9 @@ EXTRAS = [(cell, "") for cell in CELLS]
 EXTRAS += [("lstm", "peephole"), ("lstm", "peephole matrices"), ("gru", "recurrent_bias"), ("gru before", "memory")]
 
 
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("cell, extra", EXTRAS)
-def test_unread_gradients_are_left_out(native, cell, extra):
+def test_unread_gradients_are_left_out(native, cell, extra, recompute):
     gates, run = CELLS[cell]
     state = ["h0", "c0"] if cell == "lstm" else ["h0"]
     arrays = {"x": normal(3, 4, 2), **{n: normal(3, 5, seed=1) for n in state}}
@@ -27,7 +28,7 @@ def test_unread_gradients_are_left_out(native, cell, extra):
         arrays[extra.split()[0]] = normal(*shapes[extra])
 
     def loss(some):
-        return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(**{**arrays, **some})))
+        return sum(jnp.sum(jnp.sin(y)) for y in jax.tree.leaves(run(**{**arrays, **some}, recompute=recompute)))
 
     every = jax.grad(loss)(arrays)
     for name in arrays:

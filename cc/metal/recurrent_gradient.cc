@@ -189,11 +189,11 @@ class Gradient {
 
   void add_weights() {
     const Plan& p = plan_;
-    const int dw = 1 + p.states;
+    const int first = 1 + p.states;  // behind dx and the states' gradients
     if (const auto dx = result(0)) add_inputs(*dx);
-    if (const auto to = result(dw)) add_input_weights(*to);
-    if (const auto dr = result(dw + 1)) add_recurrent_weights(*dr);
-    const auto db = result(dw + 2), extra = result(dw + 3);
+    if (const auto dw = result(first)) add_input_weights(*dw);
+    if (const auto dr = result(first + 1)) add_recurrent_weights(*dr);
+    const auto db = result(first + 2), extra = result(first + 3);
     if (db || (extra && p.cell == CellKind::gru_after)) add_biases(db, extra);
     if (!extra || p.cell == CellKind::gru_after) return;
     const size_t square = size_of(p.dtype) * p.hidden * p.hidden;

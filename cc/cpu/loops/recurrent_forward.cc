@@ -142,8 +142,8 @@ void forward_step(const Steps& s, const Work& work, const Part& part, int64_t t)
   const int64_t lead = work.depth[0].begin() * strips.height;
   take_inputs(s, work, part, strips, t + (s.reverse ? -1 : 1));
   auto touches = [&](int64_t first, int64_t rows, int64_t block, Ahead& ahead) {
+    const int64_t unit = block * kLanes;
     for (int64_t row = first; row < first + rows; row++) {
-      const int64_t unit = block * kLanes;
       if (c_before) touch(ahead, c_before + row * hidden, unit, hidden, 1);
       if (cell == Cell::lstm && s.cells_kept)
         touch(ahead, s.cells + (t * s.shape.batch + row) * hidden, unit, hidden, 1);
