@@ -31,22 +31,25 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
   try {
     auto executable = compile_cached(text);
     const Program& program = executable->program();
-    if (args.size() != program.inputs.size() || rets.size() != program.outputs.size())
+    // A call may have a result of no bytes behind the program's outputs: jax_mps/ffi.py says why.
+    size_t outputs = program.outputs.size();
+    const bool one_more =
+        rets.size() == outputs + 1 && (*rets.get<ffi::AnyBuffer>(outputs))->size_bytes() == 0;
+    if (args.size() != program.inputs.size() || (rets.size() != outputs && !one_more))
       return ffi::Error::InvalidArgument(
           "jax_mps: the program takes " + std::to_string(program.inputs.size()) +
-          " inputs and gives " + std::to_string(program.outputs.size()) +
-          " outputs, but the call has " + std::to_string(args.size()) + " and " +
-          std::to_string(rets.size()));
+          " inputs and gives " + std::to_string(outputs) + " outputs, but the call has " +
+          std::to_string(args.size()) + " and " + std::to_string(rets.size()));
     const void* inline_in[kInline];
     void* inline_out[kInline];
     std::vector<const void*> heap_in(args.size() > kInline ? args.size() : 0);
-    std::vector<void*> heap_out(rets.size() > kInline ? rets.size() : 0);
+    std::vector<void*> heap_out(outputs > kInline ? outputs : 0);
     const void** in = heap_in.empty() ? inline_in : heap_in.data();
     void** out = heap_out.empty() ? inline_out : heap_out.data();
     std::string error;
     for (size_t i = 0; i < args.size(); i++)
       in[i] = bind(*args.get<ffi::AnyBuffer>(i), program.values[program.inputs[i]].type, error);
-    for (size_t i = 0; i < rets.size(); i++)
+    for (size_t i = 0; i < outputs; i++)
       out[i] = bind(**rets.get<ffi::AnyBuffer>(i), program.values[program.outputs[i]].type, error);
     if (!error.empty()) return ffi::Error::InvalidArgument("jax_mps: " + error);
     executable->run(in, out);

@@ -11,6 +11,7 @@ import jax
 
 from jax_mps import ffi
 from jax_mps._compat import jaxprs_in_params
+from jax_mps.derivatives import linear_jaxpr
 from jax_mps.device import device
 from jax_mps.graph.capture import CALLS
 from jax_mps.graph.report import reason_in
@@ -113,7 +114,12 @@ def _steps(text: str, origins: dict[int, str]) -> Iterator[tuple[str, str, str, 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
-        inner = list(jaxprs_in_params(equation.params))
+        if equation.primitive.name == "mps_graph":
+            inner = [equation.params["function"].jaxpr.jaxpr]
+        elif equation.primitive.name == "mps_linear":
+            inner = [linear_jaxpr(equation).jaxpr]
+        else:
+            inner = list(jaxprs_in_params(equation.params))
         if not inner or equation.primitive.name not in CALLS:
             yield equation
         for body in inner:

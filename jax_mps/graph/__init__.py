@@ -39,8 +39,8 @@ class graph:
         fuse: False runs every elementwise op as a kernel of its own, for comparison.
 
     Returns:
-        A function. `jax.grad` of it differentiates the function first and graphs the gradient; `jax.vmap` of it runs
-        the function as it was. Forward-mode differentiation (`jax.jvp`) of it is not there: differentiate inside.
+        A function. `jax.grad` of it differentiates the function first and graphs the gradient, to any order;
+        `jax.vmap` of it runs the function as it was. `jax.jvp` and `jax.linear_transpose` of it work, partly in JAX.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_mps as mps
@@ -85,11 +85,12 @@ class graph:
         """The function of the arrays alone, these arrays, and what else tells one trace from another."""
         leaves, tree = jax.tree.flatten((args, kwargs))
         static = tuple(None if dynamic(x) else _Static(x) for x in leaves)
+        function = self._function  # not self, which keeps the trace: dropped, all of it goes at once
 
         def flat(*arrays: Any) -> Any:
             rest = iter(arrays)
             args, kwargs = jax.tree.unflatten(tree, [next(rest) if s is None else s.value for s in static])
-            return self._function(*args, **kwargs)
+            return function(*args, **kwargs)
 
         return flat, [x for x in leaves if dynamic(x)], (tree, static)
 
@@ -98,7 +99,7 @@ class graph:
     ) -> Traced:
         key = (key, tuple(jax.typeof(x) for x in arrays), device(), trace_context())
         if key not in self._cache:
-            traced = Traced(flat, arrays, dynamic, lambda function: graph(function, fuse=self._fuse), self._fuse)
+            traced = Traced(flat, arrays, dynamic, functools.partial(graph, fuse=self._fuse), self._fuse)
             if traced.captured:  # values of a trace around this one, soon over
                 return traced
             self._cache[key] = traced
