@@ -37,3 +37,31 @@ from jax_mps.nn.layers import (
     xavier_uniform,
 )
 from jax_mps.nn.recurrent import GRU, LSTM, MGU, RNN, Recurrent
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "MGU",
+    "RNN",
+    "AvgPool",
+    "BatchNorm",
+    "Conv",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Initializer",
+    "Layer",
+    "MaxPool",
+    "Neuron",
+    "Params",
+    "Recurrent",
+    "Sequential",
+    "Shape",
+    "he_normal",
+    "xavier_uniform",
+]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)
