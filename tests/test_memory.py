@@ -1,4 +1,4 @@
-"""Working memory that the system does not give: an error of XLA with its size and what to do, and the process goes on."""
+"""Working memory that the system does not give: an error with its size and what to do, and the process goes on."""
 
 import subprocess
 import sys

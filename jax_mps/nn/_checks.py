@@ -20,7 +20,7 @@ def told_shape(name: str, given: Any, least: int = 0, axes: str = "") -> tuple[i
 def check_weights(name: str, layer: Any, **counts: Any) -> None:
     """What layers with weights share: their numbers are counts, and initializer, dtype and bias what they should be."""
     for word, value in counts.items():
-        _check.integers(name, word, value, 1)
+        _check.count(name, word, value)
     _check.float_dtype(name, "dtype", layer.dtype)
     _check.flag(name, "bias", layer.bias)
     try:

@@ -24,12 +24,14 @@ Initializer = Callable[[jax.Array, Shape, int, int, Any], jax.Array]  # of key, 
 
 def xavier_uniform(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: Any) -> jax.Array:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)): keeps variances through linear and tanh layers."""
+    key = _check.key("nn.xavier_uniform", key)
     limit = math.sqrt(6 / max(fan_in + fan_out, 1))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 def he_normal(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: Any) -> jax.Array:
     """Normal of variance 2 / fan_in: keeps variances through relu layers."""
+    key = _check.key("nn.he_normal", key)
     return jax.random.normal(key, shape, dtype) * jnp.asarray(math.sqrt(2 / max(fan_in, 1)), dtype)
 
 

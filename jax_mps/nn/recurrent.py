@@ -13,6 +13,7 @@ import jax_mps as mps
 from jax_mps.nn._checks import check_keep, check_weights, entries, one_for_each, told_shape
 from jax_mps.nn.layers import Initializer, Layer, Params, Shape, ShapeLike, xavier_uniform
 from jax_mps.ops import _check
+from jax_mps.ops.neuron import spec
 
 _DIRECTIONS = {
     "forward": ("forward",),
@@ -57,6 +58,9 @@ class Recurrent(Layer):
         check_weights(name, self, units=self.units, layers=self.layers)
         check_keep(name, self.keep_probability)
         self._directions()
+        for field in fields(self):
+            if field.name.endswith("neuron"):
+                spec(name, getattr(self, field.name))
 
     def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
         """Params: for each layer {"forward": {"w", "r", "b"}, "backward": ...} with the directions that it has."""
@@ -195,6 +199,12 @@ class GRU(Recurrent):
     gate_neuron: _check.Neuron = "sigmoid"
     cell_neuron: _check.Neuron = "tanh"
     _gates = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check.choice("nn.GRU", "reset", self.reset, ("before", "after"))
+        if _check.flag("nn.GRU", "memory", self.memory) and self.reset == "after":
+            _check.fail("nn.GRU", 'memory goes with reset "before"', 'reset "after"', "Leave one of them out.")
 
     def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
         params, n = super()._init_cell(key, features), self.units

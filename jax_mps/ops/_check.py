@@ -98,6 +98,14 @@ def integers(op: str, name: str, value: Any, count: int, least: int = 1) -> tupl
     return tuple(int(i) for i in items)
 
 
+def count(op: str, name: str, value: Any) -> int:
+    """One integer of at least 1."""
+    if not isinstance(value, int | np.integer):
+        remedy = static_remedy(value, f"Check {name}.")
+        fail(op, f"{name} must be an integer of at least 1", told(value), remedy)
+    return integers(op, name, value, 1)[0]
+
+
 def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
     """A shape: integers of Python, none below 0."""
     try:

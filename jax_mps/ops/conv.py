@@ -268,7 +268,7 @@ def _geometry(
         rule = f"with w of shape {w.shape}, x must be [batch, height, width, channels]"
         _check.fail(name, rule, x.shape, "For one image pass x[None].")
     rank = x.ndim - 2
-    (groups,) = _check.integers(name, "groups", groups, 1)
+    groups = _check.count(name, "groups", groups)
     words = "(H, W, in/groups, out)" if rank == 2 else "(W, in/groups, out)"
     if x.shape[-1] % groups:
         _check.fail(name, f"groups must divide x's {x.shape[-1]} channels", groups, "Choose a divisor.")

@@ -32,7 +32,7 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):  # type: ignor
 
         def checked_init(params: Any) -> Any:
             for leaf in jax.tree.leaves(params):
-                if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+                if not hasattr(leaf, "shape") and not isinstance(leaf, int | float | complex):
                     remedy = "Pass the tree of arrays that is trained."
                     _check.fail(op, "the leaves of params must be arrays", _check.told(leaf), remedy, TypeError)
             return init(params)
@@ -201,7 +201,11 @@ def run(
     streams = [leaves, *(_leaves_like(op.name, tree, name, other) for name, other in others)]
     # Nothing to do for what is missing or empty; and no kernel takes an empty array.
     full = [i for i, leaf in enumerate(leaves) if leaf is not None and np.size(leaf)]
-    streams_full = [[jnp.asarray(stream[i]) for i in full] for stream in streams]
+    names = ["gradients", *(name for name, _ in others)]
+    streams_full = [
+        [_check.array(op.name, f"a leaf of {name}", stream[i]) for i in full]
+        for name, stream in zip(names, streams, strict=True)
+    ]
     _check_leaves(op.name, streams_full, [name for name, _ in others])
     kept = [streams[apply], *streams[1 + read :]]
     if not full:
