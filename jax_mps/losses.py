@@ -82,8 +82,8 @@ def _reduced(name: str, loss: jax.Array, reduction: str, weight: Any) -> jax.Arr
         weighted, nonzero = loss, jnp.asarray(examples, loss.dtype)
     else:
         weight = _check.array(name, "weight", weight)
-        if jnp.issubdtype(weight.dtype, jnp.complexfloating):
-            _check.fail(name, "weight must be real", weight.dtype, "Take its real part.", TypeError)
+        if not any(jnp.issubdtype(weight.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+            _check.fail(name, "weight must be real numbers", weight.dtype, "Convert it.", TypeError)
         if weight.ndim:
             _check.shape(name, "weight", weight, loss.shape, "Pass one number, or one for each example.")
         weight = jnp.broadcast_to(weight.astype(loss.dtype), loss.shape)

@@ -257,7 +257,7 @@ LOSSES = [
         "weight",
         lambda: mps.losses.softmax_cross_entropy(LOGITS, [0] * 4, weight=1j),
         TypeError,
-        r"weight must be real, but got c",
+        r"weight must be real numbers, but got c",
     ),
 ]
 OPTIM = [

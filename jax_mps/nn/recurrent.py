@@ -93,7 +93,7 @@ class Recurrent(Layer):
         of a chunk cannot know the next one, and is best given none). `lengths`: [batch] steps of each row.
         """
         name, directions = self._name(), self._directions()
-        drop = _check.flag(name, "training", training) and self.keep_probability < 1 and self.layers > 1
+        drop = _check.flag(name, "training", training) and float(self.keep_probability) < 1 and self.layers > 1
         if drop and key is None:
             _check.fail(name, "training with dropout needs a key", "None", "Pass key=jax.random.key(step).")
         key = None if key is None else _check.key(name, key)

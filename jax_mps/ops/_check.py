@@ -110,7 +110,7 @@ def sizes(op: str, name: str, value: Any) -> tuple[int, ...]:
     """A shape: integers of Python, none below 0."""
     try:
         result = tuple(operator.index(n) for n in value)
-    except TypeError:
+    except (TypeError, AssertionError):  # the latter of a key
         result = (-1,)
     if any(n < 0 for n in result):
         rule = f"{name} must be a tuple of integers, none below 0"
@@ -126,8 +126,8 @@ def flag(op: str, name: str, value: Any) -> bool:
 def float_dtype(op: str, name: str, dtype: Any) -> Any:
     """A floating dtype."""
     try:
-        known = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
-    except TypeError:
+        known = not hasattr(dtype, "shape") and jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except (TypeError, ValueError):
         known = False
     if not known:
         fail(op, f"{name} must be a floating dtype", told(dtype), "Use jnp.float32 or jnp.bfloat16.", TypeError)
@@ -188,7 +188,7 @@ def padding(
         fail(op, rule, told(value), remedy)
     try:
         pairs = tuple((operator.index(low), operator.index(high)) for low, high in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AssertionError):
         fail(op, rule, told(value), static_remedy(value, remedy))
     if len(pairs) != len(sizes):
         fail(op, rule, told(value), remedy)

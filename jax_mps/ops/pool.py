@@ -239,7 +239,7 @@ def max_pool(
 
     Reference: MPSCNNPoolingMax, MPSCNNDilatedPoolingMax, MPSCNNPoolingMaxGradient.
     """
-    x, geometry = _geometry("max_pool", x, window, strides, padding, dilation)
+    x, geometry = _geometry("max_pool", x, window, strides, padding, 1 if dilation is None else dilation)
     _, valid = _pixels(x.shape[1:-1], **geometry)
     if not valid.any(axis=1).all():
         _check.fail(

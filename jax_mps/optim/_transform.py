@@ -117,15 +117,16 @@ class Preprocessing(NamedTuple):
         clip = self.gradient_clip
         if clip is not None:
             if not isinstance(clip, tuple | list) or len(clip) != 2:
-                _check.fail(self.op, "gradient_clip must be None or a (min, max) pair", clip, "Pass two numbers.")
+                rule = "gradient_clip must be None or a (min, max) pair"
+                _check.fail(self.op, rule, _check.told(clip), "Pass two numbers.")
             if not all(_is_static(bound) or _is_scalar_array(bound) for bound in clip):
                 rule, remedy = (
                     "gradient_clip must be None or a (min, max) pair of numbers",
                     "Use math.inf for no bound.",
                 )
                 _check.fail(self.op, rule, _check.told(clip), remedy, TypeError)
-            static = [float(bound) for bound in clip if _is_static(bound)]
-            if any(map(math.isnan, static)) or (len(static) == 2 and static[0] > static[1]):
+            static = [bound for bound in clip if _is_static(bound)]
+            if any(bound != bound for bound in static) or (len(static) == 2 and static[0] > static[1]):
                 _check.fail(self.op, "gradient_clip must be (min, max) with min <= max", clip, "Check their order.")
         return self
 
@@ -138,13 +139,13 @@ class Preprocessing(NamedTuple):
 def number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
     """A hyperparameter: a number in [least, below), or a scalar array, which may be traced and is not looked at."""
     if _is_static(value):
-        if not math.isfinite(value):
+        if not _is_finite(value):
             _check.fail(op, f"{name} must be finite", value, f"Check how {name} is computed.")
         if not least <= value < below:
             rule = f"{name} must be at least {least:g}" + ("" if below == math.inf else f" and below {below:g}")
             _check.fail(op, rule, value, f"Check {name}.")
     elif not _is_scalar_array(value):
-        got = f"an array of shape {value.shape}" if hasattr(value, "shape") else _check.told(value)
+        got = f"an array of shape {value.shape}" if getattr(value, "shape", ()) else _check.told(value)
         _check.fail(op, f"{name} must be a number or a scalar array", got, f"Check {name}.", TypeError)
     return value
 
@@ -154,7 +155,16 @@ def _is_static(value: Any) -> bool:
 
 
 def _is_scalar_array(value: Any) -> bool:
-    return isinstance(value, jax.Array | np.ndarray) and not value.shape
+    if not isinstance(value, jax.Array | np.ndarray) or value.shape:
+        return False
+    return bool(jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer))
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer above all floats
+        return False
 
 
 def rate(op: str, learning_rate: Any) -> Callable[[Any], Any]:
@@ -167,6 +177,8 @@ def rate(op: str, learning_rate: Any) -> Callable[[Any], Any]:
 
 def scalar(value: Any) -> Any:
     """A hyperparameter to compute with: arrays in the default floating dtype, Python's numbers in full precision."""
+    if isinstance(value, int):
+        return float(value)
     return value if _is_static(value) else jnp.asarray(value).astype(jnp.result_type(float))
 
 
@@ -229,7 +241,7 @@ def _leaves_like(op: str, tree: Any, name: str, other: Any) -> list[Any]:
     try:
         return tree.flatten_up_to(other)
     except ValueError as error:
-        words = f"another one: {error}"
+        words = f"another one: {' '.join(str(error).split())[:300]}"
         _check.fail(op, f"{name} must have the tree of the gradients", words, "Was init called on the same parameters?")
 
 
