@@ -177,6 +177,12 @@ def _traced(call, value):
 
 STATIC = [
     (
+        "keys",
+        lambda: mps.conv(X, W, padding=jax.random.split(KEY, 3)),
+        ValueError,
+        r"conv: padding must be .* pair of integers for each spatial axis, but got ",
+    ),
+    (
         "strides",
         _traced(lambda s: mps.conv(X, W, strides=s), 2),
         ValueError,
@@ -330,6 +336,19 @@ OPTIM = [
         lambda: mps.optim.sgd(0.1, gradient_clip=(None, 1.0)),
         TypeError,
         r"^sgd: gradient_clip must be .* Use math\.inf for n",
+    ),
+    ("rate above all", lambda: mps.optim.sgd(10**400), ValueError, r"^sgd: learning_rate must be finite, but got 1000"),
+    (
+        "a key for a rate",
+        lambda: mps.optim.sgd(KEY),
+        TypeError,
+        r"^sgd: learning_rate must be a number or a scalar array",
+    ),
+    (
+        "a layer for a dtype",
+        lambda: mps.optim.adam(0.1, mu_dtype=mps.nn.Dense(3)),
+        TypeError,
+        r"mu_dtype, if not None, must be a floating dtype, but got Dense",
     ),
     (
         "schedule",
