@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "arena.h"
 #include "cpu/device.h"
 #include "executable.h"
 #ifdef JAX_MPS_METAL
@@ -56,6 +57,12 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
     return ffi::Error::Success();
   } catch (const ProgramError& error) {
     return ffi::Error::InvalidArgument(std::string("jax_mps: ") + error.what());
+  } catch (const OutOfMemory& error) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string("jax_mps: ") + error.what());
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "jax_mps: program: the system has no memory for its tables. Use a smaller "
+                      "batch, or free memory.");
   } catch (const std::exception& error) {
     return ffi::Error::Internal(std::string("jax_mps: ") + error.what());
   }

@@ -15,6 +15,7 @@ from jax_mps.derivatives import linear_jaxpr
 from jax_mps.device import device
 from jax_mps.graph.capture import CALLS
 from jax_mps.graph.report import reason_in
+from jax_mps.ops._check import fail, told
 from jax_mps.primitive import OPS
 
 
@@ -63,6 +64,8 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         >>> mps.explain(mps.relu, jnp.ones(8))[0].op
         'neuron'
     """
+    if not callable(function):
+        fail("explain", "function must be callable", told(function), "Pass it and then its arguments.", TypeError)
     closed = _trace(function, args, kwargs)
     own: Counter[tuple[str, str, str, str, str]] = Counter()
     other: Counter[tuple[str, str]] = Counter()

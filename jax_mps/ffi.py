@@ -91,8 +91,10 @@ def set_cache_limit(programs: int) -> None:
     """Keeps at most `programs` compiled programs (1024 at the start), least recently used out first.
 
     Raises:
-        ValueError: if `programs` is below 1.
+        ValueError: if `programs` is below 1; TypeError if it is no integer.
     """
+    if not isinstance(programs, int) or programs >= 2**63:
+        raise TypeError(f"set_cache_limit: programs must be an integer, but got {programs!r}. 1024 is usual.")
     if programs < 1:
         raise ValueError(
             f"set_cache_limit: programs must be at least 1, but got {programs}. Use clear_cache to empty it."

@@ -99,7 +99,7 @@ OPTIM = [
         "sgd: dtype",
         lambda: mps.optim.sgd(0.1, 0.9, accumulator_dtype=jnp.int32),
         TypeError,
-        "sgd: accumulator_dtype must be a floating dtype or None",
+        "sgd: accumulator_dtype, if not None, must be a floating dtype, but got .*int32",
     ),
     (
         "adam: not finite",

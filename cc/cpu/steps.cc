@@ -89,6 +89,8 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
     for (size_t k = 0; k < step.results.size(); k++) out[k] = address[step.results[k]];
     try {
       kernels_[i]->run({in, out, memory + scratch_offset_});
+    } catch (const std::bad_alloc&) {
+      throw;
     } catch (const std::exception& error) {
       throw std::runtime_error(step.node.op + ": " + error.what());
     }

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, widen
@@ -107,7 +108,15 @@ def spec(op_name: str, value: Any) -> Spec | None:
     """A neuron as a user gives it to another op: None, "relu", or ("leaky_relu", 0.1) with its a, b, c."""
     if value is None:
         return None
-    name, *numbers = (value,) if isinstance(value, str) else tuple(value)
+    if not isinstance(value, str | tuple | list) or not value or not isinstance(value[0], str):
+        known = str(getattr(value, "__name__", "")).replace("_", "") in (*_ALIASES, "leakyrelu")
+        name = f'"{value.__name__}"' if known else 'its name, as in neuron="relu"'
+        rule = 'neuron must be None, a name such as "relu", or a name with its numbers'
+        remedy = f"Pass {name}, or apply the function to the result."
+        _check.fail(op_name, rule, _check.told(value), remedy, TypeError)
+    name, *numbers = (value,) if isinstance(value, str) else value
+    if len(numbers) > 3:
+        _check.fail(op_name, "a neuron has at most three numbers, a, b and c", f"{len(numbers)} of them", "Leave some.")
     keys = dict(zip("abc", numbers, strict=False))
     result = _spec(op_name, name, **keys)
     return None if result[0] == "none" else result
@@ -121,7 +130,7 @@ def _spec(op_name: str, name: Any, a: float | None = None, b: float | None = Non
         _check.fail(op_name, "a neuron of numbers", "'prelu', which learns its slopes", "Use mps.prelu(x, slopes).")
     if key not in _ALIASES:
         known = ", ".join([*_NEURONS, "leaky_relu"])
-        _check.fail(op_name, f"neuron must be one of {known}", repr(name), "Check the spelling.")
+        _check.fail(op_name, f"neuron must be one of {known}", _check.told(name), "Check the spelling.")
     row = _NEURONS[_ALIASES[key]]
     given = zip("abc", (a, b, c), row.defaults, strict=True)
     values = [float(default) if v is None else _check.number(op_name, n, v) for n, v, default in given]
@@ -130,7 +139,9 @@ def _spec(op_name: str, name: Any, a: float | None = None, b: float | None = Non
     return (_ALIASES[key], *values)  # type: ignore[return-value]
 
 
-def neuron(x: Any, name: str, a: float | None = None, b: float | None = None, c: float | None = None) -> jax.Array:
+def neuron(
+    x: ArrayLike, name: str, a: float | None = None, b: float | None = None, c: float | None = None
+) -> jax.Array:
     """Applies one of MPS's neurons to each element.
 
     ============  ==========================================  ============
@@ -178,7 +189,7 @@ def neuron(x: Any, name: str, a: float | None = None, b: float | None = None, c:
     return neuron_op(x, neuron=_spec("neuron", name, a, b, c))
 
 
-def prelu(x: Any, slopes: Any) -> jax.Array:
+def prelu(x: ArrayLike, slopes: ArrayLike) -> jax.Array:
     """x where it is positive, else its channel's slope times x; the slopes have a gradient too.
 
     Equivalent to::
@@ -211,8 +222,8 @@ def prelu(x: Any, slopes: Any) -> jax.Array:
 
 
 def _named(name: str, signature: str) -> Callable[..., jax.Array]:
-    def function(x: Any, *args: float, **kwargs: float) -> jax.Array:
-        return neuron(x, name, *args, **kwargs)
+    def function(x: ArrayLike, a: float | None = None, b: float | None = None, c: float | None = None) -> jax.Array:
+        return neuron(x, name, a, b, c)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The neuron {name}({signature}) of each element of x; see `neuron` for formula and errors."

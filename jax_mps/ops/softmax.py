@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import wide, widen
@@ -105,7 +106,7 @@ def _(residuals: Any, cotangents: Any, *, smoothing: float) -> tuple[Any, Any]:
     return dlogits, dlabels.astype(labels.dtype)
 
 
-def softmax(x: Any, *, axis: int = -1) -> jax.Array:
+def softmax(x: ArrayLike, *, axis: int = -1) -> jax.Array:
     """Probabilities from logits: positive numbers that add up to 1.
 
     y = exp(x - max x) / sum of exp(x - max x), over one axis.
@@ -134,7 +135,7 @@ def softmax(x: Any, *, axis: int = -1) -> jax.Array:
     return _over_axis("softmax", softmax_op, x, axis)
 
 
-def log_softmax(x: Any, *, axis: int = -1) -> jax.Array:
+def log_softmax(x: ArrayLike, *, axis: int = -1) -> jax.Array:
     """The logarithms of `softmax`, computed without its underflow.
 
     y = x - max x - log(sum of exp(x - max x)), over one axis.
@@ -166,7 +167,8 @@ def log_softmax(x: Any, *, axis: int = -1) -> jax.Array:
 def _over_axis(name: str, run: Op, x: Any, axis: Any) -> jax.Array:
     x = _check.floating(name, "x", x)
     if not isinstance(axis, int | np.integer) or not -x.ndim <= axis < x.ndim:
-        _check.fail(name, f"axis must be one of x's {x.ndim} axes", f"{axis!r} for shape {x.shape}", "Check axis.")
+        got, remedy = f"{_check.told(axis)} for shape {x.shape}", _check.static_remedy(axis, "Check axis.")
+        _check.fail(name, f"axis must be one of x's {x.ndim} axes", got, remedy)
     axis = int(axis)
     if axis in (-1, x.ndim - 1):
         return run(x)
@@ -175,7 +177,7 @@ def _over_axis(name: str, run: Op, x: Any, axis: Any) -> jax.Array:
 
 def cross_entropy_of_rows(name: str, logits: Any, labels: Any, smoothing: Any) -> jax.Array:
     """The checks of `losses.softmax_cross_entropy`, and the loss of each row."""
-    logits, labels = _check.floating(name, "logits", logits), jnp.asarray(labels)
+    logits, labels = _check.floating(name, "logits", logits), _check.array(name, "labels", labels)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         _check.fail(name, "logits must be [..., classes]", logits.shape, "Pass at least one class.")
     smoothing = _check.number(name, "label_smoothing", smoothing)
@@ -185,7 +187,10 @@ def cross_entropy_of_rows(name: str, logits: Any, labels: Any, smoothing: Any) -
         _check.shape(name, "integer labels", labels, logits.shape[:-1], "Pass one class for each row of logits.")
         labels = _as_int32(labels, logits.shape[-1])
     elif labels.dtype in (logits.dtype, wide(jnp.float16)):
-        _check.shape(name, "dense labels", labels, logits.shape, "Pass one number for each logit.")
+        remedy = "Pass one number for each logit."
+        if labels.ndim == logits.ndim - 1:
+            remedy = "Classes must be integers: labels.astype(jnp.int32)."
+        _check.shape(name, "dense labels", labels, logits.shape, remedy)
     else:
         rule = f"labels must be integers, or have the dtype of logits, {logits.dtype}, or float32"
         _check.fail(name, rule, labels.dtype, "Cast them with astype.", TypeError)

@@ -92,6 +92,7 @@ def adam(
     for name, value in (("eps", eps), ("eps_root", eps_root)):
         number("adam", name, value, least=0)
     _check.choice("adam", "variant", variant, VARIANTS)
+    nesterov, amsgrad = _check.flag("adam", "nesterov", nesterov), _check.flag("adam", "amsgrad", amsgrad)
     if nesterov and (amsgrad or variant != "optax"):
         got = "amsgrad=True" if amsgrad else f"variant={variant!r}"
         _check.fail("adam", 'nesterov goes with the variant "optax" without amsgrad', got, "Leave one of them out.")
@@ -119,4 +120,4 @@ def adam(
         result, new = run(adam_op, hyper, gradients, params, states, apply=apply, regularization=regularization)
         return result, AdamState(count, new[0], new[1], new[2] if amsgrad else None)
 
-    return FusedTransformation.of(init, advance)
+    return FusedTransformation.of("adam", init, advance, AdamState)

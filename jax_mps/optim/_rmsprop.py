@@ -94,6 +94,10 @@ def rmsprop(
     number("rmsprop", "eps", eps, least=0)
     number("rmsprop", "initial_scale", initial_scale, least=0)
     _check.choice("rmsprop", "variant", variant, VARIANTS)
+    given = {"centered": centered, "momentum": momentum, "nesterov": nesterov, "bias_correction": bias_correction}
+    for name, value in (given | {"eps_in_sqrt": eps_in_sqrt}).items():
+        if name != "momentum":
+            _check.flag("rmsprop", name, value)
     if momentum is not None:
         number("rmsprop", "momentum", momentum, least=0, below=1)
     elif nesterov:
@@ -102,7 +106,6 @@ def rmsprop(
         "mps": ("centered", "momentum", "nesterov", "bias_correction"),
         "tensorflow": ("nesterov", "bias_correction"),
     }
-    given = {"centered": centered, "momentum": momentum, "nesterov": nesterov, "bias_correction": bias_correction}
     for name in absent.get(variant, ()):
         if given[name] is not None and given[name] is not False:
             got = f"{name}={given[name]!r}"
@@ -146,4 +149,4 @@ def rmsprop(
         mu = new[1] if centered else None
         return result, RmspropState(count, new[0], mu, None if momentum is None else new[-1])
 
-    return FusedTransformation.of(init, advance)
+    return FusedTransformation.of("rmsprop", init, advance, RmspropState)

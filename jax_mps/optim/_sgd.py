@@ -77,6 +77,7 @@ def sgd(
     """
     rate_at = rate("sgd", learning_rate)
     _check.choice("sgd", "variant", variant, VARIANTS)
+    nesterov = _check.flag("sgd", "nesterov", nesterov)
     if momentum is not None:
         number("sgd", "momentum", momentum, least=0, below=1)
     elif nesterov:
@@ -99,4 +100,4 @@ def sgd(
         )
         return result, SgdState(optax.safe_increment(state.count), new[0] if new else None)
 
-    return FusedTransformation.of(init, advance)
+    return FusedTransformation.of("sgd", init, advance, SgdState)
