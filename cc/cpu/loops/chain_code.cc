@@ -78,11 +78,19 @@ X mul(X a, X b) {
 }
 template <class X>
 X max(X a, X b) {
-  return a > b || a != a ? a : b;
+  return a > b ? a : b;
 }
 template <class X>
 X min(X a, X b) {
-  return a < b || a != a ? a : b;
+  return a < b ? a : b;
+}
+template <>
+float max(float a, float b) {
+  return maximum(a, b);
+}
+template <>
+float min(float a, float b) {
+  return minimum(a, b);
 }
 float div(float a, float b) { return a / b; }
 u32 div_u32(u32 a, u32 b) { return b == 0 ? ~u32{0} : a / b; }
@@ -107,9 +115,10 @@ float neg(float x) { return -x; }
 s32 neg_s32(s32 x) { return static_cast<s32>(-static_cast<u32>(x)); }
 float magnitude(float x) { return abs(x); }
 s32 abs_s32(s32 x) { return x < 0 ? neg_s32(x) : x; }
+// By bits: XLA's threads compare subnormals as zeros.
 float sign(float x) {
   float one = copy_sign(1.0f, x);
-  return x == 0 || x != x ? x : one;
+  return (std::bit_cast<u32>(x) & 0x7fffffffu) == 0 || x != x ? x : one;
 }
 s32 sign_s32(s32 x) { return (x > 0) - (x < 0); }
 float square(float x) { return x * x; }
@@ -124,7 +133,8 @@ float round_half_away(float x) {
 }
 float square_root(float x) { return __builtin_sqrtf(x); }
 float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
-float cbrt(float x) { return __builtin_cbrtf(x); }
+// Not of a zero, nor of what XLA's threads take for one, to which the library gives any sign.
+float cbrt(float x) { return x == 0 ? x : __builtin_cbrtf(x); }
 float sin(float x) { return __builtin_sinf(x); }
 float cos(float x) { return __builtin_cosf(x); }
 float tan(float x) { return __builtin_tanf(x); }
