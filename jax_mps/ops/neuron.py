@@ -32,12 +32,12 @@ _NEURONS = {
     "sigmoid": _Row(lambda x, a, b, c: jax.nn.sigmoid(x), (0, 0, 0)),
     "hard_sigmoid": _Row(lambda x, a, b, c: _unit(a * x + b), (0.2, 0.5, 0)),
     "tanh": _Row(lambda x, a, b, c: a * jnp.tanh(b * x), (1, 1, 0)),
-    "absolute": _Row(lambda x, a, b, c: jnp.abs(x), (0, 0, 0)),
+    "absolute": _Row(lambda x, a, b, c: _absolute(x), (0, 0, 0)),
     "softplus": _Row(lambda x, a, b, c: a * jax.nn.softplus(b * x), (1, 1, 0)),
-    "softsign": _Row(lambda x, a, b, c: x / (1 + jnp.abs(x)), (0, 0, 0)),
+    "softsign": _Row(lambda x, a, b, c: _softsign(x), (0, 0, 0)),
     "elu": _Row(lambda x, a, b, c: jnp.where(x > 0, x, a * jnp.expm1(jnp.where(x > 0, 0, x))), (1, 0, 0)),
     "relun": _Row(lambda x, a, b, c: jnp.where(_leaky(x, a) >= b, b, _leaky(x, a)), (0, 6, 0)),
-    "power": _Row(lambda x, a, b, c: (a * x + b) ** c, (1, 0, 1)),
+    "power": _Row(lambda x, a, b, c: (a * x + b) ** c if c else jnp.ones_like(x), (1, 0, 1)),
     "exponential": _Row(lambda x, a, b, c: jnp.exp((a * x + b) * _base(c)), (1, 0, -1)),
     "logarithm": _Row(lambda x, a, b, c: jnp.log(a * x + b) / _base(c), (1, 0, -1)),
     "gelu": _Row(lambda x, a, b, c: jax.nn.gelu(x, approximate=False), (0, 0, 0)),
@@ -48,6 +48,23 @@ _ALIASES = {name.replace("_", ""): name for name in _NEURONS}
 def _leaky(x: Any, a: float) -> Any:
     # NaN stays NaN, and -infinity with a = 0 becomes 0.
     return jnp.where(x <= 0, a * x if a else 0, x)
+
+
+# Not JAX's own gradient of abs: it is 1 at 0, and what it makes of softsign cancels where x is large.
+@jax.custom_jvp
+def _absolute(x: Any) -> Any:
+    return jnp.abs(x)
+
+
+_absolute.defjvps(lambda dx, y, x: jnp.sign(x) * dx)
+
+
+@jax.custom_jvp
+def _softsign(x: Any) -> Any:
+    return x / (1 + jnp.abs(x))
+
+
+_softsign.defjvps(lambda dx, y, x: dx / jnp.square(1 + _absolute(x)))
 
 
 def _unit(t: Any) -> Any:

@@ -104,8 +104,13 @@ s32 rem_s32(s32 a, s32 b) {
   return b == -1 ? 0 : a % b;
 }
 float rem(float a, float b) { return __builtin_fmodf(a, b); }
-float power(float a, float b) { return __builtin_powf(a, b); }
-float atan2(float a, float b) { return __builtin_atan2f(a, b); }
+// What XLA's threads take for a zero is one to the library, too: it goes wrong where it finds a
+// subnormal by its bits and computes with a zero.
+float without_subnormals(float x) { return x == 0 ? copy_sign(0, x) : x; }
+float power(float a, float b) { return __builtin_powf(without_subnormals(a), b); }
+float atan2(float a, float b) {
+  return __builtin_atan2f(without_subnormals(a), without_subnormals(b));
+}
 float multiply_add(float a, float b, float c) { return a * b + c; }
 float multiply_sub(float a, float b, float c) { return a * b - c; }
 float multiply_rsub(float a, float b, float c) { return c - a * b; }
@@ -133,8 +138,7 @@ float round_half_away(float x) {
 }
 float square_root(float x) { return __builtin_sqrtf(x); }
 float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
-// Not of a zero, nor of what XLA's threads take for one, to which the library gives any sign.
-float cbrt(float x) { return x == 0 ? x : __builtin_cbrtf(x); }
+float cbrt(float x) { return __builtin_cbrtf(without_subnormals(x)); }
 float sin(float x) { return __builtin_sinf(x); }
 float cos(float x) { return __builtin_cosf(x); }
 float tan(float x) { return __builtin_tanf(x); }

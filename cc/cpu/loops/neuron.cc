@@ -46,6 +46,8 @@ struct Function {
       float t = a * x + b;
       return t < 0 || t > 1 ? 0 : a * dy;
     }
+    if constexpr (K == NeuronKind::power)
+      if (c == 0) return 0;
     return dy * derivative(x);
   }
 
@@ -60,17 +62,16 @@ struct Function {
       float y = sigmoid(-abs(2 * b * x));  // 1 - tanh(t)^2 = 4 s(2t) (1 - s(2t))
       return 4 * a * b * y * (1 - y);
     }
-    if constexpr (K == NeuronKind::absolute) return x > 0 ? 1 : (x < 0 ? -1 : 0);
+    if constexpr (K == NeuronKind::absolute) return x > 0 ? 1 : (x < 0 ? -1 : x);
     if constexpr (K == NeuronKind::softplus) return a * b * sigmoid(b * x);
     if constexpr (K == NeuronKind::softsign) {
       float t = 1 + abs(x);
       return 1 / (t * t);
     }
     if constexpr (K == NeuronKind::elu) return x > 0 ? 1 : a * exp(x);
-    if constexpr (K == NeuronKind::power)
-      return c == 0 ? 0 : a * c * __builtin_powf(a * x + b, c - 1);
+    if constexpr (K == NeuronKind::power) return a * c * __builtin_powf(a * x + b, c - 1);
     if constexpr (K == NeuronKind::exponential) return a * log_c * exp((a * x + b) * log_c);
-    if constexpr (K == NeuronKind::logarithm) return a / (log_c * (a * x + b));
+    if constexpr (K == NeuronKind::logarithm) return a / (a * x + b) / log_c;
     if constexpr (K == NeuronKind::gelu)
       return 0.5f * (1 + erf(x * 0.707106781f)) + x * 0.398942280f * exp(-0.5f * x * x);
     return 1;

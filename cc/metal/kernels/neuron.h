@@ -62,7 +62,7 @@ inline float neuron_derivative(int kind, float a, float b, float c, float log_c,
       return 4.0f * a * b * y * (1.0f - y);
     }
     case kNeuronAbsolute:
-      return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : 0.0f);
+      return x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x);
     case kNeuronSoftplus:
       return a * b * logistic(b * x);
     case kNeuronSoftsign: {
@@ -78,7 +78,7 @@ inline float neuron_derivative(int kind, float a, float b, float c, float log_c,
     case kNeuronExponential:
       return a * log_c * exp((a * x + b) * log_c);
     case kNeuronLogarithm:
-      return a / (log_c * (a * x + b));
+      return a / (a * x + b) / log_c;
     case kNeuronGelu:
       return 0.5f * (1.0f + erf(x * 0.707106781f)) + x * 0.398942280f * exp(-0.5f * x * x);
   }
@@ -87,6 +87,7 @@ inline float neuron_derivative(int kind, float a, float b, float c, float log_c,
 
 inline float behind_neuron(int kind, float a, float b, float c, float log_c, float dy, float x) {
   float slope = neuron_derivative(kind, a, b, c, log_c, x);
-  bool flat = kind == kNeuronRelu || kind == kNeuronRelun || kind == kNeuronHardSigmoid;
+  bool flat = kind == kNeuronRelu || kind == kNeuronRelun || kind == kNeuronHardSigmoid ||
+              kind == kNeuronPower;
   return flat ? times(slope, dy) : dy * slope;
 }
