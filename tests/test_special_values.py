@@ -66,7 +66,7 @@ def test_graph(native):
     def f(x, a, b, w):  # with a product, which makes it worth a native call
         return [g(x) for g in functions[0]], [g(a, b) for g in functions[1]], jnp.clip(x, -1.0, 0.0), w @ w
 
-    single, double, clipped, _ = f(x, a, b, jnp.ones((64, 64)))
+    single, double, clipped, _ = f(x, a, b, jnp.ones((512, 512)))
     faults = [w for name, y in zip(one, single, strict=True) for w in differing(name, special.UNARY[name], (x,), y)]
     faults += [w for name, y in zip(two, double, strict=True) for w in differing(name, special.BINARY[name], (a, b), y)]
     faults += differing("max", lambda x: special.least(special.greatest(x, -1), np.zeros_like(x)), (x,), clipped)
@@ -75,7 +75,7 @@ def test_graph(native):
 
 def test_relu_is_max_with_zero(device):
     for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
-        x = jnp.asarray(SPECIAL, dtype)
+        x = jnp.asarray(SPECIAL).astype(dtype)
         for f in (jax.nn.relu, mps.relu, mps.graph(lambda x: lax.max(x, jnp.zeros_like(x)))):
             y = np.asarray(jax.jit(f)(x), np.float32)
             assert differing("max", lambda x: special.greatest(x, np.zeros_like(x)), (np.asarray(x, np.float32),), y) == []
