@@ -145,3 +145,33 @@ def test_neurons(device, spec, dtype):
                 assert near.all(), (dy, AROUND[~near], dx[dy][~near], wanted[~near])
             if spec[0] in FLAT:
                 np.testing.assert_array_equal(dx[np.inf][slope == 0], 0)
+
+
+# Rows of pixels; the largest has its relu inside of the product's library.
+@pytest.mark.parametrize("rows, channels", [(32, 1), (4096, 16), (65536, 64)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_relu_after_products_and_norms(device, rows, channels, dtype):
+    few = np.array([0, -0.0, 1, -1, 2, -3, np.nan, np.inf, -np.inf], np.float32)
+    wanted = np.repeat(np.resize(few, rows)[:, None], channels, 1)
+    x = np.zeros((rows, channels), np.float32)
+    x[:, 0] = wanted[:, 0]
+    w = np.zeros((channels, channels), np.float32)
+    w[0] = 1
+    plain = lambda x, w: jax.nn.relu(x @ w)  # noqa: E731
+    one = lambda x, w: mps.conv(x.reshape(1, -1, 8, channels), w[None, None], neuron="relu")  # noqa: E731
+    functions = [lambda x, w: mps.dense(x, w, neuron="relu"), one, mps.graph(plain)]
+    if dtype == "float32":
+        ones, zeros = jnp.ones(channels), jnp.zeros(channels)
+        norm = lambda x, w: mps.batch_norm_inference(x, zeros, ones, ones, zeros, epsilon=0, neuron="relu")  # noqa: E731
+        functions.append(lambda x, w: norm(jnp.repeat(x[:, :1], channels, 1), w))
+    for f in functions:
+        y = np.asarray(jax.jit(f)(jnp.asarray(x, dtype), jnp.asarray(w, dtype)), np.float32).reshape(wanted.shape)
+        assert differing("max", lambda x: special.greatest(x, np.zeros_like(x)), (wanted.ravel(),), y.ravel()) == []
+
+
+def test_relu_after_minimal_filtering(native):
+    x = -np.random.default_rng(0).random((2, 21, 18, 16)).astype(np.float32)
+    w, b = np.full((3, 3, 16, 48), 0.1, np.float32), np.zeros(48, np.float32)
+    b[0] = -np.inf
+    y = np.asarray(jax.jit(lambda *a: mps.conv(*a, neuron="relu"))(x, w, b))
+    assert (y == 0).all() and not np.signbit(y).any()
