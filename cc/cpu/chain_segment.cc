@@ -50,6 +50,10 @@ void ChainParts::segment() {
         segment.folds.push_back(
             {s.a, static_cast<int16_t>(r.tile_register), code_.outputs[r.result].reduce});
       }
+      for (const ChainStep& s : segment.body)
+        for (int r : {s.a, s.b, s.c})
+          if (registers_[r].home == Home::constant)
+            segment.constants[r] = constants_[registers_[r].offset / kWord];
       segments_.push_back(std::move(segment));
       order.push_back(step);
     }

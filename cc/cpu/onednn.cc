@@ -101,9 +101,10 @@ std::optional<FusedNeuron> fuse_neuron(const Node& node) {
   if (neuron.is(NeuronKind::relu) && !pass) {
     dnnl::post_ops post;
     // oneDNN's relu of slope 0 turns NaN into 0, which would hide a training that diverged; elu of
-    // scale 0 keeps it.
+    // scale 0 keeps it, and gives -0, which + 0 turns into +0.
     if (neuron.a == 0) {
       post.append_eltwise(dnnl::algorithm::eltwise_elu, 0, 0);
+      post.append_eltwise(dnnl::algorithm::eltwise_linear, 1, 0);
     } else {
       post.append_eltwise(dnnl::algorithm::eltwise_relu, neuron.a, 0);
     }

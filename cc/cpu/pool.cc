@@ -27,9 +27,10 @@ class Axis {
       while (first < window && !seen(first)) first++;
       int64_t last = first;
       while (last < window && seen(last)) last++;
-      float share = 1.0f / (count_padding ? window : std::max<int64_t>(last - first, 1));
+      auto count = static_cast<float>(count_padding ? window : std::max<int64_t>(last - first, 1));
+      float share = static_cast<float>(window) / count;
       int64_t start = first < last ? origin + first * dilation : 0;
-      spans_.push_back({int32_t(first), int32_t(last), int32_t(start), share});
+      spans_.push_back({int32_t(first), int32_t(last), int32_t(start), count});
       for (int64_t k = first; k < last; k++)
         hits[origin + k * dilation].push_back({int32_t(o), int32_t(k), share});
     }

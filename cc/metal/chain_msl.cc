@@ -26,7 +26,7 @@ constexpr Arithmetic kArithmetic[] = {
     {ChainOp::sub, "-", "", "sub_int", ""},
     {ChainOp::mul, "*", "", "mul_int", ""},
     {ChainOp::div, "/", "", "div_int", "div_uint"},
-    {ChainOp::rem, "", "fmod", "rem_int", "rem_uint"},
+    {ChainOp::rem, "", "rem_float", "rem_int", "rem_uint"},
     {ChainOp::max, "", "maximum", "max_int", "max_uint"},
     {ChainOp::min, "", "minimum", "min_int", "min_uint"},
     {ChainOp::abs, "", "fabs", "abs_int", ""},

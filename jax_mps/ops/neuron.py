@@ -31,14 +31,14 @@ _NEURONS = {
     "relu": _Row(lambda x, a, b, c: _leaky(x, a), (0, 0, 0)),
     "linear": _Row(lambda x, a, b, c: a * x + b, (1, 0, 0)),
     "sigmoid": _Row(lambda x, a, b, c: jax.nn.sigmoid(x), (0, 0, 0)),
-    "hard_sigmoid": _Row(lambda x, a, b, c: jnp.clip(a * x + b, 0, 1), (0.2, 0.5, 0)),
+    "hard_sigmoid": _Row(lambda x, a, b, c: _unit(a * x + b), (0.2, 0.5, 0)),
     "tanh": _Row(lambda x, a, b, c: a * jnp.tanh(b * x), (1, 1, 0)),
-    "absolute": _Row(lambda x, a, b, c: jnp.abs(x), (0, 0, 0)),
+    "absolute": _Row(lambda x, a, b, c: _absolute(x), (0, 0, 0)),
     "softplus": _Row(lambda x, a, b, c: a * jax.nn.softplus(b * x), (1, 1, 0)),
-    "softsign": _Row(lambda x, a, b, c: x / (1 + jnp.abs(x)), (0, 0, 0)),
+    "softsign": _Row(lambda x, a, b, c: _softsign(x), (0, 0, 0)),
     "elu": _Row(lambda x, a, b, c: jnp.where(x > 0, x, a * jnp.expm1(jnp.where(x > 0, 0, x))), (1, 0, 0)),
     "relun": _Row(lambda x, a, b, c: jnp.where(_leaky(x, a) >= b, b, _leaky(x, a)), (0, 6, 0)),
-    "power": _Row(lambda x, a, b, c: (a * x + b) ** c, (1, 0, 1)),
+    "power": _Row(lambda x, a, b, c: (a * x + b) ** c if c else jnp.ones_like(x), (1, 0, 1)),
     "exponential": _Row(lambda x, a, b, c: jnp.exp((a * x + b) * _base(c)), (1, 0, -1)),
     "logarithm": _Row(lambda x, a, b, c: jnp.log(a * x + b) / _base(c), (1, 0, -1)),
     "gelu": _Row(lambda x, a, b, c: jax.nn.gelu(x, approximate=False), (0, 0, 0)),
@@ -49,6 +49,28 @@ _ALIASES = {name.replace("_", ""): name for name in _NEURONS}
 def _leaky(x: Any, a: float) -> Any:
     # NaN stays NaN, and -infinity with a = 0 becomes 0.
     return jnp.where(x <= 0, a * x if a else 0, x)
+
+
+# Not JAX's own gradient of abs: it is 1 at 0, and what it makes of softsign cancels where x is large.
+@jax.custom_jvp
+def _absolute(x: Any) -> Any:
+    return jnp.abs(x)
+
+
+_absolute.defjvps(lambda dx, y, x: jnp.sign(x) * dx)
+
+
+@jax.custom_jvp
+def _softsign(x: Any) -> Any:
+    return x / (1 + jnp.abs(x))
+
+
+_softsign.defjvps(lambda dx, y, x: dx / jnp.square(1 + _absolute(x)))
+
+
+def _unit(t: Any) -> Any:
+    # Not jnp.clip, whose gradient at 0 and 1 is halved.
+    return jnp.where(t < 0, 0, jnp.where(t > 1, 1, t))
 
 
 def neuron_meaning(x: Any, neuron: Spec) -> Any:
@@ -164,8 +186,9 @@ def neuron(
     gelu          x (1 + erf(x / sqrt 2)) / 2
     ============  ==========================================  ============
 
-    The 16th, PReLU, learns its slopes: see `prelu`. Derivatives are the true ones; at a kink of relu, relun and elu
-    the lower side's, as in jax.nn.relu (MPS's header gives the upper side's).
+    The 16th, PReLU, learns its slopes: see `prelu`. Derivatives are the true ones; at a kink of relu, prelu and elu the
+    lower side's, as in jax.nn.relu (MPS's header gives the upper side's), of relun also 0 at b, of hard_sigmoid a
+    where a x + b is 0 or 1, and of absolute 0, these two as in MPS's header.
 
     Args:
         x: an array of any shape; float32, float16 or bfloat16 (other floating dtypes run on XLA).

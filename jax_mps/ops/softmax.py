@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
@@ -52,12 +53,22 @@ def _(residuals: Any, cotangents: Any) -> tuple[Any]:
     return (log_softmax_gradient_op(cotangents[0], y),)
 
 
+def _half_log_p(logits: Any, maximum: Any, log_sum: Any) -> Any:
+    """Half of log_softmax(logits): two finite logits may differ by more than the largest number."""
+    return (0.5 * logits - 0.5 * jnp.expand_dims(maximum, -1)) - 0.5 * jnp.expand_dims(log_sum, -1)
+
+
+def _maximum_and_log_sum(logits: Any) -> tuple[Any, Any]:
+    maximum = lax.stop_gradient(jnp.max(logits, -1))
+    return maximum, jnp.log(jnp.sum(jnp.exp(logits - jnp.expand_dims(maximum, -1)), -1))
+
+
 def _smoothed_loss(logits: Any, labels: Any, smoothing: float) -> Any:
-    log_p = jax.nn.log_softmax(logits)
+    half_log_p = _half_log_p(logits, *_maximum_and_log_sum(logits))
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     t = labels.astype(logits.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
-    return -jnp.sum(t * _where_it_counts(log_p, t), -1)
+    return -jnp.sum(2 * t * _where_it_counts(half_log_p, t), -1)
 
 
 def _nan_without_class(x: Any, labels: Any, classes: int) -> Any:
@@ -77,10 +88,8 @@ def _where_it_counts(log_p: Any, t: Any) -> Any:
 def softmax_cross_entropy_op(logits: Any, labels: Any, *, smoothing: float) -> Any:
     """The loss of each row; and what its gradient needs again: the maximum, and log sum exp(logits - maximum)."""
     logits = widen(logits)
-    maximum = jnp.max(logits, -1)
-    log_sum = jnp.log(jnp.sum(jnp.exp(logits - jnp.expand_dims(maximum, -1)), -1))
     loss = _smoothed_loss(logits, labels, smoothing)
-    return _nan_without_class(loss, labels, logits.shape[-1]), maximum, log_sum
+    return _nan_without_class(loss, labels, logits.shape[-1]), *_maximum_and_log_sum(logits)
 
 
 @op("softmax_cross_entropy_gradient", batch=[0, 1, 2, 3, 4], vmap="prepend")
@@ -100,9 +109,9 @@ def _(residuals: Any, cotangents: Any, *, smoothing: float) -> tuple[Any, Any]:
     dlogits = softmax_cross_entropy_gradient_op(dloss, logits, labels, maximum, log_sum, smoothing=smoothing)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         return dlogits, None
-    log_p = log_softmax_op(widen(logits))
-    t = labels.astype(log_p.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
-    dlabels = (smoothing - 1) * jnp.expand_dims(dloss, -1) * _where_it_counts(log_p, t)
+    half_log_p = _half_log_p(widen(logits), maximum, log_sum)
+    t = labels.astype(half_log_p.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
+    dlabels = (2 * (smoothing - 1)) * jnp.expand_dims(dloss, -1) * _where_it_counts(half_log_p, t)
     return dlogits, dlabels.astype(labels.dtype)
 
 

@@ -13,6 +13,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import parameters_read
+from jax_mps.optim._others import Rule, is_floating
 from jax_mps.primitive import Op
 
 VARIANTS = ("optax", "mps", "tensorflow")
@@ -135,6 +136,18 @@ class Preprocessing(NamedTuple):
         low, high = (-math.inf, math.inf) if self.gradient_clip is None else self.gradient_clip
         return low, high, self.gradient_rescale, self.regularization_scale
 
+    def __call__(self, g: Any, w: Any) -> Any:
+        """A gradient that no kernel takes, preprocessed; what is not asked for leaves its dtype alone."""
+        if self.gradient_clip is not None:
+            if jnp.iscomplexobj(g):
+                _check.fail(self.op, "gradient_clip takes real gradients", g.dtype, "Clip before.", TypeError)
+            g = jnp.clip(g, *self.gradient_clip)
+        if not (_is_static(self.gradient_rescale) and self.gradient_rescale == 1):
+            g = g * self.gradient_rescale
+        if self.regularization != "none":
+            g = g + self.regularization_scale * (jnp.sign(w) if self.regularization == "l1" else w)
+        return g
+
 
 def number(op: str, name: str, value: Any, least: float = -math.inf, below: float = math.inf) -> Any:
     """A hyperparameter: a number in [least, below), or a scalar array, which may be traced and is not looked at."""
@@ -194,47 +207,61 @@ def run(
     hyper: Sequence[Any],
     gradients: Any,
     params: Any,
-    states: Sequence[Any],
+    states: dict[str, Any],
+    before: Preprocessing,
+    others: Callable[[], Rule] | None,
+    count: Any,
     *,
     apply: bool,
-    regularization: str,
     **flags: bool,
-) -> tuple[Any, list[Any]]:
-    """Sends the leaves of the trees through the op: (updates or new parameters, new states).
+) -> tuple[Any, dict[str, Any]]:
+    """Sends the leaves of the trees through the op: (updates or new parameters, new states by name).
 
-    Leaves that are None, and what `optax.masked` puts in place of a leaf, are left as they are.
+    Leaves that are None, and what `optax.masked` puts in place of a leaf, are left as they are. Those that are not
+    floating go through `others`, if there is such a rule.
     """
+    regularization = before.regularization
     leaves, tree = jax.tree.flatten(gradients, is_leaf=lambda x: x is None)
     read = parameters_read(apply, regularization)
     if read and params is None and any(leaf is not None for leaf in leaves):
         what = "a step" if apply else f'regularization "{regularization}"'
         _check.fail(op.name, f"{what} needs params", None, "Call update(gradients, state, params).")
-    others = [("params", params)] * read + [("state", state) for state in states]
-    streams = [leaves, *(_leaves_like(op.name, tree, name, other) for name, other in others)]
+    trees = [("params", params)] * read + [("state", state) for state in states.values()]
+    streams = [leaves, *(_leaves_like(op.name, tree, name, other) for name, other in trees)]
     # Nothing to do for what is missing or empty; and no kernel takes an empty array.
     full = [i for i, leaf in enumerate(leaves) if leaf is not None and np.size(leaf)]
-    names = ["gradients", *(name for name, _ in others)]
-    streams_full = [
-        [_check.array(op.name, f"a leaf of {name}", stream[i]) for i in full]
+    names = ["gradients", *(name for name, _ in trees)]
+    arrays = [
+        {i: _check.array(op.name, f"a leaf of {name}", stream[i]) for i in full}
         for name, stream in zip(names, streams, strict=True)
     ]
-    _check_leaves(op.name, streams_full, [name for name, _ in others])
-    kept = [streams[apply], *streams[1 + read :]]
-    if not full:
-        results = kept
-    else:
-        operands = [x for stream in streams_full for x in stream]
+    _check_shapes(op.name, arrays, [name for name, _ in trees])
+    other = [i for i in full if not all(is_floating(stream[i]) for stream in arrays)]
+    full = [i for i in full if i not in other]
+    results = [list(stream) for stream in (streams[apply], *streams[1 + read :])]
+    if other and others is None:
+        _fail_floating(op.name, [[stream[i] for i in other] for stream in arrays], [name for name, _ in trees])
+    if other and others is not None:
+        old = [arrays[1][i] if read else None for i in other]
+        fields = {name: [stream[i] for i in other] for name, stream in zip(states, arrays[1 + read :], strict=True)}
+        g = [before(arrays[0][i], w) for i, w in zip(other, old, strict=True)]
+        updates, fields = others()(g, {"count": count, **fields})
+        first = optax.apply_updates(old, updates) if apply else updates
+        for stream, new in zip(results, [first, *(fields[name] for name in states)], strict=True):
+            for i, x in zip(other, new, strict=True):
+                stream[i] = x
+    if full:
+        operands = [stream[i] for stream in arrays for i in full]
         wide = np.float64 if any(x.dtype == np.float64 for x in operands) else np.float32
         vector = jnp.stack([jnp.asarray(scalar(value)).astype(wide) for value in hyper])
         attributes = dict(apply=apply, regularization=regularization, states=len(states), **flags)
         new = op(vector, *operands, **attributes)
         new = new if isinstance(new, tuple) else (new,)
-        results = [list(stream) for stream in kept]
         for k, stream in enumerate(results):
             for i, x in zip(full, new[k * len(full) : (k + 1) * len(full)], strict=True):
                 stream[i] = x
-    trees = [jax.tree.unflatten(tree, stream) for stream in results]
-    return trees[0], trees[1:]
+    result, *after = [jax.tree.unflatten(tree, stream) for stream in results]
+    return result, dict(zip(states, after, strict=True))
 
 
 def _leaves_like(op: str, tree: Any, name: str, other: Any) -> list[Any]:
@@ -245,13 +272,21 @@ def _leaves_like(op: str, tree: Any, name: str, other: Any) -> list[Any]:
         _check.fail(op, f"{name} must have the tree of the gradients", words, "Was init called on the same parameters?")
 
 
-def _check_leaves(op: str, streams: list[list[Any]], names: Sequence[str]) -> None:
+def _check_shapes(op: str, streams: list[dict[int, Any]], names: Sequence[str]) -> None:
     gradients = streams[0]
     for stream, name in zip(streams, ("gradients", *names), strict=True):
-        for g, x in zip(gradients, stream, strict=True):
-            if not jnp.issubdtype(x.dtype, jnp.floating):
-                remedy = "Mask other leaves with optax.masked."
-                _check.fail(op, f"the leaves of {name} must be floating", x.dtype, remedy, TypeError)
-            if x.shape != g.shape:
+        for i, g in gradients.items():
+            if stream[i].shape != g.shape:
                 rule = f"a leaf of {name} must have the shape of its gradient, {g.shape}"
-                _check.fail(op, rule, x.shape, "Was init called on the same parameters?")
+                _check.fail(op, rule, stream[i].shape, "Was init called on the same parameters?")
+
+
+def _fail_floating(op: str, streams: list[list[Any]], names: Sequence[str]) -> None:
+    name, dtype = next(
+        (name, x.dtype)
+        for stream, name in zip(streams, ("gradients", *names), strict=True)
+        for x in stream
+        if not is_floating(x)
+    )
+    remedy = 'Mask other leaves with optax.masked, or use the variant "optax".'
+    _check.fail(op, f"the leaves of {name} must be floating", dtype, remedy, TypeError)
