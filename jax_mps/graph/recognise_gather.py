@@ -200,15 +200,19 @@ def _is_place(atom: Any, axis: int, producers: Producers) -> bool:
         case "convert_element_type":
             return bool(np.issubdtype(atom.aval.dtype, np.integer)) and _is_place(first, axis, producers)
         case "select_n":  # of a place, which is not negative: where(i < 0, i + n, i)
-            which = producers.get(id(first))
-            negative = which is not None and which.name == "lt" and _is_number(which.operands[1], 0)
-            return (
-                negative
-                and which is not None
-                and _is_place(which.operands[0], axis, producers)
-                and _is_place(equation.operands[1], axis, producers)
-            )
+            return _is_never(first, producers) and _is_place(equation.operands[1], axis, producers)
     return False
+
+
+def _is_never(atom: Any, producers: Producers) -> bool:
+    """Whether a condition is false everywhere: a constant, or that a place is negative."""
+    if isinstance(atom, Constant):
+        return _is_number(atom, 0)
+    equation = producers.get(id(atom))
+    if equation is None or equation.name != "lt" or not _is_number(equation.operands[1], 0):
+        return False
+    place = equation.operands[0]
+    return any(_is_place(place, axis, producers) for axis in range(place.aval.ndim))
 
 
 def _is_number(atom: Atom, number: int) -> bool:
