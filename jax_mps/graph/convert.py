@@ -11,6 +11,7 @@ from typing import Any
 from jax_mps.graph.builder import Builder, NotConvertible, Rule, types_of
 from jax_mps.graph.capture import Equation, Variable
 from jax_mps.graph.elementwise import ELEMENTWISE, RULES
+from jax_mps.graph.report import NO_RULE
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Type, Value
 
@@ -36,7 +37,7 @@ def rule_of(equation: Equation) -> Rule:
     if equation.primitive.name in OPS:
         return _own_op
     if rule is None:
-        raise NotConvertible("no kernel for this op")
+        raise NotConvertible(NO_RULE)
     return rule
 
 
@@ -124,7 +125,8 @@ def _unstack(builder: Builder, equation: Equation, operands: list[Value]) -> lis
 def _dot(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:
     (contract, batch), types = equation.params["dimension_numbers"], types_of(equation)
     if any(v.type.dtype not in ("f32", "bf16") for v in operands):
-        raise NotConvertible(f"dot_general of {operands[0].type.dtype}")
+        dtypes = " and ".join(v.type.dtype for v in operands)
+        raise NotConvertible(f"dot_general of {dtypes}: products take float32 and bfloat16. Cast the operands.")
     lists = {"contract": contract, "batch": batch}
     return builder.node("dot", operands, types, **{k: tuple(tuple(map(int, a)) for a in v) for k, v in lists.items()})
 

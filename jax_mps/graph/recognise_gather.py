@@ -110,7 +110,7 @@ class _Rows:
     """Where a gather finds its rows: the operand's axes in `order` are those of the rows, then the place in a row."""
 
     order: tuple[int, ...]
-    shape: tuple[int, ...]  # of the rows, as the indices have them
+    shape: tuple[int, ...]  # of the rows
     classes: int
     index: Atom  # whose column `column` of the last axis is the place in a row
     column: int
@@ -146,11 +146,12 @@ def _rows(x: Atom, index: Atom, batching: dict[int, int], mapped: Sequence[int],
     pieces = _pieces(index, producers)
     alone = pieces is not None and len(pieces) == len(mapped)
     found = (pieces[picked[0]], 0) if alone and pieces is not None else (index, picked[0])
-    return _Rows(order, shape, x.aval.shape[place], *found)
+    return _Rows(order, tuple(shape[a] for a in sorted(row_of)), x.aval.shape[place], *found)
 
 
 def _column(index: Any, rows: _Rows) -> Any:
-    return lax.index_in_dim(index, rows.column, -1, keepdims=False)
+    alone = index.shape[-1] == 1
+    return (index if alone else lax.index_in_dim(index, rows.column, -1)).reshape(rows.shape)
 
 
 def _pieces(index: Atom, producers: Producers) -> Sequence[Atom] | None:
