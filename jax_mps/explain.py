@@ -16,7 +16,6 @@ from jax_mps.graph.capture import CALLS
 from jax_mps.graph.report import reason_in
 from jax_mps.primitive import OPS
 
-
 OUTSIDE = "not under mps.graph: XLA runs it"
 
 

@@ -38,21 +38,87 @@ def arguments(seed):
     return found
 
 
-UNARY = [jnp.sin, jnp.tanh, jnp.abs, jnp.square, jnp.negative, jnp.sign, jnp.floor, jnp.ceil, jnp.round, lax.round, jax.nn.relu,
-         jax.nn.sigmoid, jax.nn.silu, jax.nn.softplus, jax.nn.gelu, lax.erf, jax.nn.leaky_relu, jax.nn.elu, jnp.exp2, jnp.cbrt,
-         lambda x: jnp.exp(-jnp.abs(x)), lambda x: jnp.log1p(jnp.abs(x)), lambda x: jnp.expm1(jnp.minimum(x, 3)),
-         lambda x: jnp.log(jnp.abs(x) + 0.5), lambda x: lax.rsqrt(jnp.abs(x) + 0.5), jnp.sqrt, lambda x: lax.integer_pow(x, 3),
-         lambda x: lax.integer_pow(x, -2), lambda x: x * 0.37 + 1.5, lambda x: jnp.clip(x, -0.5, 0.7), lambda x: 1 - x,
-         lambda x: x - x.dtype.type(0.0), lambda x: x * 1, lambda x: jnp.arctan2(x, 1 + jnp.abs(x))]  # fmt: skip
-BINARY = [jnp.add, jnp.multiply, jnp.subtract, jnp.maximum, jnp.minimum, lax.rem, lambda x, y: x / (1.0 + jnp.abs(y)),
-          lambda x, y: x / y, lambda x, y: jnp.power(jnp.abs(x) + 0.1, jnp.clip(y, -2, 2)), jnp.logaddexp]  # fmt: skip
+UNARY = [
+    jnp.sin,
+    jnp.tanh,
+    jnp.abs,
+    jnp.square,
+    jnp.negative,
+    jnp.sign,
+    jnp.floor,
+    jnp.ceil,
+    jnp.round,
+    lax.round,
+    jax.nn.relu,
+    jax.nn.sigmoid,
+    jax.nn.silu,
+    jax.nn.softplus,
+    jax.nn.gelu,
+    lax.erf,
+    jax.nn.leaky_relu,
+    jax.nn.elu,
+    jnp.exp2,
+    jnp.cbrt,
+    lambda x: jnp.exp(-jnp.abs(x)),
+    lambda x: jnp.log1p(jnp.abs(x)),
+    lambda x: jnp.expm1(jnp.minimum(x, 3)),
+    lambda x: jnp.log(jnp.abs(x) + 0.5),
+    lambda x: lax.rsqrt(jnp.abs(x) + 0.5),
+    jnp.sqrt,
+    lambda x: lax.integer_pow(x, 3),
+    lambda x: lax.integer_pow(x, -2),
+    lambda x: x * 0.37 + 1.5,
+    lambda x: jnp.clip(x, -0.5, 0.7),
+    lambda x: 1 - x,
+    lambda x: x - x.dtype.type(0.0),
+    lambda x: x * 1,
+    lambda x: jnp.arctan2(x, 1 + jnp.abs(x)),
+]
+BINARY = [
+    jnp.add,
+    jnp.multiply,
+    jnp.subtract,
+    jnp.maximum,
+    jnp.minimum,
+    lax.rem,
+    lambda x, y: x / (1.0 + jnp.abs(y)),
+    lambda x, y: x / y,
+    lambda x, y: jnp.power(jnp.abs(x) + 0.1, jnp.clip(y, -2, 2)),
+    jnp.logaddexp,
+]
 COMPARISONS = [jnp.less, jnp.less_equal, jnp.greater, jnp.greater_equal, jnp.equal, jnp.not_equal]
-INTEGER_UNARY = [jnp.sign, jnp.negative, jnp.square, jnp.invert, lambda x: x * 3 - 1, lambda x: x // 2, lambda x: x % 5,
-                 lambda x: x & 3, lambda x: x ^ 85, lambda x: x << 1, lambda x: x >> 1, lambda x: lax.integer_pow(x, 3),
-                 lambda x: jnp.clip(x, 1, 7), lambda x: lax.shift_right_logical(x, x & 15),
-                 lambda x: lax.shift_right_arithmetic(x, x & 15)]  # fmt: skip
-INTEGER_BINARY = [jnp.add, jnp.subtract, jnp.multiply, jnp.maximum, jnp.minimum, jnp.bitwise_and, jnp.bitwise_or,
-                  jnp.bitwise_xor, lax.div, lax.rem, jnp.floor_divide, jnp.mod, lambda x, y: lax.shift_left(x, y & 31)]  # fmt: skip
+INTEGER_UNARY = [
+    jnp.sign,
+    jnp.negative,
+    jnp.square,
+    jnp.invert,
+    lambda x: x * 3 - 1,
+    lambda x: x // 2,
+    lambda x: x % 5,
+    lambda x: x & 3,
+    lambda x: x ^ 85,
+    lambda x: x << 1,
+    lambda x: x >> 1,
+    lambda x: lax.integer_pow(x, 3),
+    lambda x: jnp.clip(x, 1, 7),
+    lambda x: lax.shift_right_logical(x, x & 15),
+    lambda x: lax.shift_right_arithmetic(x, x & 15),
+]
+INTEGER_BINARY = [
+    jnp.add,
+    jnp.subtract,
+    jnp.multiply,
+    jnp.maximum,
+    jnp.minimum,
+    jnp.bitwise_and,
+    jnp.bitwise_or,
+    jnp.bitwise_xor,
+    lax.div,
+    lax.rem,
+    jnp.floor_divide,
+    jnp.mod,
+    lambda x, y: lax.shift_left(x, y & 31),
+]
 LOGIC = [jnp.logical_and, jnp.logical_or, jnp.logical_xor, jnp.equal, jnp.maximum, jnp.minimum, jnp.less]
 
 
@@ -98,15 +164,14 @@ class Step:
         if self.x.dtype == B:
             return None
         numbers = [0.0, -0.0, 1.0, -1.5, 3.0] if is_float(self.x) else [0, 1, 7, 200]
-        return self.one(COMPARISONS + (BINARY if is_float(self.x) else INTEGER_BINARY))(self.x, self.x.dtype.type(self.one(numbers)))
+        return self.one(COMPARISONS + (BINARY if is_float(self.x) else INTEGER_BINARY))(
+            self.x, self.x.dtype.type(self.one(numbers))
+        )
 
     def cast(self):
-        """Floats get no larger than their integers bear; a mask becomes no factor, which graph may take for a choice."""
+        """To any dtype; out of range is the nearest integer."""
         to = self.one([F, F, I, U, B, *HALVES, jnp.dtype("uint32")])
-        x = self.x
-        if x.dtype == B and jnp.issubdtype(to, jnp.floating):
-            return jnp.where(x, to.type(1), to.type(-0.5))
-        return x.astype(to)
+        return self.x.astype(to)
 
     def select(self):
         mask = self.like(B)
@@ -114,7 +179,11 @@ class Step:
         return jnp.where(mask, self.x, self.like())
 
     def clamp(self):
-        return None if self.x.dtype == B else lax.clamp(jnp.broadcast_to(jnp.min(self.x), self.x.shape), self.like(), self.x)
+        return (
+            None
+            if self.x.dtype == B
+            else lax.clamp(jnp.broadcast_to(jnp.min(self.x), self.x.shape), self.like(), self.x)
+        )
 
     def broadcast(self):
         shape, at = list(self.x.shape), self.below(self.x.ndim + 1)
@@ -157,7 +226,11 @@ class Step:
             return same and all(a == b or i == axis for i, (a, b) in enumerate(zip(v.shape, self.x.shape, strict=True)))
 
         others = [self.one([v for v in self.values if fits(v)]) for _ in range(1 + self.below(2))]
-        return jnp.stack([self.x, self.like()], axis) if self.rng.random() < 0.3 else jnp.concatenate([self.x, *others], axis)
+        return (
+            jnp.stack([self.x, self.like()], axis)
+            if self.rng.random() < 0.3
+            else jnp.concatenate([self.x, *others], axis)
+        )
 
     def reduce(self):
         if not self.x.ndim:
@@ -310,7 +383,9 @@ class Step:
         return lax.broadcasted_iota(dtype, self.x.shape, self.axis()) if self.x.ndim else None
 
 
-STEPS = ["unary"] * 4 + ["binary"] * 4 + ["cast"] * 2 + ["constant", "compare", "select", "clamp", "broadcast", "reshape"]
+STEPS = (
+    ["unary"] * 4 + ["binary"] * 4 + ["cast"] * 2 + ["constant", "compare", "select", "clamp", "broadcast", "reshape"]
+)
 STEPS += ["transpose", "slice", "flip", "pad", "concatenate", "reduce", "reduce", "cumulative", "order", "dot", "conv"]
 STEPS += ["pool", "softmax", "gather", "gather", "scatter", "scan", "fori", "while_", "cond", "update", "iota"]
 
@@ -322,7 +397,7 @@ def plan(seed):
 
 
 def program(steps, gradients=False):
-    """The function of steps: of all arguments, its last value and some of the others; and gradients by the first four."""
+    """The function of steps: its last value and some of the others; and gradients by the first four arguments."""
 
     def run(*args):
         values = list(args)

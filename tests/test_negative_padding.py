@@ -139,7 +139,9 @@ def test_pools(device, rank, kind):
             continue  # a window of padding alone
         x, dy = rng.normal(size=(2, *sizes, 3)), rng.normal(size=(2, *shape, 3))
         name = kind.removeprefix("graph ")
-        expected = pooled(x, dy, "avg" if name == "counted" else name, window, (strides, ones, pairs), name == "counted")
+        expected = pooled(
+            x, dy, "avg" if name == "counted" else name, window, (strides, ones, pairs), name == "counted"
+        )
         ops = {
             "max": lambda x, how=(window, strides, pairs): mps.max_pool(x, how[0], strides=how[1], padding=how[2]),
             "avg": lambda x, how=(window, strides, pairs): mps.avg_pool(x, how[0], strides=how[1], padding=how[2]),
@@ -182,5 +184,5 @@ def test_pad(native):
     ],
 )
 def test_nothing_left(call):
-    with pytest.raises(ValueError, match="negative padding must leave a pixel of x, but got padding .* Pad less"):
+    with pytest.raises(ValueError, match=r"negative padding must leave a pixel of x, but got padding .* Pad less"):
         call()

@@ -6,14 +6,12 @@ nodes are still lax's own ops ("add", "reduce_sum", "broadcast_in_dim"); the pas
 
 from __future__ import annotations
 
-from typing import Any
-
 from jax_mps.graph.builder import Builder, NotConvertible, Rule, types_of
 from jax_mps.graph.capture import Equation, Variable
 from jax_mps.graph.elementwise import ELEMENTWISE, RULES
 from jax_mps.graph.report import NO_RULE
 from jax_mps.primitive import OPS
-from jax_mps.program import Node, Program, Type, Value
+from jax_mps.program import Node, Type, Value
 
 __all__ = ["ELEMENTWISE", "Builder", "NotConvertible", "check", "rule_of"]
 

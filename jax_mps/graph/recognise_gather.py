@@ -185,7 +185,7 @@ def _is_place(atom: Any, axis: int, producers: Producers) -> bool:
         return False
     if equation.name == "iota":
         return bool(equation.params["dimension"] == axis)
-    first = equation.operands[0] if equation.operands else None
+    first: Any = equation.operands[0] if equation.operands else None
     match equation.name:
         case "broadcast_in_dim":
             axes = list(equation.params["broadcast_dimensions"])
@@ -217,8 +217,9 @@ def _is_never(atom: Any, producers: Producers) -> bool:
 
 
 def _is_number(atom: Atom, number: int) -> bool:
-    known = isinstance(atom, Constant) and not isinstance(atom.value, jax.core.Tracer)
-    return known and bool(np.all(np.asarray(atom.value) == number))
+    if not isinstance(atom, Constant) or isinstance(atom.value, jax.core.Tracer):
+        return False
+    return bool(np.all(np.asarray(atom.value) == number))
 
 
 def _is_one_index(index: Atom) -> TypeGuard[Constant]:

@@ -18,7 +18,9 @@ from jax_mps.graph.capture import Equation
 from jax_mps.program import Node, Program
 
 NO_RULE = "mps.graph has no rule for this op: XLA runs it, between native calls"
-FOR_ISLAND = "feeds only what stays in JAX, and is small: a native call of its own would cost more. It moves with its reader"
+FOR_ISLAND = (
+    "feeds only what stays in JAX, and is small: a native call of its own would cost more. It moves with its reader"
+)
 NO_GAIN = "XLA is as fast: only elementwise ops, reductions and small products together"
 RESULT_TYPE = "sets the type of a result, weak or not, as the function had it: no work at run time"
 
