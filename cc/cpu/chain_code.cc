@@ -29,11 +29,12 @@ std::pair<ChainType, Storage> register_type(const TensorType& type) {
       return {ChainType::s32, Storage::word};
     case DType::u32:
       return {ChainType::u32, Storage::word};
+    case DType::u8:
+      return {ChainType::u32, Storage::byte};
     case DType::pred:
-      return {ChainType::pred, Storage::byte};
-    default:
-      throw ProgramError("a chain has no registers of the type of " + type.text());
+      return {ChainType::pred, Storage::truth};
   }
+  throw ProgramError("a chain has no registers of the type of " + type.text());
 }
 
 template <class T>
@@ -266,7 +267,7 @@ void read_output(const Attribute& attribute, const TensorType& type, const Reade
   require(entry.size() >= 2, form);
   const std::string& kind = as<std::string>(entry[0], form);
   auto source = reader.named(as<int64_t>(entry[1], form));
-  constexpr std::string_view kReduce[] = {"sum", "max", "min"};
+  constexpr std::string_view kReduce[] = {"sum", "max", "min", "prod"};
   auto reduce = std::ranges::find(kReduce, kind);
   bool stores = kind == "store";
   require(stores || reduce != std::end(kReduce), "unknown output '" + kind + "'");
@@ -286,8 +287,8 @@ void read_output(const Attribute& attribute, const TensorType& type, const Reade
   require(stores || !type.row, "a reduction gives no rows apart");
   std::vector<int64_t> shape;
   if (!stores) {
-    require(kind != "sum" || source.type != ChainType::pred,
-            "sum takes f32, s32 or u32, but got pred");
+    require((kind != "sum" && kind != "prod") || source.type != ChainType::pred,
+            kind + " takes f32, s32 or u32, but got pred");
     for (const Attribute& item : as<List>(entry[2], form)) {
       int64_t axis = as<int64_t>(item, form);
       require(axis >= 0 && axis < static_cast<int64_t>(code.shape.size()) && !output.reduced[axis],

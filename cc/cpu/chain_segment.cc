@@ -10,7 +10,8 @@ void ChainParts::segment() {
   constexpr size_t kWorth = 2;  // steps
   auto folds = [&](const ChainStep& step) {
     if (step.reduction < 0 || !reductions_[step.reduction].over_blocks) return false;
-    return code_.outputs[reductions_[step.reduction].result].type == ChainType::f32;
+    const ChainOutput& output = code_.outputs[reductions_[step.reduction].result];
+    return output.type == ChainType::f32 && output.reduce != Reduce::prod;
   };
   auto compiles = [&](const ChainStep& step) {
     return folds(step) || (step.fn && !step.scalar && has_machine_code(step));

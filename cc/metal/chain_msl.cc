@@ -79,6 +79,7 @@ std::string element_type(Storage storage, ChainType type) {
     case Storage::f16:
       return "half";
     case Storage::byte:
+    case Storage::truth:
       return "uchar";
     default:
       return register_type(type);

@@ -78,7 +78,8 @@ class Graphed:
                 for equation in part:
                     with report.scope(self.reasons[id(equation)]):
                         capture.evaluate_all([equation], env)
-        return capture.results(self.flat, env)
+        with report.scope(report.RESULT_TYPE):
+            return capture.results(self.flat, env)
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:

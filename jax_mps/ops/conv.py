@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jax_mps.ops import _check
+from jax_mps.ops import _check, _crop
 from jax_mps.ops._number import along_last, wide, widen
 from jax_mps.ops.neuron import Spec, fused_forward, neuron_gradient_op, neuron_meaning, neuron_op, spec
 from jax_mps.ops.reduce import bias_gradient_op
@@ -92,6 +92,28 @@ def _(residuals: Any, cotangents: Any, *, window: Any, **geometry: Any) -> Any:
     )
 
 
+# The three by any padding: kernels take none that is negative.
+
+
+def convolution(x: Any, w: Any, *b: Any, padding: _crop.Pairs, **attributes: Any) -> Any:
+    """`conv_op`, by negative padding of a part of x."""
+    cut, padding = _crop.parts(padding)
+    return conv_op(_crop.crop(x, cut), w, *b, padding=padding, **attributes)
+
+
+def data_gradient(dy: Any, w: Any, *, spatial: tuple[int, ...], padding: _crop.Pairs, **attributes: Any) -> Any:
+    """`conv_data_gradient_op`; zero at the pixels that negative padding cut away."""
+    cut, padding = _crop.parts(padding)
+    dx = conv_data_gradient_op(dy, w, spatial=_crop.sizes(spatial, cut), padding=padding, **attributes)
+    return _crop.uncrop(dx, cut)
+
+
+def weight_gradient(x: Any, dy: Any, *, padding: _crop.Pairs, **attributes: Any) -> Any:
+    """`conv_weight_gradient_op`, by negative padding of a part of x."""
+    cut, padding = _crop.parts(padding)
+    return conv_weight_gradient_op(_crop.crop(x, cut), dy, padding=padding, **attributes)
+
+
 def conv(
     x: ArrayLike,
     w: ArrayLike,
@@ -126,7 +148,7 @@ def conv(
         b: None or [out], of x's dtype.
         strides, dilation: one integer, or one for each spatial axis, at least 1.
         padding: "SAME" (output = ceil(input / stride), odd pixel at the high end), "VALID", or a (low, high) pair
-            for each spatial axis.
+            for each spatial axis; a negative number cuts pixels of x away.
         groups: in and out channels are cut into this many groups, each convolved by itself; groups = in is a
             depthwise convolution.
         neuron: None, a name such as "relu", or a name with its parameters such as ("leaky_relu", 0.1); see `neuron`.
@@ -150,7 +172,7 @@ def conv(
     operands = [x, w]
     if b is not None:
         operands.append(_bias("conv", b, x, w.shape[-1]))
-    return conv_op(*operands, neuron=spec("conv", neuron), **attributes)
+    return convolution(*operands, neuron=spec("conv", neuron), **attributes)
 
 
 def conv_transpose(
@@ -230,7 +252,7 @@ def conv_transpose(
         swapped = jnp.swapaxes(
             jnp.moveaxis(split, -1, rank).reshape(*window, out // groups, fan_in, groups), -1, -2
         ).reshape(*window, out // groups, fan_in * groups)
-    y = conv_data_gradient_op(x, swapped, spatial=spatial, **attributes)
+    y = data_gradient(x, swapped, spatial=spatial, **attributes)
     if b is not None:
         y = y + along_last(_bias(name, b, x, out), y.ndim)
     chosen = spec(name, neuron)
@@ -287,6 +309,7 @@ def _geometry(
     pairs = _check.padding(name, padding, x.shape[1:-1], windows, strides)
     if check_window:
         _check.window_fits(name, x.shape[1:-1], windows, pairs)
+        _crop.check(name, x.shape[1:-1], pairs)
     _check.choice(name, "accumulator", accumulator, ("float", "half"))
     attributes = {
         "strides": strides,

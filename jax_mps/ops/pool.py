@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jax_mps.ops import _check
+from jax_mps.ops import _check, _crop
 from jax_mps.ops._number import wide, widen
 from jax_mps.primitive import op
 
@@ -222,7 +222,7 @@ def max_pool(
         window: one integer, or one for each spatial axis, at least 1.
         strides: alike; as the window if None.
         padding: "SAME" (output = ceil(input / stride), odd pixel at the high end), "VALID", or a (low, high) pair for
-            each spatial axis.
+            each spatial axis; a negative number cuts pixels of x away.
         dilation: the distance between the pixels of a window, one integer or one for each spatial axis.
 
     Returns:
@@ -338,5 +338,8 @@ def _geometry(
     reach = tuple((k - 1) * d + 1 for k, d in zip(window, gaps, strict=True))
     pairs = _check.padding(name, padding, spatial, reach, strides)
     _check.window_fits(name, spatial, reach, pairs)
+    _crop.check(name, spatial, pairs)
+    cut, pairs = _crop.parts(pairs)
+    x = _crop.crop(x, cut)
     geometry = {"window": window, "strides": strides, "padding": pairs}
     return x, geometry if dilation is None else geometry | {"dilation": gaps}

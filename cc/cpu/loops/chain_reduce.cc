@@ -16,6 +16,14 @@ struct Sum {
     a += b;
   }
 };
+template <class X>
+struct Product {
+  static constexpr X identity = 1;
+  template <class V>
+  static void combine(V& a, const V& b) {
+    a *= b;
+  }
+};
 
 // Of integers; each is one value or a vector of them.
 template <class X, X least>
@@ -127,13 +135,16 @@ ReduceFns find_reduction(Reduce reduce, ChainType type) {
   switch (type) {
     case ChainType::f32:
       if (reduce == Reduce::sum) return functions<float, Sum<float>>();
+      if (reduce == Reduce::prod) return functions<float, Product<float>>();
       return reduce == Reduce::max ? functions<float, MaxF32>() : functions<float, MinF32>();
     case ChainType::s32:
       if (reduce == Reduce::sum) return functions<uint32_t, Sum<uint32_t>>();
+      if (reduce == Reduce::prod) return functions<uint32_t, Product<uint32_t>>();
       return reduce == Reduce::max ? functions<int32_t, Max<int32_t, INT32_MIN>>()
                                    : functions<int32_t, Min<int32_t, INT32_MAX>>();
     default:
       if (reduce == Reduce::sum) return functions<uint32_t, Sum<uint32_t>>();
+      if (reduce == Reduce::prod) return functions<uint32_t, Product<uint32_t>>();
       return reduce == Reduce::max ? functions<uint32_t, Max<uint32_t, 0>>()
                                    : functions<uint32_t, Min<uint32_t, UINT32_MAX>>();
   }
