@@ -30,6 +30,21 @@ CHECKPOINTS = {"remat2"}
 LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy"}
 
+# What may run while a function is traced. All else may call back, print, raise or take its time.
+_FOLDED = frozenset(
+    """
+    abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bitcast_convert_type broadcast_in_dim cbrt
+    ceil clamp clz complex concatenate conj convert_element_type cos cosh cumlogsumexp cummax cummin cumprod cumsum
+    digamma div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor
+    gather ge gt imag integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul ne neg nextafter not
+    one_minus_square or pad polynomial population_count pow real reduce_and reduce_max reduce_min reduce_or
+    reduce_precision reduce_prod reduce_sum reduce_xor rem reshape rev round rsqrt scatter select_n shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh slice sort split sqrt square squeeze stack sub tan tanh
+    tile transpose unstack xor
+    """.split()
+)
+_FOLDED_OPERAND, _FOLDED_RESULT = 4096, 64  # elements
+
 
 @dataclass(eq=False)
 class Variable:
@@ -181,8 +196,7 @@ def fold_constants(flat: Flat) -> None:
     kept = []
     for equation in flat.equations:
         equation.operands = [known.get(id(o), o) for o in equation.operands]
-        small = all(r.aval.size <= 64 for r in equation.results)
-        if small and equation.operands and _pure(equation):
+        if _folds(equation):
             constants = [o.value for o in equation.operands if isinstance(o, Constant)]
             with jax.ensure_compile_time_eval():
                 values = evaluate(equation, constants)
@@ -195,15 +209,18 @@ def fold_constants(flat: Flat) -> None:
     flat.outputs = [known.get(id(o), o) for o in flat.outputs]
 
 
-def _pure(equation: Equation) -> bool:
-    results = [r.aval for r in equation.results]
+def _folds(equation: Equation) -> bool:
+    """Whether an equation may be evaluated while the function is traced: it is known to do nothing else, and small."""
+    if equation.name not in _FOLDED or equation.effects or not equation.operands:
+        return False
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
-    if equation.effects or equation.name in {*LOOPS, *CALLS} or across_devices(equation.params, results):
+    operands, results = ([a.aval for a in atoms] for atoms in (equation.operands, equation.results))
+    if any(a.size > _FOLDED_OPERAND for a in operands) or any(a.size > _FOLDED_RESULT for a in results):
         return False
-    types = [a.dtype for a in (*results, *(o.aval for o in equation.operands))]
-    keys = any(jax.dtypes.issubdtype(t, jax.dtypes.prng_key) for t in types)
-    return not keys and not equation.name.startswith(("random", "mps_"))
+    types = [a.dtype for a in (*operands, *results)]
+    keys = any(jax.dtypes.issubdtype(t, jax.dtypes.extended) for t in types)
+    return not keys and not across_devices(equation.params, results)
 
 
 def drop_dead(flat: Flat) -> None:

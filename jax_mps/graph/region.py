@@ -21,9 +21,15 @@ _primitive.multiple_results = True
 class Original:
     """What a region means in JAX: run on other platforms and under vmap."""
 
-    def __init__(self, function: Callable[..., list[Any]], origins: Callable[[], dict[int, str]]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., list[Any]],
+        origins: Callable[[], dict[int, str]],
+        reached: Callable[[Sequence[bool]], list[bool]],
+    ) -> None:
         self.function = function
         self.origins = origins  # of each node, by its first result's name, the primitives that it is made of
+        self.reached = reached  # by flags of operands, the flags of the results that depend on a set one
 
     def __repr__(self) -> str:
         return "..."
@@ -62,8 +68,9 @@ def _batch(
     operands: Sequence[Any], dims: Sequence[Any], *, text: str, types: Any, aliases: Aliases, original: Original
 ) -> Any:
     axes = tuple(None if d is None else int(d) for d in dims)
-    results = jax.vmap(lambda *xs: original.function(*xs), axes)(*operands)
-    return results, [0] * len(results)
+    # A result of nothing mapped stays one: a branch on it must not become a choice between both.
+    mapped = [0 if r else None for r in original.reached([d is not None for d in dims])]
+    return jax.vmap(lambda *xs: original.function(*xs), axes, mapped)(*operands), mapped
 
 
 _primitive.def_abstract_eval(_abstract)
