@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jax_mps._compat import across_devices, scan_counts, with_weak_type
+from jax_mps.eager import unchecked
 
 # A call and the parameter that holds its body.
 CALLS = {
@@ -198,7 +199,7 @@ def fold_constants(flat: Flat) -> None:
         equation.operands = [known.get(id(o), o) for o in equation.operands]
         if _folds(equation):
             constants = [o.value for o in equation.operands if isinstance(o, Constant)]
-            with jax.ensure_compile_time_eval():
+            with jax.ensure_compile_time_eval(), unchecked():
                 values = evaluate(equation, constants)
             known.update(
                 (id(r), Constant(np.asarray(v), r.aval)) for r, v in zip(equation.results, values, strict=True)

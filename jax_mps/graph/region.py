@@ -10,6 +10,7 @@ import jax
 
 from jax_mps import ffi
 from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval
+from jax_mps.eager import run_eagerly
 
 Types = tuple[tuple[tuple[int, ...], Any], ...]  # shape and dtype of each result
 Aliases = tuple[tuple[int, int], ...]  # (operand, result) pairs that may share memory
@@ -48,8 +49,9 @@ def _abstract(*avals: Any, text: str, types: Any, aliases: Aliases, original: Or
 
 
 def _run_eagerly(*operands: Any, **params: Any) -> Any:
-    with jax.disable_jit(False):
-        return jax.jit(functools.partial(_primitive.bind, **params))(*operands)
+    original = params["original"]
+    jitted = jax.jit(functools.partial(_primitive.bind, **params))
+    return run_eagerly(jitted, operands, _primitive.name, original.function, original.origins)
 
 
 def _lower_to_device(
