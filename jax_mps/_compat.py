@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax import core
 from jax._src import config
-from jax._src.core import is_concrete
+from jax._src.core import Token, is_concrete
 from jax._src.lax.lax import _convert_element_type
 from jax.extend.core import Literal, Primitive, jaxprs_in_params
 from jax.interpreters import batching, mlir, partial_eval
@@ -18,8 +18,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 __all__ = [
     "Literal",
     "Primitive",
+    "Token",
     "across_devices",
     "batching",
+    "is_array_type",
     "is_concrete",
     "jaxprs_in_params",
     "leave_out_unread",
@@ -70,10 +72,15 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ..
     )
 
 
+def is_array_type(aval: Any) -> bool:
+    """Whether an abstract value is an array's: tokens and mutable references are none."""
+    return isinstance(aval, core.ShapedArray)
+
+
 def across_devices(params: dict[str, Any], avals: Any) -> bool:
     """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
     names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
-    return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals)
+    return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals if is_array_type(a))
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
@@ -126,8 +133,10 @@ def lower_with_jax(ctx: Any, function: Any, operands: Any, attributes: dict[str,
 
 def with_weak_type(x: Any, aval: core.ShapedArray) -> Any:
     """`x` as a traced function's result of type `aval`: an array of its dtype, weak where the trace was weak."""
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended) or (
-        isinstance(x, jax.Array) and jax.typeof(x).weak_type == aval.weak_type
+    if (
+        not is_array_type(aval)
+        or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+        or (isinstance(x, jax.Array) and jax.typeof(x).weak_type == aval.weak_type)
     ):
         return x
     return _convert_element_type(x, aval.dtype, weak_type=aval.weak_type)

@@ -32,7 +32,7 @@ def run_eagerly(
         origins: of each node, the ops that it is made of.
 
     Raises:
-        FloatingPointError: under `jax.debug_nans(True)` if a result has a NaN, under `jax.debug_infs(True)` an infinity.
+        FloatingPointError: if a result has a NaN under `jax.debug_nans(True)`, or an infinity under `jax.debug_infs`.
     """
     checks = {"nan": jax.config.jax_debug_nans, "inf": jax.config.jax_debug_infs}
     with jax.disable_jit(False), unchecked():

@@ -36,7 +36,10 @@ def by_ordered_io(host, x):
 
 
 def by_debug(host, x):
-    jax.debug.callback(lambda x: [host(x)] and None, x)
+    def tell(x):
+        host(x)
+
+    jax.debug.callback(tell, x)
     return x * 2
 
 

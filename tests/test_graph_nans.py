@@ -1,4 +1,4 @@
-"""jax.debug_nans and jax.debug_infs: the op that made the number is named, and no number is found where there is none."""
+"""jax.debug_nans and jax.debug_infs: the op that made the number is named, without false alarms."""
 
 from __future__ import annotations
 

@@ -129,4 +129,4 @@ class _Static:
 
 
 def _has_type(x: Any) -> bool:
-    return is_array(x) or (hasattr(x, "shape") and hasattr(x, "dtype"))
+    return is_array(x) or (hasattr(x, "shape") and hasattr(x, "dtype")) or isinstance(x, jax.core.AbstractValue)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jax_mps._compat import across_devices, scan_counts, with_weak_type
+from jax_mps._compat import across_devices, is_array_type, scan_counts, with_weak_type
 from jax_mps.eager import unchecked
 
 # A call and the parameter that holds its body.
@@ -32,18 +32,17 @@ LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy"}
 
 # What may run while a function is traced. All else may call back, print, raise or take its time.
-_FOLDED = frozenset(
-    """
-    abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bitcast_convert_type broadcast_in_dim cbrt
-    ceil clamp clz complex concatenate conj convert_element_type cos cosh cumlogsumexp cummax cummin cumprod cumsum
-    digamma div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor
-    gather ge gt imag integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul ne neg nextafter not
-    one_minus_square or pad polynomial population_count pow real reduce_and reduce_max reduce_min reduce_or
-    reduce_precision reduce_prod reduce_sum reduce_xor rem reshape rev round rsqrt scatter select_n shift_left
-    shift_right_arithmetic shift_right_logical sign sin sinh slice sort split sqrt square squeeze stack sub tan tanh
-    tile transpose unstack xor
-    """.split()
-)
+_FOLDED_NAMES = """
+abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bitcast_convert_type broadcast_in_dim cbrt
+ceil clamp clz complex concatenate conj convert_element_type cos cosh cumlogsumexp cummax cummin cumprod cumsum
+digamma div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor gather
+ge gt imag integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul ne neg nextafter not
+one_minus_square or pad polynomial population_count pow real reduce_and reduce_max reduce_min reduce_or
+reduce_precision reduce_prod reduce_sum reduce_xor rem reshape rev round rsqrt scatter select_n shift_left
+shift_right_arithmetic shift_right_logical sign sin sinh slice sort split sqrt square squeeze stack sub tan tanh tile
+transpose unstack xor
+"""
+_FOLDED = frozenset(_FOLDED_NAMES.split())
 _FOLDED_OPERAND, _FOLDED_RESULT = 4096, 64  # elements
 
 
@@ -113,7 +112,7 @@ def successors(flat: Flat) -> dict[int, int | None]:
     """
     numbers: dict[Any, int] = {}
     ins, outs = (
-        np.array([numbers.setdefault((a.aval.shape, a.aval.dtype), len(numbers)) for a in atoms], int)
+        np.array([numbers.setdefault(_kind(a.aval), len(numbers)) for a in atoms], int)
         for atoms in (flat.inputs, flat.outputs)
     )
 
@@ -136,6 +135,10 @@ def successors(flat: Flat) -> dict[int, int | None]:
     for i, variable in enumerate(flat.inputs):
         found[id(variable)] = id(flat.outputs[pairs[i]]) if i in pairs else None
     return found
+
+
+def _kind(aval: Any) -> Any:
+    return (aval.shape, aval.dtype) if is_array_type(aval) else aval
 
 
 def flatten(closed: ClosedJaxpr, differentiable: bool = False) -> Flat:
@@ -163,7 +166,7 @@ def _inline(
 
     for eqn in jaxpr.eqns:
         name, atoms = eqn.primitive.name, [read(v) for v in eqn.invars]
-        if name in CALLS and name in gone and not eqn.effects:
+        if name in CALLS and name in gone:
             body = eqn.params[CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
             results = _inline(inner, constants, atoms, equations, gone)
@@ -257,7 +260,9 @@ def capture_arrays(flat: Flat) -> None:
 
 def uniform(constant: Constant) -> bool:
     """Whether a constant is one number, in one or more elements."""
-    if isinstance(constant.value, jax.core.Tracer) or jax.dtypes.issubdtype(constant.aval.dtype, jax.dtypes.extended):
+    if not is_array_type(constant.aval) or isinstance(constant.value, jax.core.Tracer):
+        return False
+    if jax.dtypes.issubdtype(constant.aval.dtype, jax.dtypes.extended):
         return False
     array = np.asarray(constant.value).reshape(-1)
     return array.size <= 1 or array.tobytes() == array[:1].tobytes() * array.size

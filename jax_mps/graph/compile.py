@@ -11,6 +11,7 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 from jax_mps import ffi
+from jax_mps._compat import is_array_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
@@ -143,7 +144,7 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
         heavy = (
             equation.name in OPS
             or equation.name in ("dot_general", "scan")
-            or any(r.aval.size > 4096 for r in equation.results)
+            or any(r.aval.size > 4096 for r in equation.results if is_array_type(r.aval))
         )
         if (id(equation) in native and heavy) or any(id(o) in late for o in equation.operands):
             late.update(id(r) for r in equation.results)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_mps._compat import is_array_type
 from jax_mps.graph.capture import Atom, Constant, Equation, Variable
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program, Type, Value
@@ -110,6 +111,8 @@ class Builder:
 def rule_of(equation: Equation) -> Rule:
     """The rule of an equation; NotConvertible with the reason where it stays on XLA."""
     for atom in (*equation.operands, *equation.results):
+        if not is_array_type(atom.aval):
+            raise NotConvertible(f"programs have arrays only, not {atom.aval}")
         try:
             type_ = Type.of(atom.aval)
         except TypeError as reason:

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_mps._compat import Token
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
-from jax_mps.graph.differentiable import differentiable
+from jax_mps.graph.differentiable import halves
 
 Dynamic = Callable[[Any], bool]  # whether a leaf is traced
 Grapher = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -39,8 +40,7 @@ class Traced:
 
             closed, _ = trace(with_captured, *self.captured, *arrays)
         compiled = functools.cache(lambda: compile_jaxpr(closed, fuse))  # not where it is only differentiated
-        forward = grapher(lambda *operands: jax.vjp(differentiable(closed), *operands))
-        backward = grapher(lambda pull, cotangents: pull(cotangents))
+        forward, backward = map(grapher, halves(closed))
         self._run = jax.custom_vjp(lambda *operands: compiled()(*operands))
         self._run.defvjp(forward, backward)
 
@@ -73,8 +73,8 @@ class Result:
 
 
 def is_array(x: Any) -> bool:
-    """Whether a leaf is an array."""
-    return isinstance(x, jax.Array | np.ndarray | np.generic)
+    """Whether a leaf is an array, or what JAX traces beside arrays: a mutable reference, a token."""
+    return isinstance(x, jax.Array | jax.core.Tracer | np.ndarray | np.generic | jax.Ref | Token)
 
 
 def is_array_or_number(x: Any) -> bool:
