@@ -16,6 +16,7 @@ from jax_mps._compat import is_concrete, trace_context
 from jax_mps.device import device
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
+from jax_mps.graph.modules import Call, closed_over, threaded
 from jax_mps.graph.programs import Programs, argument_names, leaf_names
 from jax_mps.graph.traced import Result, Traced, is_array, is_array_or_number
 
@@ -60,38 +61,29 @@ class graph:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with `args` and `kwargs`."""
-        inside = any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in jax.tree.leaves((args, kwargs)))
-        dynamic = is_array if inside else is_array_or_number
-        flat, arrays, key = self._flat(args, kwargs, dynamic)
-        return self._traced(flat, arrays, (key, inside), dynamic)(*arrays)
+        with threaded(self, self._function, args, kwargs) as call:
+            leaves = jax.tree.leaves((call.args, call.kwargs))
+            inside = any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in leaves)
+            dynamic = is_array if inside else is_array_or_number
+            flat, arrays, key = _flat(call, dynamic)
+            return call.whole(self._traced(flat, arrays, (key, inside), dynamic)(*arrays))
 
     def program(self, *args: Any, **kwargs: Any) -> Programs:
         """The native programs of a call with these arguments, without running it.
 
         Arguments are arrays, or anything with shape and dtype; numbers of Python stay numbers, as inside of jit.
         """
-        names = argument_names(self._function, args, kwargs)
-        leaves = jax.tree.leaves((args, kwargs))
-        flat, arrays, _ = self._flat(args, kwargs, _has_type)
-        result = Result(flat, is_array)
-        closed, shapes = trace(result.arrays, *arrays)
+        with threaded(self, self._function, args, kwargs) as call:
+            names = argument_names(call.function, call.args, call.kwargs)
+            leaves = jax.tree.leaves((call.args, call.kwargs))
+            flat, arrays, _ = _flat(call, _has_type)
+            result = Result(flat, is_array)
+            closed, shapes = trace(result.arrays, *arrays)
         inputs = [n for n, x in zip(names, leaves, strict=True) if _has_type(x)]
         name = getattr(self._function, "__name__", type(self._function).__name__)
         return Programs.of(
             compile_jaxpr(closed, self._fuse), name, inputs, leaf_names(result.whole(shapes), "result", _has_type)
         )
-
-    def _flat(self, args: Any, kwargs: Any, dynamic: Callable[[Any], bool]) -> tuple[Callable[..., Any], list, Any]:
-        """The function of the arrays alone, these arrays, and what else tells one trace from another."""
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        static = tuple(None if dynamic(x) else _Static(x) for x in leaves)
-
-        def flat(*arrays: Any) -> Any:
-            rest = iter(arrays)
-            args, kwargs = jax.tree.unflatten(tree, [next(rest) if s is None else s.value for s in static])
-            return self._function(*args, **kwargs)
-
-        return flat, [x for x in leaves if dynamic(x)], (tree, static)
 
     def _traced(
         self, flat: Callable[..., Any], arrays: Sequence[Any], key: Any, dynamic: Callable[[Any], bool]
@@ -106,6 +98,21 @@ class graph:
         while len(self._cache) > _CACHED_TRACES:
             self._cache.popitem(last=False)
         return self._cache[key]
+
+
+def _flat(call: Call, dynamic: Callable[[Any], bool]) -> tuple[Callable[..., Any], list, Any]:
+    """The function of the arrays alone, these arrays, and what else tells one trace from another."""
+    leaves, tree = jax.tree.flatten((call.args, call.kwargs))
+    static = tuple(None if dynamic(x) else _Static(x) for x in leaves)
+    function = call.function
+
+    def flat(*arrays: Any) -> Any:
+        rest = iter(arrays)
+        args, kwargs = jax.tree.unflatten(tree, [next(rest) if s is None else s.value for s in static])
+        return function(*args, **kwargs)
+
+    held = closed_over(function, [s.value for s in static if s is not None])
+    return flat, [x for x in leaves if dynamic(x)], (tree, static, held)
 
 
 class _Static:
