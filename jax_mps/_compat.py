@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax import core
-from jax._src import config
+from jax._src import api_util, config
 from jax._src.core import Token, is_concrete
 from jax._src.lax.lax import _convert_element_type
 from jax.extend.core import Literal, Primitive, jaxprs_in_params
@@ -27,9 +27,12 @@ __all__ = [
     "leave_out_unread",
     "lower_with_jax",
     "mlir",
+    "named",
+    "names_of",
     "result_aval",
     "scan_counts",
     "scan_params",
+    "static_arguments",
     "trace_context",
     "vary_together",
     "with_weak_type",
@@ -70,6 +73,23 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ..
         sharding=NamedSharding(first.sharding.mesh, PartitionSpec(*(None,) * len(shape))),
         manual_axis_type=first.manual_axis_type.update(varying=varying),
     )
+
+
+def names_of(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The names of a function and of its arguments, for the errors of a trace."""
+    return api_util.debug_info("mps.graph", function, args, kwargs)
+
+
+def named(function: Callable[..., Any], names: Any) -> Callable[..., Any]:
+    """`function`, which errors of its trace call by these names."""
+    api_util.save_wrapped_fun_debug_info(function, names)
+    return function
+
+
+def static_arguments(function: Any) -> tuple[Collection[int], Collection[str]]:
+    """The places and the names of the arguments that a function of `jax.jit` does not trace."""
+    information = getattr(function, "_jit_info", None)
+    return (information.static_argnums, information.static_argnames) if information else ((), ())
 
 
 def is_array_type(aval: Any) -> bool:

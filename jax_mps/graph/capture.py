@@ -26,6 +26,7 @@ CALLS = {
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
 }
+PROGRAM = "mps_program"
 _PLAIN_CALLS = {"jit", "closed_call", "eval_jaxpr"}  # they change no derivative
 CHECKPOINTS = {"remat2"}
 LOOPS = {"scan", "while", "cond"}
@@ -170,6 +171,9 @@ def _inline(
             body = eqn.params[CALLS[name]]
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
             results = _inline(inner, constants, atoms, equations, gone)
+        elif name == PROGRAM and gone >= CALLS.keys():  # of a graph in this one: both are planned together
+            body = jax.make_jaxpr(eqn.params["original"].function)(*(v.aval for v in eqn.invars))
+            results = _inline(body.jaxpr, body.consts, atoms, equations, gone)
         elif name in gone and not eqn.effects:
             results = atoms
         else:

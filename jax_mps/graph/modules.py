@@ -37,15 +37,16 @@ class Call(NamedTuple):
     whole: Callable[[Any], Any]
 
 
-@jax.tree_util.register_pytree_node_class
+@jax.tree_util.register_pytree_with_keys_class
 class _Split:
     """A module as its definition, which is static, and its arrays."""
 
     def __init__(self, *parts: Any) -> None:
         self.parts = parts
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], None]:
-        return self.parts, None
+    def tree_flatten_with_keys(self) -> tuple[tuple[Any, ...], None]:
+        names = map(jax.tree_util.GetAttrKey, ("definition", "state"))
+        return tuple(zip(names, self.parts, strict=True)), None
 
     @classmethod
     def tree_unflatten(cls, _: None, parts: tuple[Any, ...]) -> _Split:
@@ -105,19 +106,15 @@ def _any_module(tree: Any) -> bool:
     return any(map(is_module, jax.tree.leaves(tree, is_leaf=is_module)))
 
 
-def _call(module: Any, *args: Any, **kwargs: Any) -> Any:
-    return module(*args, **kwargs)
-
-
 def _unbound(function: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
     """A function and the arguments that are bound to it."""
     if isinstance(function, functools.partial):
         inner, first, named = _unbound(function.func)
         return inner, (*first, *function.args), {**named, **function.keywords}
-    if isinstance(function, types.MethodType):
+    if hasattr(function, "__func__") and hasattr(function, "__self__"):
         return function.__func__, (function.__self__,), {}
     if is_module(function):
-        return _call, (function,), {}
+        return type(function).__call__, (function,), {}
     return function, (), {}
 
 
@@ -165,7 +162,7 @@ def _find(x: Any, depth: int, found: dict[int, Any], seen: set[int]) -> None:
         around += [cell.cell_contents for cell in x.__closure__ or () if not _is_empty(cell)]
         around += [x.__globals__[name] for name in _names(x.__code__) if name in x.__globals__]
         around = [y for y in around if not isinstance(y, types.FunctionType) or y.__globals__ is x.__globals__]
-    elif isinstance(x, types.MethodType):
+    elif hasattr(x, "__func__") and hasattr(x, "__self__"):
         around += [x.__func__, x.__self__]
     elif isinstance(x, functools.partial):
         around += [x.func, *x.args, *x.keywords.values()]

@@ -11,11 +11,12 @@ import jax
 from jax_mps import ffi
 from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval
 from jax_mps.eager import run_eagerly
+from jax_mps.graph.capture import PROGRAM
 
 Types = tuple[tuple[tuple[int, ...], Any], ...]  # shape and dtype of each result
 Aliases = tuple[tuple[int, int], ...]  # (operand, result) pairs that may share memory
 
-_primitive = Primitive("mps_program")
+_primitive = Primitive(PROGRAM)
 _primitive.multiple_results = True
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_mps._compat import Token
+from jax_mps._compat import Token, named
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
 from jax_mps.graph.differentiable import halves
@@ -28,7 +28,7 @@ class Traced:
         self, function: Callable[..., Any], arrays: Sequence[Any], dynamic: Dynamic, grapher: Grapher, fuse: bool
     ) -> None:
         self._result = Result(function, dynamic)
-        closed, _ = trace(self._result.arrays, *arrays)
+        closed, _ = trace(self._result.named(), *arrays)
         self.captured = [c for c in closed.consts if isinstance(c, jax.core.Tracer)]
         if self.captured:
             jaxpr, constants = closed.jaxpr, closed.consts
@@ -63,6 +63,12 @@ class Result:
         dynamic = [self._dynamic(int(x) if isinstance(x, bool) else x) for x in leaves]
         self.static = [(i, x) for i, x in enumerate(leaves) if not dynamic[i]]
         return [x for x, d in zip(leaves, dynamic, strict=True) if d]
+
+    def named(self) -> Callable[..., list[Any]]:
+        """`arrays`, which errors call by the function's name."""
+        names = getattr(self._function, "names", None)
+        function = lambda *operands: self.arrays(*operands)  # noqa: E731
+        return function if names is None else named(function, names())
 
     def whole(self, arrays: Sequence[Any]) -> Any:
         """The result of these arrays."""
