@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax._src import config, core
-from jax._src.core import is_concrete
+from jax._src import api_util, config, core
+from jax._src.core import Token, is_concrete
 from jax._src.lax.lax import _convert_element_type
 from jax._src.util import weakref_cache_key_types
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxprs_in_params
@@ -18,19 +18,24 @@ from jax.sharding import NamedSharding, PartitionSpec
 __all__ = [
     "Literal",
     "Primitive",
+    "Token",
     "across_devices",
     "ad",
     "batched_aval",
     "batching",
+    "is_array_type",
     "is_concrete",
     "jaxprs_in_params",
     "leave_out_unread",
     "leave_out_unread_of_call",
     "lower_with_jax",
     "mlir",
+    "named",
+    "names_of",
     "result_aval",
     "scan_counts",
     "scan_params",
+    "static_arguments",
     "tangent_aval",
     "trace_context",
     "vary_together",
@@ -77,10 +82,32 @@ def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ..
     )
 
 
+def names_of(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """The names of a function and of its arguments, for the errors of a trace."""
+    return api_util.debug_info("mps.graph", function, args, kwargs)
+
+
+def named(function: Callable[..., Any], names: Any) -> Callable[..., Any]:
+    """`function`, which errors of its trace call by these names."""
+    api_util.save_wrapped_fun_debug_info(function, names)
+    return function
+
+
+def static_arguments(function: Any) -> tuple[Collection[int], Collection[str]]:
+    """The places and the names of the arguments that a function of `jax.jit` does not trace."""
+    information = getattr(function, "_jit_info", None)
+    return (information.static_argnums, information.static_argnames) if information else ((), ())
+
+
+def is_array_type(aval: Any) -> bool:
+    """Whether an abstract value is an array's: tokens and mutable references are none."""
+    return isinstance(aval, core.ShapedArray)
+
+
 def across_devices(params: dict[str, Any], avals: Any) -> bool:
     """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
     names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
-    return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals)
+    return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals if is_array_type(a))
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
@@ -158,10 +185,10 @@ def batched_aval(batch: Any, aval: Any) -> Any:
     return core.unmapped_aval(batch.size, 0, aval, batch.explicit_mesh_axis)
 
 
-def vmapped(function: Callable[..., Any], axes: Any, batch: Any) -> Callable[..., Any]:
+def vmapped(function: Callable[..., Any], axes: Any, batch: Any, out_axes: Any = 0) -> Callable[..., Any]:
     """`function` mapped over the axis that JAX tells a batching rule of, so that what names the axis finds it."""
     name = None if batch.name is core.no_axis_name else batch.name
-    return jax.vmap(function, axes, 0, axis_name=name, axis_size=batch.size, spmd_axis_name=batch.spmd_name)
+    return jax.vmap(function, axes, out_axes, axis_name=name, axis_size=batch.size, spmd_axis_name=batch.spmd_name)
 
 
 def trace_context() -> Any:
@@ -176,8 +203,10 @@ def lower_with_jax(ctx: Any, function: Any, operands: Any, attributes: dict[str,
 
 def with_weak_type(x: Any, aval: core.ShapedArray) -> Any:
     """`x` as a traced function's result of type `aval`: an array of its dtype, weak where the trace was weak."""
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended) or (
-        isinstance(x, jax.Array) and jax.typeof(x).weak_type == aval.weak_type
+    if (
+        not is_array_type(aval)
+        or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended)
+        or (isinstance(x, jax.Array) and jax.typeof(x).weak_type == aval.weak_type)
     ):
         return x
     return _convert_element_type(x, aval.dtype, weak_type=aval.weak_type)

@@ -21,7 +21,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_mps._compat import Primitive, ad, batched_aval, batching, mlir, tangent_aval, vmapped, weakly_cached
+from jax_mps._compat import (
+    Primitive,
+    ad,
+    batched_aval,
+    batching,
+    is_array_type,
+    mlir,
+    tangent_aval,
+    vmapped,
+    weakly_cached,
+)
 
 # pull(residuals, cotangents of the floating results) -> a cotangent, None for zero, of each operand that has a tangent.
 Pullback = Callable[[list[Any], list[Any]], Sequence[Any]]
@@ -40,11 +50,16 @@ def differentiate_by(primitive: Primitive, forward: Forward) -> None:
         results, residuals, pull = forward(primals, which, params)
         moving = [t for t in tangents if type(t) is not ad.Zero]
         types = [tangent_aval(y) for y in results]
-        floating = tuple(t for t in types if t.dtype != jax.dtypes.float0)
+        floating = tuple(t for t in types if _moves(t))
         moved = iter(_linear.bind(*residuals, *moving, pull=pull, count=len(residuals), types=floating))
-        return results, [ad.Zero(t) if t.dtype == jax.dtypes.float0 else next(moved) for t in types]
+        return results, [next(moved) if _moves(t) else ad.Zero(t) for t in types]
 
     ad.primitive_jvps[primitive] = rule
+
+
+def _moves(tangent: Any) -> bool:
+    """Whether a type of tangents has more than zero; that of integers, tokens and references has not."""
+    return is_array_type(tangent) and tangent.dtype != jax.dtypes.float0
 
 
 def differentiate_as(primitive: Primitive, function: Callable[..., Callable[..., Sequence[Any]]]) -> None:

@@ -13,8 +13,9 @@ from jax_mps import ffi
 from jax_mps._compat import jaxprs_in_params
 from jax_mps.derivatives import linear_jaxpr
 from jax_mps.device import device
-from jax_mps.graph.capture import CALLS
+from jax_mps.graph.capture import CALLS, PROGRAM
 from jax_mps.graph.report import reason_in
+from jax_mps.graph.traced import is_array
 from jax_mps.ops._check import fail, told
 from jax_mps.primitive import OPS
 
@@ -52,8 +53,8 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
     Args:
         function: any JAX function, compiled with jax.jit or not, a gradient or a whole training step.
-        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype; what is neither these nor
-            a number stays as it is.
+        *args, **kwargs: what it is called with: arrays, or anything with shape and dtype; all else stays as it is,
+            numbers of Python too, which the function may ask for their values.
 
     Returns:
         A table of rows (op, types, count, device, implementation, made_of). jax_mps's ops and the nodes of graphed
@@ -72,7 +73,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     own: Counter[tuple[str, str, str, str, str]] = Counter()
     other: Counter[tuple[str, str]] = Counter()
     for equation, around in _equations(closed.jaxpr):
-        if equation.primitive.name == "mps_program":
+        if equation.primitive.name == PROGRAM:
             own.update(_steps(equation.params["text"], equation.params["original"].origins()))
             continue
         op = OPS.get(equation.primitive.name)
@@ -89,9 +90,9 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
 
 def _trace(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """The jaxpr of a call; leaves that cannot be traced, and booleans, are handed on as they are."""
+    """The jaxpr of a call; leaves without a dtype, numbers of Python among them, are handed on as they are."""
     leaves, tree = jax.tree.flatten((args, kwargs))
-    traced = [hasattr(x, "dtype") or (isinstance(x, int | float | complex) and not isinstance(x, bool)) for x in leaves]
+    traced = [hasattr(x, "dtype") or is_array(x) for x in leaves]
 
     def arrays(*some: Any) -> list[Any]:
         rest = iter(some)

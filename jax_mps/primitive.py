@@ -30,6 +30,7 @@ from jax_mps._compat import (
 )
 from jax_mps.derivatives import Pullback, differentiate_by, transpose_as
 from jax_mps.device import device
+from jax_mps.eager import run_eagerly
 from jax_mps.program import Program
 
 Arrays = tuple[Any, ...]
@@ -139,8 +140,7 @@ class Op:
         return [result_aval(shape, dtype, avals) for shape, dtype in shapes]
 
     def _run_eagerly(self, *operands: Any, **attributes: Any) -> Any:
-        with jax.disable_jit(False):
-            return _jitted(self._primitive, tuple(sorted(attributes.items())))(*operands)
+        return run_eagerly(_jitted(self._primitive, tuple(sorted(attributes.items()))), operands, self._primitive.name)
 
     def _lower_to_jax(self, ctx: mlir.LoweringRuleContext, *operands: Any, **attributes: Any) -> Any:
         return lower_with_jax(ctx, self._results, operands, attributes)

@@ -12,11 +12,12 @@ from typing import Any
 
 import jax
 
-from jax_mps._compat import is_concrete, trace_context
+from jax_mps._compat import is_concrete, names_of, static_arguments, trace_context
 from jax_mps.device import device
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
-from jax_mps.graph.programs import Programs, argument_names, leaf_names
+from jax_mps.graph.modules import Call, closed_over, threaded
+from jax_mps.graph.programs import Programs, argument_names, leaf_names, name_of
 from jax_mps.graph.traced import Result, Traced, is_array, is_array_or_number
 
 _CACHED_TRACES = 64
@@ -51,48 +52,52 @@ class graph:
     Reference: MPSNNGraph.
     """
 
-    def __init__(self, function: Callable[..., Any], *, fuse: bool = True) -> None:
+    def __init__(self, function: Callable[..., Any] | None = None, *, fuse: bool = True, **options: Any) -> None:
+        if options:
+            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+            raise TypeError(
+                f"graph: the only option must be fuse, but got {given}. jax.jit takes the others: "
+                f"jax.jit(mps.graph(f), {given})."
+            )
         if not callable(function):
             raise TypeError(f"graph: function must be callable, but got {function!r}. Pass the function itself.")
         functools.update_wrapper(self, function, updated=())
         self._function, self._fuse = function, fuse
         self._cache: OrderedDict[Any, Traced] = OrderedDict()
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """A method, where the function is one."""
+        return self if instance is None else _Method(self, instance)
+
+    def __reduce__(self) -> Any:
+        return functools.partial(graph, fuse=self._fuse), (self._function,)
+
+    def __repr__(self) -> str:
+        return f"graph({name_of(self._function)})"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with `args` and `kwargs`."""
-        inside = any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in jax.tree.leaves((args, kwargs)))
-        dynamic = is_array if inside else is_array_or_number
-        flat, arrays, key = self._flat(args, kwargs, dynamic)
-        return self._traced(flat, arrays, (key, inside), dynamic)(*arrays)
+        with threaded(self, self._function, args, kwargs) as call:
+            leaves = jax.tree.leaves((call.args, call.kwargs))
+            inside = any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in leaves)
+            dynamic = is_array if inside else is_array_or_number
+            flat, arrays, key = _flat(call, dynamic)
+            return call.whole(self._traced(flat, arrays, (key, inside), dynamic)(*arrays))
 
     def program(self, *args: Any, **kwargs: Any) -> Programs:
         """The native programs of a call with these arguments, without running it.
 
         Arguments are arrays, or anything with shape and dtype; numbers of Python stay numbers, as inside of jit.
         """
-        names = argument_names(self._function, args, kwargs)
-        leaves = jax.tree.leaves((args, kwargs))
-        flat, arrays, _ = self._flat(args, kwargs, _has_type)
-        result = Result(flat, is_array)
-        closed, shapes = trace(result.arrays, *arrays)
+        with threaded(self, self._function, args, kwargs) as call:
+            names = argument_names(call.function, call.args, call.kwargs)
+            leaves = jax.tree.leaves((call.args, call.kwargs))
+            flat, arrays, _ = _flat(call, _has_type)
+            result = Result(flat, is_array)
+            closed, shapes = trace(result.named(), *arrays)
         inputs = [n for n, x in zip(names, leaves, strict=True) if _has_type(x)]
-        name = getattr(self._function, "__name__", type(self._function).__name__)
-        return Programs.of(
-            compile_jaxpr(closed, self._fuse), name, inputs, leaf_names(result.whole(shapes), "result", _has_type)
-        )
-
-    def _flat(self, args: Any, kwargs: Any, dynamic: Callable[[Any], bool]) -> tuple[Callable[..., Any], list, Any]:
-        """The function of the arrays alone, these arrays, and what else tells one trace from another."""
-        leaves, tree = jax.tree.flatten((args, kwargs))
-        static = tuple(None if dynamic(x) else _Static(x) for x in leaves)
-        function = self._function  # not self, which keeps the trace: dropped, all of it goes at once
-
-        def flat(*arrays: Any) -> Any:
-            rest = iter(arrays)
-            args, kwargs = jax.tree.unflatten(tree, [next(rest) if s is None else s.value for s in static])
-            return function(*args, **kwargs)
-
-        return flat, [x for x in leaves if dynamic(x)], (tree, static)
+        outputs = leaf_names(result.whole(shapes), "result", _has_type)
+        return Programs.of(compile_jaxpr(closed, self._fuse), name_of(self._function), inputs, outputs)
 
     def _traced(
         self, flat: Callable[..., Any], arrays: Sequence[Any], key: Any, dynamic: Callable[[Any], bool]
@@ -107,6 +112,61 @@ class graph:
         while len(self._cache) > _CACHED_TRACES:
             self._cache.popitem(last=False)
         return self._cache[key]
+
+
+def _flat(call: Call, dynamic: Callable[[Any], bool]) -> tuple[Callable[..., Any], list, Any]:
+    """The function of the arrays alone, these arrays, and what else tells one trace from another."""
+    leaves, tree = jax.tree.flatten((call.args, call.kwargs))
+    fixed = _fixed(call)
+    static = tuple(_Static(x) if (fixed and fixed[i]) or not dynamic(x) else None for i, x in enumerate(leaves))
+    held = closed_over(call.function, [s.value for s in static if s is not None])
+    arrays = [x for x, s in zip(leaves, static, strict=True) if s is None]
+    return _Flat(call.function, tree, static), arrays, (tree, static, held)
+
+
+class _Flat:
+    """A function of the arrays among its arguments."""
+
+    def __init__(self, function: Callable[..., Any], tree: Any, static: Sequence[_Static | None]) -> None:
+        self._function, self._tree, self._static = function, tree, static
+
+    def __call__(self, *arrays: Any) -> Any:
+        rest = iter(arrays)
+        args, kwargs = jax.tree.unflatten(self._tree, [next(rest) if s is None else s.value for s in self._static])
+        return self._function(*args, **kwargs)
+
+    def names(self) -> Any:
+        """The names of the function and of its arguments, for JAX."""
+        args, kwargs = jax.tree.unflatten(self._tree, [0 if s is None else None for s in self._static])
+        return names_of(self._function, args, kwargs)
+
+
+def _fixed(call: Call) -> list[bool]:
+    """Of each leaf, whether it is of an argument that `jax.jit`, around the function, keeps static; [] if none is."""
+    numbers, names = static_arguments(call.function)
+    if not numbers and not names:
+        return []
+    flags = ([i in numbers for i in range(len(call.args))], {name: name in names for name in call.kwargs})
+    whole = jax.tree.map(lambda flag, x: jax.tree.map(lambda _: flag, x), flags, (list(call.args), call.kwargs))
+    return jax.tree.leaves(whole)
+
+
+class _Method:
+    """A graphed function bound to an object, as a method is."""
+
+    def __init__(self, function: graph, instance: Any) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.__func__, self.__self__ = function, instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def program(self, *args: Any, **kwargs: Any) -> Programs:
+        """The native programs of a call with these arguments, without running it."""
+        return self.__func__.program(self.__self__, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{self.__func__!r} of {self.__self__!r}"
 
 
 class _Static:
@@ -130,4 +190,4 @@ class _Static:
 
 
 def _has_type(x: Any) -> bool:
-    return is_array(x) or (hasattr(x, "shape") and hasattr(x, "dtype"))
+    return is_array(x) or (hasattr(x, "shape") and hasattr(x, "dtype")) or isinstance(x, jax.core.AbstractValue)

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jax_mps._compat import across_devices, scan_counts, with_weak_type
+from jax_mps._compat import across_devices, is_array_type, scan_counts, with_weak_type
 from jax_mps.derivatives import linear_jaxpr
+from jax_mps.eager import unchecked
 
 # A call and the parameter that holds its body.
 CALLS = {
@@ -28,10 +29,25 @@ CALLS = {
     "mps_graph": "function",  # a graphed function in another
     "mps_linear": "pull",  # of forward mode
 }
+PROGRAM = "mps_program"
 _PLAIN_CALLS = {"jit", "closed_call", "eval_jaxpr", "mps_graph"}  # they change no derivative
 CHECKPOINTS = {"remat2"}
 LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy"}
+
+# What may run while a function is traced. All else may call back, print, raise or take its time.
+_FOLDED_NAMES = """
+abs acos acosh add add_any and argmax argmin asin asinh atan atan2 atanh bitcast_convert_type broadcast_in_dim cbrt
+ceil clamp clz complex concatenate conj convert_element_type cos cosh cumlogsumexp cummax cummin cumprod cumsum
+digamma div dot_general dynamic_slice dynamic_update_slice eq erf erf_inv erfc exp exp2 expand_dims expm1 floor gather
+ge gt imag integer_pow is_finite le lgamma log log1p log2 logistic lt max min mul ne neg nextafter not
+one_minus_square or pad polynomial population_count pow real reduce_and reduce_max reduce_min reduce_or
+reduce_precision reduce_prod reduce_sum reduce_xor rem reshape rev round rsqrt scatter select_n shift_left
+shift_right_arithmetic shift_right_logical sign sin sinh slice sort split sqrt square squeeze stack sub tan tanh tile
+transpose unstack xor
+"""
+_FOLDED = frozenset(_FOLDED_NAMES.split())
+_FOLDED_OPERAND, _FOLDED_RESULT = 4096, 64  # elements
 
 
 @dataclass(eq=False)
@@ -100,7 +116,7 @@ def successors(flat: Flat) -> dict[int, int | None]:
     """
     numbers: dict[Any, int] = {}
     ins, outs = (
-        np.array([numbers.setdefault((a.aval.shape, a.aval.dtype), len(numbers)) for a in atoms], int)
+        np.array([numbers.setdefault(_kind(a.aval), len(numbers)) for a in atoms], int)
         for atoms in (flat.inputs, flat.outputs)
     )
 
@@ -123,6 +139,10 @@ def successors(flat: Flat) -> dict[int, int | None]:
     for i, variable in enumerate(flat.inputs):
         found[id(variable)] = id(flat.outputs[pairs[i]]) if i in pairs else None
     return found
+
+
+def _kind(aval: Any) -> Any:
+    return (aval.shape, aval.dtype) if is_array_type(aval) else aval
 
 
 def flatten(closed: ClosedJaxpr, differentiable: bool = False) -> Flat:
@@ -150,10 +170,13 @@ def _inline(
 
     for eqn in jaxpr.eqns:
         name, atoms = eqn.primitive.name, [read(v) for v in eqn.invars]
-        if name in CALLS and name in gone and not eqn.effects:
+        if name in CALLS and name in gone:
             body = body_of(eqn)
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
             results = _inline(inner, constants, atoms, equations, gone)
+        elif name == PROGRAM and gone >= CALLS.keys():  # of a graph in this one: both are planned together
+            body = jax.make_jaxpr(eqn.params["original"].function)(*(v.aval for v in eqn.invars))
+            results = _inline(body.jaxpr, body.consts, atoms, equations, gone)
         elif name in gone and not eqn.effects:
             results = atoms
         else:
@@ -195,10 +218,9 @@ def fold_constants(flat: Flat) -> None:
     kept = []
     for equation in flat.equations:
         equation.operands = [known.get(id(o), o) for o in equation.operands]
-        small = all(r.aval.size <= 64 for r in equation.results)
-        if small and equation.operands and _pure(equation):
+        if _folds(equation):
             constants = [o.value for o in equation.operands if isinstance(o, Constant)]
-            with jax.ensure_compile_time_eval():
+            with jax.ensure_compile_time_eval(), unchecked():
                 values = evaluate(equation, constants)
             known.update(
                 (id(r), Constant(np.asarray(v), r.aval)) for r, v in zip(equation.results, values, strict=True)
@@ -209,15 +231,18 @@ def fold_constants(flat: Flat) -> None:
     flat.outputs = [known.get(id(o), o) for o in flat.outputs]
 
 
-def _pure(equation: Equation) -> bool:
-    results = [r.aval for r in equation.results]
+def _folds(equation: Equation) -> bool:
+    """Whether an equation may be evaluated while the function is traced: it is known to do nothing else, and small."""
+    if equation.name not in _FOLDED or equation.effects or not equation.operands:
+        return False
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
-    if equation.effects or equation.name in {*LOOPS, *CALLS} or across_devices(equation.params, results):
+    operands, results = ([a.aval for a in atoms] for atoms in (equation.operands, equation.results))
+    if any(a.size > _FOLDED_OPERAND for a in operands) or any(a.size > _FOLDED_RESULT for a in results):
         return False
-    types = [a.dtype for a in (*results, *(o.aval for o in equation.operands))]
-    keys = any(jax.dtypes.issubdtype(t, jax.dtypes.prng_key) for t in types)
-    return not keys and not equation.name.startswith(("random", "mps_"))
+    types = [a.dtype for a in (*operands, *results)]
+    keys = any(jax.dtypes.issubdtype(t, jax.dtypes.extended) for t in types)
+    return not keys and not across_devices(equation.params, results)
 
 
 def drop_dead(flat: Flat) -> None:
@@ -253,7 +278,9 @@ def capture_arrays(flat: Flat) -> None:
 
 def uniform(constant: Constant) -> bool:
     """Whether a constant is one number, in one or more elements."""
-    if isinstance(constant.value, jax.core.Tracer) or jax.dtypes.issubdtype(constant.aval.dtype, jax.dtypes.extended):
+    if not is_array_type(constant.aval) or isinstance(constant.value, jax.core.Tracer):
+        return False
+    if jax.dtypes.issubdtype(constant.aval.dtype, jax.dtypes.extended):
         return False
     array = np.asarray(constant.value).reshape(-1)
     return array.size <= 1 or array.tobytes() == array[:1].tobytes() * array.size

@@ -11,6 +11,7 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 from jax_mps import ffi
+from jax_mps._compat import is_array_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
@@ -50,13 +51,22 @@ class NativeRegion:
     def run(self, operands: Sequence[Any]) -> list[Any]:
         """Runs it natively."""
         types = tuple((r.aval.shape, r.aval.dtype) for r in self.results)
-        return list(region.run(self.text, types, self.aliases, region.Original(self.original, self.origins), operands))
+        original = region.Original(self.original, self.origins, self.reached)
+        return list(region.run(self.text, types, self.aliases, original, operands))
 
     def original(self, *operands: Any) -> list[Any]:
         """Runs its equations by JAX."""
         env = dict(zip(map(id, self.operands), operands, strict=True))
         capture.evaluate_all(self.equations, env)
         return [env[id(r)] for r in self.results]
+
+    def reached(self, flags: Sequence[bool]) -> list[bool]:
+        """Which results depend on the operands whose flags are set."""
+        found = {id(v) for v, flag in zip(self.operands, flags, strict=True) if flag}
+        for equation in self.equations:
+            if any(id(o) in found for o in equation.operands):
+                found.update(map(id, equation.results))
+        return [id(r) in found for r in self.results]
 
 
 @dataclass
@@ -135,7 +145,7 @@ def _before_islands(flat: Flat, native: set[int]) -> set[int]:
         heavy = (
             equation.name in OPS
             or equation.name in ("dot_general", "scan")
-            or any(r.aval.size > 4096 for r in equation.results)
+            or any(r.aval.size > 4096 for r in equation.results if is_array_type(r.aval))
         )
         if (id(equation) in native and heavy) or any(id(o) in late for o in equation.operands):
             late.update(id(r) for r in equation.results)

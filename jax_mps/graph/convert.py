@@ -6,6 +6,7 @@ nodes are still lax's own ops ("add", "reduce_sum", "broadcast_in_dim"); the pas
 
 from __future__ import annotations
 
+from jax_mps._compat import is_array_type
 from jax_mps.graph.builder import Builder, NotConvertible, Rule, types_of
 from jax_mps.graph.capture import Equation, Variable
 from jax_mps.graph.elementwise import ELEMENTWISE, RULES
@@ -21,6 +22,8 @@ _MAX_AXES = 12  # of a chain
 def rule_of(equation: Equation) -> Rule:
     """The rule of an equation; NotConvertible with the reason where it stays on XLA."""
     for atom in (*equation.operands, *equation.results):
+        if not is_array_type(atom.aval):
+            raise NotConvertible(f"programs have arrays only, not {atom.aval}")
         try:
             type_ = Type.of(atom.aval)
         except TypeError as reason:

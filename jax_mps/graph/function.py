@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jax_mps._compat import (
+    Literal,
     Primitive,
     batching,
+    is_array_type,
     leave_out_unread_of_call,
     mlir,
     vmapped,
@@ -75,11 +77,20 @@ class Function:
             self._reduced[read] = Function(inner, self._fuse, self._grapher), kept
         return self._reduced[read]
 
+    def reached(self, flags: Sequence[bool]) -> list[bool]:
+        """Which results depend on the operands whose flags are set."""
+        jaxpr = self.closed.jaxpr
+        found = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+        for equation in jaxpr.eqns:
+            if any(not isinstance(v, Literal) and v in found for v in equation.invars):
+                found.update(equation.outvars)
+        return [not isinstance(v, Literal) and v in found for v in jaxpr.outvars]
+
     def forward(self, which: tuple[bool, ...]) -> Callable[..., Any]:
         """Gives the results, what is kept for the cotangents of some operands, and how they are made of it."""
         if which not in self._forward:
             closed = self.closed
-            floating = [jnp.issubdtype(a.dtype, jnp.inexact) for a in closed.out_avals]
+            floating = [is_array_type(a) and jnp.issubdtype(a.dtype, jnp.inexact) for a in closed.out_avals]
 
             def forward(*operands: Any) -> Any:
                 run = differentiable(closed)
@@ -122,8 +133,9 @@ def _forward_pass(
 def _batch(batch: Any, operands: Any, axes: Any, *, function: Function) -> Any:
     if all(a is None for a in axes):
         return _primitive.bind(*operands, function=function), [None] * len(function.closed.out_avals)
-    results = vmapped(function.original, tuple(axes), batch)(*operands)
-    return results, [0] * len(results)
+    # A result of nothing mapped stays one: a branch on it must not become a choice between both.
+    mapped = [0 if r else None for r in function.reached([a is not None for a in axes])]
+    return vmapped(lambda *xs: list(function.original(*xs)), tuple(axes), batch, mapped)(*operands), mapped
 
 
 def _reduce(params: dict[str, Any], read: tuple[bool, ...]) -> tuple[dict[str, Any], tuple[bool, ...]]:

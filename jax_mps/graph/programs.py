@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Callable, Sequence
@@ -78,14 +79,21 @@ def _names(flat: Flat, inputs: Sequence[str]) -> dict[int, str]:
     return {**names, **dict(zip(map(id, flat.inputs), inputs, strict=True))}
 
 
+def name_of(function: Any) -> str:
+    """What a function is called."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 def argument_names(function: Callable[..., Any], args: Any, kwargs: Any) -> list[str]:
     """A name for every leaf of the arguments: "params.Dense_0.kernel"."""
     try:
-        first = list(inspect.signature(function).bind(*args, **kwargs).signature.parameters)
-        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
-        words = [n for n, k in zip(first, kinds, strict=True) if k is not inspect.Parameter.VAR_POSITIONAL]
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
-        words = []
+        parameters = ()
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    words = [p.name for p in parameters if p.kind in places]
     words += [f"argument {i}" for i in range(len(words), len(args))]
     found = []
     for i, arg in enumerate(args):

@@ -11,11 +11,13 @@ import jax
 from jax_mps import ffi
 from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval, weakly_cached
 from jax_mps.derivatives import differentiate_as
+from jax_mps.eager import run_eagerly
+from jax_mps.graph.capture import PROGRAM
 
 Types = tuple[tuple[tuple[int, ...], Any], ...]  # shape and dtype of each result
 Aliases = tuple[tuple[int, int], ...]  # (operand, result) pairs that may share memory
 
-_primitive = Primitive("mps_program")
+_primitive = Primitive(PROGRAM)
 _primitive.multiple_results = True
 
 
@@ -23,9 +25,15 @@ _primitive.multiple_results = True
 class Original:
     """What a region means in JAX: run on other platforms and under vmap."""
 
-    def __init__(self, function: Callable[..., list[Any]], origins: Callable[[], dict[int, str]]) -> None:
+    def __init__(
+        self,
+        function: Callable[..., list[Any]],
+        origins: Callable[[], dict[int, str]],
+        reached: Callable[[Sequence[bool]], list[bool]],
+    ) -> None:
         self.function = function
         self.origins = origins  # of each node, by its first result's name, the primitives that it is made of
+        self.reached = reached  # by flags of operands, the flags of the results that depend on a set one
 
     def __repr__(self) -> str:
         return "..."
@@ -44,8 +52,9 @@ def _abstract(*avals: Any, text: str, types: Any, aliases: Aliases, original: Or
 
 
 def _run_eagerly(*operands: Any, **params: Any) -> Any:
-    with jax.disable_jit(False):
-        return jax.jit(functools.partial(_primitive.bind, **params))(*operands)
+    original = params["original"]
+    jitted = jax.jit(functools.partial(_primitive.bind, **params))
+    return run_eagerly(jitted, operands, _primitive.name, original.function, original.origins)
 
 
 def _lower_to_device(
@@ -64,8 +73,9 @@ def _batch(
     operands: Sequence[Any], dims: Sequence[Any], *, text: str, types: Any, aliases: Aliases, original: Original
 ) -> Any:
     axes = tuple(None if d is None else int(d) for d in dims)
-    results = jax.vmap(lambda *xs: original.function(*xs), axes)(*operands)
-    return results, [0] * len(results)
+    # A result of nothing mapped stays one: a branch on it must not become a choice between both.
+    mapped = [0 if r else None for r in original.reached([d is not None for d in dims])]
+    return jax.vmap(lambda *xs: original.function(*xs), axes, mapped)(*operands), mapped
 
 
 _primitive.def_abstract_eval(_abstract)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_mps._compat import Token, named
 from jax_mps.graph.capture import trace
 from jax_mps.graph.function import Function, Grapher
 
@@ -25,7 +26,7 @@ class Traced:
         self, function: Callable[..., Any], arrays: Sequence[Any], dynamic: Dynamic, grapher: Grapher, fuse: bool
     ) -> None:
         self._result = Result(function, dynamic)
-        closed, _ = trace(self._result.arrays, *arrays)
+        closed, _ = trace(self._result.named(), *arrays)
         self.captured = [c for c in closed.consts if isinstance(c, jax.core.Tracer)]
         if self.captured:
             jaxpr, constants = closed.jaxpr, closed.consts
@@ -59,6 +60,12 @@ class Result:
         self.static = [(i, x) for i, x in enumerate(leaves) if not dynamic[i]]
         return [x for x, d in zip(leaves, dynamic, strict=True) if d]
 
+    def named(self) -> Callable[..., list[Any]]:
+        """`arrays`, which errors call by the function's name."""
+        names = getattr(self._function, "names", None)
+        function = lambda *operands: self.arrays(*operands)  # noqa: E731
+        return function if names is None else named(function, names())
+
     def whole(self, arrays: Sequence[Any]) -> Any:
         """The result of these arrays."""
         leaves = list(arrays)
@@ -68,8 +75,8 @@ class Result:
 
 
 def is_array(x: Any) -> bool:
-    """Whether a leaf is an array."""
-    return isinstance(x, jax.Array | np.ndarray | np.generic)
+    """Whether a leaf is an array, or what JAX traces beside arrays: a mutable reference, a token."""
+    return isinstance(x, jax.Array | jax.core.Tracer | np.ndarray | np.generic | jax.Ref | Token)
 
 
 def is_array_or_number(x: Any) -> bool:
