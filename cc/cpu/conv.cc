@@ -204,8 +204,8 @@ const Register kConvDataGradient("conv_data_gradient",
                                   onednn_conv_data_gradient},
                                  /*rows_apart=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
-                                   {winograd_conv_weight_gradient, pointwise_conv_weight_gradient,
-                                    onednn_conv_weight_gradient},
+                                   {winograd_conv_weight_gradient, pixels_weight_gradient,
+                                    pointwise_conv_weight_gradient, onednn_conv_weight_gradient},
                                    /*rows_apart=*/true);
 
 }  // namespace
@@ -214,7 +214,8 @@ namespace {
 const Register kConv("conv", {winograd_conv}, /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient},
                                  /*rows_apart=*/true);
-const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient},
+const Register kConvWeightGradient("conv_weight_gradient",
+                                   {winograd_conv_weight_gradient, pixels_weight_gradient},
                                    /*rows_apart=*/true);
 }  // namespace
 #endif
