@@ -3,9 +3,9 @@
 #include "conv.h"
 
 #include <algorithm>
-#include <string_view>
 
 #include "onednn.h"
+#include "onednn_trust.h"
 #include "require.h"
 
 namespace jax_mps::cpu {
@@ -40,12 +40,29 @@ namespace {
 
 using dnnl::memory;
 
+constexpr const char* kUntrusted = "oneDNN's kernels for this geometry are not to be trusted";
+
 // The shapes of one convolution in oneDNN's terms, whichever of its three arrays the node computes.
 struct Geometry {
   memory::desc x, w, y;  // as they lie in memory
   memory::desc any_w;    // weights in whatever layout the kernel likes best
   Dims strides, dilation, pad_low, pad_high;
 };
+
+// What onednn_trust.h asks of it.
+Convolving convolving(const Geometry& g, Pass pass) {
+  const Dims x = g.x.get_dims(), w = g.w.get_dims(), y = g.y.get_dims();
+  Convolving c{.pass = pass, .dtype = g.x.get_data_type(), .pixel = true};
+  for (size_t i = 0; i < 2; i++) {
+    const int64_t taps = w[w.size() - 2 + i];
+    c.pixel = c.pixel && taps == 1;
+    c.strided = c.strided || g.strides[i] > 1;
+    c.dilated = c.dilated || g.dilation[i] > 0;
+    c.blind = c.blind || sees_padding_alone(x[2 + i], y[2 + i], taps, g.strides[i],
+                                            g.dilation[i] + 1, g.pad_low[i]);
+  }
+  return c;
+}
 
 memory::desc image(const TensorType& type, memory::data_type dtype) {
   if (type.rank() == 4)
@@ -127,6 +144,7 @@ Offer onednn_conv(const Node& node) {
       g->any_w, bias, g->y, g->strides, g->dilation, g->pad_low, g->pad_high, post->attributes,
       /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no convolution of this geometry");
+  if (!take_trusted(pd, convolving(*g, Pass::forward))) return Offer::none(kUntrusted);
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
   runner.argument(DNNL_ARG_WEIGHTS, g->w, pd.weights_desc(), false);
@@ -164,6 +182,7 @@ Offer onednn_conv_data_gradient(const Node& node) {
       engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
       g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no data gradient of this geometry");
+  if (!take_trusted(pd, convolving(*g, Pass::data_gradient))) return Offer::none(kUntrusted);
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);
   runner.argument(DNNL_ARG_WEIGHTS, g->w, pd.weights_desc(), false);
@@ -185,11 +204,7 @@ Offer onednn_conv_weight_gradient(const Node& node) {
       engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
       g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no weight gradient of this geometry");
-  // In oneDNN 3.2's AVX2 kernel for windows of a pixel that stride, threads spoil each other's
-  // sums.
-  const bool strided = std::ranges::any_of(g->strides, [](int64_t stride) { return stride != 1; });
-  while (strided && std::string_view(pd.impl_info_str()).starts_with("jit_1x1:avx2"))
-    if (!pd.next_impl()) return Offer::none("oneDNN has no sound weight gradient of this geometry");
+  if (!take_trusted(pd, convolving(*g, Pass::weight_gradient))) return Offer::none(kUntrusted);
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);
@@ -204,8 +219,8 @@ const Register kConvDataGradient("conv_data_gradient",
                                   onednn_conv_data_gradient},
                                  /*rows_apart=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
-                                   {winograd_conv_weight_gradient, pointwise_conv_weight_gradient,
-                                    onednn_conv_weight_gradient},
+                                   {winograd_conv_weight_gradient, pixels_weight_gradient,
+                                    pointwise_conv_weight_gradient, onednn_conv_weight_gradient},
                                    /*rows_apart=*/true);
 
 }  // namespace
@@ -214,7 +229,8 @@ namespace {
 const Register kConv("conv", {winograd_conv}, /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient},
                                  /*rows_apart=*/true);
-const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient},
+const Register kConvWeightGradient("conv_weight_gradient",
+                                   {winograd_conv_weight_gradient, pixels_weight_gradient},
                                    /*rows_apart=*/true);
 }  // namespace
 #endif

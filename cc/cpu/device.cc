@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "guard.h"
 #include "isa.h"
 #include "onednn.h"
 #include "widen.h"
@@ -57,9 +58,12 @@ Offer offer(const Node& node) {
   bool apart = has_rows_apart(node);
   if (apart && !row->second.rows_apart) return Offer::none("no kernel takes rows that are apart");
   Offer native = first_offer(node, row->second.implementations);
-  if (native.kernel || !has_half(node) || node.body || apart) return native;
-  Offer wide = first_offer(widened(node), row->second.implementations);
-  return wide.kernel ? Offer(widen(node, std::move(wide.kernel))) : std::move(native);
+  if (!native.kernel && has_half(node) && !node.body && !apart) {
+    Offer wide = first_offer(widened(node), row->second.implementations);
+    if (wide.kernel) native.kernel = widen(node, std::move(wide.kernel));
+  }
+  if (native.kernel) native.kernel = guarded(node, std::move(native.kernel));
+  return native;
 }
 
 std::string versions() {

@@ -8,6 +8,7 @@
 
 #include "../dot_product.h"
 #include "device.h"
+#include "guard.h"
 #include "isa.h"
 #include "onednn.h"
 #include "require.h"
@@ -119,7 +120,7 @@ class OneDnnDot : public Kernel {
       memory given(side.given, engine(), data[i]);
       data[i] = b.scratch + side.offset;
       memory copy(side.copy, engine(), data[i]);
-      side.pack->execute(stream(), given, copy);
+      execute(*side.pack, {{DNNL_ARG_FROM, given}, {DNNL_ARG_TO, copy}}, runner_.name());
     }
     runner_.run(data, b.scratch + pack_bytes_);
   }

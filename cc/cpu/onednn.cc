@@ -1,5 +1,7 @@
 #include "onednn.h"
 
+#include "guard.h"
+
 #ifdef JAX_MPS_ONEDNN
 
 namespace jax_mps::cpu {
@@ -69,18 +71,18 @@ void OneDnnRunner::run(void* const* data, std::byte* scratch) const {
     dnnl::memory memory(a.wanted, engine(), own);
     if (a.reorder && !a.is_result) {
       dnnl::memory given(a.given, engine(), data[i]);
-      a.reorder->execute(stream(), given, memory);
+      execute(*a.reorder, {{DNNL_ARG_FROM, given}, {DNNL_ARG_TO, memory}}, name_);
     }
     bound.emplace(a.id, std::move(memory));
   }
   bound.emplace(DNNL_ARG_SCRATCHPAD,
                 dnnl::memory(scratchpad_, engine(), scratch + scratchpad_offset_));
-  primitive_.execute(stream(), bound);
+  execute(primitive_, bound, name_);
   for (size_t i = 0; i < arguments_.size(); i++) {
     const Argument& a = arguments_[i];
     if (!a.reorder || !a.is_result) continue;
     dnnl::memory given(a.given, engine(), data[i]);
-    a.reorder->execute(stream(), bound.at(a.id), given);
+    execute(*a.reorder, {{DNNL_ARG_FROM, bound.at(a.id)}, {DNNL_ARG_TO, given}}, name_);
   }
 }
 

@@ -152,7 +152,9 @@ def conv(
         groups: in and out channels are cut into this many groups, each convolved by itself; groups = in is a
             depthwise convolution.
         neuron: None, a name such as "relu", or a name with its parameters such as ("leaky_relu", 0.1); see `neuron`.
-        accumulator: "float" sums in float32; "half" lets a device sum float16 in float16.
+        accumulator: "float" sums in float32; "half" lets a device keep the sums of float16 in float16, forward and in
+            both gradients, which rounds each partial sum to 11 bits. The Metal device does; the CPU device and XLA
+            keep float32 sums. It changes nothing for other dtypes.
 
     Returns:
         [batch, height', width', out] or [batch, width', out].
@@ -253,8 +255,8 @@ def conv_transpose(
             jnp.moveaxis(split, -1, rank).reshape(*window, out // groups, fan_in, groups), -1, -2
         ).reshape(*window, out // groups, fan_in * groups)
     y = data_gradient(x, swapped, spatial=spatial, **attributes)
-    if b is not None:
-        y = y + along_last(_bias(name, b, x, out), y.ndim)
+    if b is not None:  # in float32, and so the sums of b's gradient
+        y = (widen(y) + along_last(widen(_bias(name, b, x, out)), y.ndim)).astype(y.dtype)
     chosen = spec(name, neuron)
     return y if chosen is None else neuron_op(y, neuron=chosen)
 

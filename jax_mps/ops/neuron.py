@@ -104,7 +104,8 @@ def prelu_op(x: Any, slopes: Any) -> Any:
 @op("prelu_gradient")
 def prelu_gradient_op(dy: Any, x: Any, slopes: Any) -> tuple[Any, Any]:
     """The gradients of x and slopes."""
-    return jax.vjp(prelu_op.meaning, x, slopes)[1](dy)
+    dx, dslopes = jax.vjp(prelu_op.meaning, widen(x), widen(slopes))[1](widen(dy))
+    return dx.astype(x.dtype), dslopes.astype(slopes.dtype)
 
 
 @prelu_op.gradient
