@@ -5,9 +5,9 @@
 #include <charconv>
 #include <limits>
 
+#include "../ir/require.h"
 #include "chain.h"
 #include "chain_instructions.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
