@@ -8,129 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from program_nodes import CONV, KEY, LSTM, NODES, NORM, POOL, RULE, C, text_of
 
 from jax_mps import ffi
 
-GEOMETRY = {"strides": [1, 2], "padding": [[1, 1], [0, 1]]}
-CONV = {**GEOMETRY, "dilation": [1, 2], "groups": 1}
-POOL = {**GEOMETRY, "window": [3, 2], "dilation": [1, 1]}
-AVERAGE = {**GEOMETRY, "window": [3, 2], "count_padding": False}
-RELU = ["relu", 0.0, 0.0, 0.0]
-NORM = {"epsilon": 1e-5, "neuron": RELU}
-KEY = {"generator": "threefry2x32", "partitionable": True}
-RULE = {"apply": False, "regularization": "none"}
-SIGMOID, TANH = ["sigmoid", 0.0, 0.0, 0.0], ["tanh", 1.0, 1.0, 0.0]
-CELL = {"reverse": False, "recompute": False}
-LSTM = {**CELL, "neurons": [SIGMOID, TANH, TANH]}
-GRU = {**CELL, "neurons": [SIGMOID, TANH], "reset": "before", "p": 1.0, "flip": False}
-MGU = {**CELL, "neurons": [SIGMOID, TANH], "p": 1.0, "flip": False}
-RNN = {**CELL, "neurons": [TANH]}
-CHAIN = {
-    "shape": [4, 3],
-    "strides": [[3, 1], [0, 1]],
-    "offsets": [0, 0],
-    "code": ["add 0 1"],
-    "outputs": [["store", 2]],
-}
-C = "f32[3]"  # a number for each channel
-
-
-def _cell(name, gates, states, attributes):
-    """Operands and results of the three ops of a cell: batch 2, 5 steps, 3 inputs, 4 hidden units."""
-    y, state, matrices = "f32[2,5,4]", "f32[2,4]", [f"f32[3,{4 * gates}]", f"f32[4,{4 * gates}]", f"f32[{4 * gates}]"]
-    operands = ["f32[2,5,3]", "s32[2]", *[state] * states, *matrices]
-    kept = ["f32[5,2,4]"] * (states - 1) + [f"f32[5,2,{4 * gates}]"]
-    results = [y, *[state] * states]
-    gradients = [operands[0], *operands[2:]]
-    yield name, operands, results, attributes
-    yield f"{name}_training", operands, results + kept, attributes
-    wanted = {**attributes, "wanted": [True] * len(gradients)}
-    yield f"{name}_gradient", [*results, *operands, y, *kept], gradients, wanted
-
-
-# A node of each op that means something, as op, operands, results, attributes.
-NODES = [
-    ("neuron", ["f32[2,3]"], ["f32[2,3]"], {"neuron": RELU}),
-    ("neuron_gradient", ["f32[2,3]"] * 2, ["f32[2,3]"], {"neuron": RELU}),
-    ("prelu", ["f32[2,3]", C], ["f32[2,3]"], {}),
-    ("prelu_gradient", ["f32[2,3]", "f32[2,3]", C], ["f32[2,3]", C], {}),
-    ("conv", ["f32[2,7,6,3]", "f32[3,2,3,4]"], ["f32[2,7,3,4]"], {**CONV, "neuron": RELU}),
-    ("conv_data_gradient", ["f32[2,7,3,4]", "f32[3,2,3,4]"], ["f32[2,7,6,3]"], {**CONV, "spatial": [7, 6]}),
-    ("conv_weight_gradient", ["f32[2,7,6,3]", "f32[2,7,3,4]"], ["f32[3,2,3,4]"], {**CONV, "window": [3, 2]}),
-    ("dense", ["f32[2,3]", "f32[3,4]"], ["f32[2,4]"], {"neuron": RELU}),
-    ("dense_data_gradient", ["f32[2,4]", "f32[3,4]"], ["f32[2,3]"], {}),
-    ("dense_weight_gradient", ["f32[2,3]", "f32[2,4]"], ["f32[3,4]"], {}),
-    ("dot", ["f32[5,2,3]", "f32[5,3,4]"], ["f32[5,2,4]"], {"batch": [[0], [0]], "contract": [[2], [1]]}),
-    ("bias_gradient", ["f32[4,3]"], [C], {}),
-    ("max_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], POOL),
-    ("max_pool_taps", ["f32[2,7,6,3]"], ["f32[2,7,3,3]", "u8[2,7,3,3]"], POOL),
-    ("max_pool_gradient", ["f32[2,7,3,3]", "u8[2,7,3,3]"], ["f32[2,7,6,3]"], {**POOL, "spatial": [7, 6]}),
-    ("max_pool_pick", ["f32[2,7,6,3]", "s32[2,7,3,3]"], ["f32[2,7,3,3]"], POOL),
-    ("avg_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], AVERAGE),
-    ("avg_pool_gradient", ["f32[2,7,3,3]"], ["f32[2,7,6,3]"], {**AVERAGE, "spatial": [7, 6]}),
-    ("l2_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], {**GEOMETRY, "window": [3, 2]}),
-    (
-        "l2_pool_gradient",
-        ["f32[2,7,3,3]", "f32[2,7,6,3]", "f32[2,7,3,3]"],
-        ["f32[2,7,6,3]"],
-        {**GEOMETRY, "window": [3, 2]},
-    ),
-    ("batch_norm", ["f32[4,3]", C, C], ["f32[4,3]", C, C], NORM),
-    ("batch_norm_gradient", ["f32[4,3]", C, C, "f32[4,3]", C, C, C, C], ["f32[4,3]", C, C], NORM),
-    ("batch_norm_inference", ["f32[4,3]", C, C, C, C], ["f32[4,3]"], NORM),
-    ("batch_norm_inference_gradient", ["f32[4,3]", "f32[4,3]", C, C, C, C], ["f32[4,3]", C, C], NORM),
-    ("softmax", ["f32[4,3]"], ["f32[4,3]"], {}),
-    ("log_softmax", ["f32[4,3]"], ["f32[4,3]"], {}),
-    ("softmax_gradient", ["f32[4,3]"] * 2, ["f32[4,3]"], {}),
-    ("log_softmax_gradient", ["f32[4,3]"] * 2, ["f32[4,3]"], {}),
-    ("softmax_cross_entropy", ["f32[4,3]", "s32[4]"], ["f32[4]"] * 3, {"smoothing": 0.1}),
-    (
-        "softmax_cross_entropy_gradient",
-        ["f32[4]", "f32[4,3]", "f32[4,3]", "f32[4]", "f32[4]"],
-        ["f32[4,3]"],
-        {"smoothing": 0.1},
-    ),
-    ("dropout", ["f32[4,3]", "u32[2]"], ["f32[4,3]"], {**KEY, "keep_probability": 0.5, "mask_shape": [4, 1]}),
-    ("random_bits", ["u32[2]"], ["u32[4,3]"], {**KEY, "shape": [4, 3]}),
-    ("sgd", ["f32[7]", *["f32[5]", "f32[2]"] * 2], ["f32[5]", "f32[2]"] * 2, {**RULE, "states": 1, "nesterov": True}),
-    (
-        "rmsprop",
-        ["f32[12]", *["f32[5]", "f32[2]"] * 3],
-        ["f32[5]", "f32[2]"] * 2,
-        {"apply": True, "regularization": "l2", "states": 1, "nesterov": False, "centered": False},
-    ),
-    ("adam", ["f32[13]", *["f32[5]", "f32[2]"] * 4], ["f32[5]", "f32[2]"] * 3, {**RULE, "apply": True, "states": 2}),
-    ("pad", ["f32[4,3]", "f32[]"], ["f32[7,6]"], {"config": [[1, 2, 0], [2, -1, 1]]}),
-    ("concatenate", ["f32[4,3]", "f32[4,2]"], ["f32[4,5]"], {"axis": 1}),
-    ("pick", ["f32[4,3]", "s32[4]"], ["f32[4]"], {}),
-    ("pick_gradient", ["f32[4]", "s32[4]"], ["f32[4,3]"], {"classes": 3}),
-    ("chain", ["f32[4,3]", "f32[3]"], ["f32[4,3]"], CHAIN),
-    ("reshape", ["f32[4,3]"], ["f32[2,6]"], {}),
-    ("part", ["f32[12]"], ["f32[2,3]"], {"start": 6}),
-    *_cell("lstm", 4, 2, LSTM),
-    *_cell("gru", 3, 1, GRU),
-    *_cell("mgu", 2, 1, MGU),
-    *_cell("rnn", 1, 1, RNN),
-]
 ELSEWHERE = {"loop"}  # test_graph_loops.py
-
-
-def _value(value):
-    if isinstance(value, list):
-        return f"[{','.join(map(_value, value))}]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def text_of(op, operands, results, attributes):
-    """The program of one node; the node stands on its last line but one."""
-    names = [f"%{i}: {t}" for i, t in enumerate([*operands, *results])]
-    n = len(operands)
-    head = f"input {', '.join(names[:n])}\n" if n else ""
-    words = ", ".join(f"{k}={_value(v)}" for k, v in attributes.items())
-    node = f"{', '.join(names[n:])} = {op}({', '.join(f'%{i}' for i in range(n))}) {{{words}}}"
-    return f"{head}{node}\nreturn {', '.join(f'%{n + i}' for i in range(len(results)))}"
 
 
 def refused(op, operands, results, attributes):
@@ -186,7 +68,7 @@ def _changed(operands, results, i, change):
 @by_op
 def test_ranks(native, op, operands, results, attributes):
     for i in range(len(operands) + len(results)):
-        if op in ANY_RANK or op == "chain" and i < len(operands):
+        if op in ANY_RANK or (op == "chain" and i < len(operands)):
             continue
         refused(op, *_changed(operands, results, i, lambda t: t.replace("[]", "[2]").replace("]", ",1]")), attributes)
         if "," in [*operands, *results][i]:
@@ -216,9 +98,9 @@ def test_dtypes(native, op, operands, results, attributes):
         for dtype in ("pred", "u32", "bf16"):
             values = [*operands, *results]
             halves_mix = dtype == "bf16" and values[i].startswith("f32")
-            if values[i].startswith(dtype) or halves_mix or op == "reshape" and dtype == "u32":
+            if values[i].startswith(dtype) or halves_mix or (op == "reshape" and dtype == "u32"):
                 continue
-            refused(op, *_changed(operands, results, i, lambda t: re.sub(r"^\w+", dtype, t)), attributes)
+            refused(op, *_changed(operands, results, i, lambda t, dtype=dtype: re.sub(r"^\w+", dtype, t)), attributes)
 
 
 # Attributes that may be missing, or that are read with those of another kind.
@@ -267,6 +149,8 @@ def test_numbers_out_of_range(native, op, operands, results, attributes, number)
 
 
 # Contradictions by hand, with the words that tell them.
+MAX = ["f32[2,7,6,3]"], ["f32[2,7,3,3]"]
+CONVOLVED = ["f32[2,7,6,3]", "f32[3,2,3,4]"], ["f32[2,7,3,4]"]
 WRONG = [
     ("softmax", ["f32[4,3]"], ["f32[9,9]"], {}, "a value of type f32[4,3] must have shape f32[9,9]"),
     ("softmax", ["f32[4,3]"], ["u8[4,3]"], {}, "a value of type u8[4,3] must be f32"),
@@ -280,14 +164,13 @@ WRONG = [
     ("max_pool", ["f32[2,9]"], ["f32[2,9]"], POOL, "images [batch, spatial..., channels] of 1 or 2 spatial axes"),
     ("max_pool", ["f32[2,7,6,3]"], ["f32[2,7,4,3]"], POOL, "there are 3 windows along spatial axis 1"),
     ("max_pool", ["f32[2,7,6,3]"], ["f32[3,7,3,3]"], POOL, "the channels or batches of f32[2,7,6,3]"),
-    ("max_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], {**POOL, "window": [3, 0]}, "a window must be positive, but got 0"),
-    ("max_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], {**POOL, "window": [3]}, "the window must have 2 axes"),
-    ("max_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], {**POOL, "strides": [1]}, "attribute 'strides' must have 2 numbers"),
-    ("max_pool", ["f32[2,7,6,3]"], ["f32[2,7,3,3]"], {**POOL, "strides": [0, 1]}, "strides and dilation must be positive"),
+    ("max_pool", *MAX, {**POOL, "window": [3, 0]}, "a window must be positive, but got 0"),
+    ("max_pool", *MAX, {**POOL, "window": [3]}, "the window must have 2 axes"),
+    ("max_pool", *MAX, {**POOL, "strides": [1]}, "attribute 'strides' must have 2 numbers"),
+    ("max_pool", *MAX, {**POOL, "strides": [0, 1]}, "strides and dilation must be positive"),
     (
         "max_pool",
-        ["f32[2,7,6,3]"],
-        ["f32[2,7,3,3]"],
+        *MAX,
         {**POOL, "padding": [[2**63 - 1, 2**63 - 1], [0, 0]]},
         "padding must be within 2^30",
     ),
@@ -308,9 +191,9 @@ WRONG = [
         "the taps of a window of 289 pixels must be s32, or u8 for at most 256",
     ),
     ("conv", ["f32[2,7,6,3]", "f32[3,3,4]"], ["f32[2,7,3,4]"], CONV, "weights must be [window..., in / groups, out]"),
-    ("conv", ["f32[2,7,6,3]", "f32[3,2,3,4]"], ["f32[2,7,3,4]"], {**CONV, "groups": 0}, "disagree with groups=0"),
+    ("conv", *CONVOLVED, {**CONV, "groups": 0}, "disagree with groups=0"),
     ("conv", ["f32[2,7,6,3]", "f32[3,2,3,4]", "f32[5]"], ["f32[2,7,3,4]"], CONV, "must have shape f32[4]"),
-    ("conv", ["f32[2,7,6,3]", "f32[3,2,3,4]"], ["f32[2,7,3,4]"], {**CONV, "neuron": ["sine", 0, 0, 0]}, "unknown neuron"),
+    ("conv", *CONVOLVED, {**CONV, "neuron": ["sine", 0, 0, 0]}, "unknown neuron"),
     ("dense", ["f32[2,3]", "f32[4,4]"], ["f32[2,4]"], {}, "a value of type f32[4,4] must have shape f32[3,4]"),
     ("dense", ["f32[2,3,1]", "f32[3,4]"], ["f32[2,4]"], {}, "a matrix product takes matrices, but got f32[2,3,1]"),
     ("dropout", ["f32[4]", "u32[2]"], ["f32[4]"], {**KEY, "keep_probability": 0.5, "mask_shape": [3]}, "broadcast to"),
@@ -326,7 +209,7 @@ WRONG = [
     ("concatenate", ["f32[4,3]"], ["f32[4,2]"], {"axis": 1}, "more elements along the axis than f32[4,2]"),
     ("concatenate", ["f32[4,3]"], ["f32[4,5]"], {"axis": 1}, "the operands have 3 elements along the axis"),
     ("pick", ["f32[]", "s32[]"], ["f32[]"], {}, "a value without axes has no rows"),
-    ("pick_gradient", ["f32[4]", "s32[4]"], ["f32[4,3]"], {"classes": 4}, "'classes' must be the last axis of f32[4,3]"),
+    ("pick_gradient", ["f32[4]", "s32[4]"], ["f32[4,3]"], {"classes": 4}, "'classes' must be the last axis"),
     ("part", ["f32[12]"], ["f32[2,3]"], {"start": 2**63 - 1}, "from element 9223372036854775807 is not within f32[12]"),
     ("reshape", ["f32[4]"], ["f32[5]"], {}, "a reshape keeps one operand's bytes, but f32[4] would be f32[5]"),
     (
@@ -375,7 +258,7 @@ class TestPrograms:
             "input %0: f32[4]\n%3: f32[4] = loop(%0) {carry=1, consts=0, in_place=[], length=3, reverse=false} do\n"
             "  input %1: f32[4]\n  %2: f32[5] = softmax(%1)\n  return %2\nend\nreturn %3"
         )
-        with pytest.raises(ValueError, match="line 2: loop: a value of type f32.4. is f32.5. inside of the body"):
+        with pytest.raises(ValueError, match=r"line 2: loop: a value of type f32\[4\] is f32\[5\] inside of the body"):
             ffi.implementations(text)
         inner = text.replace("%2: f32[5]", "%2: f32[4]").replace("softmax(%1)", "softmax(%1, %1)")
         with pytest.raises(ValueError, match="line 4: softmax: takes 1 operands and gives 1 results, but has 2 and 1"):
