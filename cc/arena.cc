@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #ifdef __linux__
@@ -42,7 +44,9 @@ std::align_val_t alignment(size_t bytes) {
 // Large blocks ask for huge pages: loops over rows that are kilobytes apart touch more small pages
 // than the processor keeps translations of.
 std::byte* allocate(size_t bytes) {
-  auto* data = static_cast<std::byte*>(::operator new(bytes, alignment(bytes)));
+  auto* data = static_cast<std::byte*>(::operator new(bytes, alignment(bytes), std::nothrow));
+  if (!data)
+    throw std::runtime_error("there are no " + std::to_string(bytes) + " bytes of working memory");
 #ifdef __linux__
   if (bytes >= kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif

@@ -8,8 +8,10 @@
 #include "arena.h"
 #include "cpu/device.h"
 #include "executable.h"
+#include "ir/check.h"
 #ifdef JAX_MPS_METAL
 #include "metal/information.h"
+#include "metal/kernel.h"
 #endif
 
 namespace nb = nanobind;
@@ -102,6 +104,17 @@ NB_MODULE(_ext, m) {
     return d;
   });
 #endif
+  m.def(
+      "ops",
+      [] {
+        nb::dict d;
+        d["cpu"] = cpu::ops(), d["checked"] = checked_ops();
+#ifdef JAX_MPS_METAL
+        d["metal"] = metal::ops();
+#endif
+        return d;
+      },
+      "The ops of each device, and those whose nodes are checked.");
   m.def("devices", &devices, "The devices of this build and machine, best first.");
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {

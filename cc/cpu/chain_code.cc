@@ -5,9 +5,9 @@
 #include <charconv>
 #include <limits>
 
+#include "../ir/require.h"
 #include "chain.h"
 #include "chain_instructions.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -243,7 +243,7 @@ void read_operands(const Node& node, ChainCode& code) {
     require(row.size() == code.shape.size(), "strides of operand " + std::to_string(i) +
                                                  " must have one entry for each axis of 'shape'");
     int64_t last = operand.offset;
-    bool inside = operand.offset >= 0;
+    bool inside = operand.offset >= 0 && operand.offset < node.in[i].span();
     for (size_t axis = 0; axis < row.size() && inside; axis++) {
       int64_t stride = as<int64_t>(row[axis], "a stride must be an integer");
       require(stride >= 0, "a stride must be at least 0, but got " + std::to_string(stride));

@@ -6,33 +6,8 @@
 
 #include "onednn.h"
 #include "onednn_trust.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
-
-void require_convolution(const Node& node, const TensorType& x, const TensorType& w,
-                         const TensorType& y) {
-  const Attributes& a = node.attributes;
-  auto strides = a.integers("strides"), dilation = a.integers("dilation");
-  auto padding = a.integers("padding");
-  size_t spatial = x.rank() - 2;
-  require((x.rank() == 3 || x.rank() == 4) && w.rank() == x.rank() && y.rank() == x.rank() &&
-              strides.size() == spatial && dilation.size() == spatial &&
-              padding.size() == 2 * spatial,
-          "the ranks of the operands and of the attributes disagree");
-  int64_t groups = a.integer("groups");
-  require(groups > 0 && x.dim(-1) == w.dim(-2) * groups && w.dim(-1) % groups == 0 &&
-              y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
-          "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
-              " disagree");
-  for (size_t i = 0; i < spatial; i++) {
-    require(strides[i] > 0 && dilation[i] > 0 && strides[i] < (1 << 30) && dilation[i] < (1 << 30),
-            "strides and dilation must be positive");
-    int64_t room =
-        x.dim(i + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(i) - 1) * dilation[i] - 1;
-    require(room >= 0 && y.dim(i + 1) == room / strides[i] + 1, "the spatial sizes disagree");
-  }
-}
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -87,7 +62,6 @@ memory::desc weights(const TensorType& type, memory::data_type dtype, int64_t gr
 std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
                                  const TensorType& y, std::string& reason) {
   const Attributes& a = node.attributes;
-  require_convolution(node, x, w, y);
   int64_t groups = a.integer("groups");
   auto padding = a.integers("padding");
   size_t spatial = x.rank() - 2;
@@ -126,7 +100,6 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
 }
 
 Offer onednn_conv(const Node& node) {
-  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
@@ -136,7 +109,6 @@ Offer onednn_conv(const Node& node) {
   if (node.in.size() == 3) {
     auto dtype = onednn_dtype(node.in[2].dtype);
     if (!dtype) return Offer::none("the bias has no native dtype");
-    require_shape(node.in[2], {node.out[0].dim(-1)});
     bias = memory::desc({node.in[2].dim(0)}, *dtype, memory::format_tag::a);
   }
   dnnl::convolution_forward::primitive_desc pd(
@@ -172,7 +144,6 @@ dnnl::convolution_forward::primitive_desc forward_hint(const Geometry& g) {
 
 // conv_data_gradient(dy, w) -> dx
 Offer onednn_conv_data_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
   if (!g) return Offer::none(reason);
@@ -194,7 +165,6 @@ Offer onednn_conv_data_gradient(const Node& node) {
 // conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows
 // oneDNN's down.
 Offer onednn_conv_weight_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
   if (!g) return Offer::none(reason);

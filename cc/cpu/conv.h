@@ -5,10 +5,6 @@
 
 namespace jax_mps::cpu {
 
-// ProgramError where the operands and attributes of a convolution contradict one another.
-void require_convolution(const Node& node, const TensorType& x, const TensorType& w,
-                         const TensorType& y);
-
 // By Winograd's minimal filtering.
 Offer winograd_conv(const Node& node);
 Offer winograd_conv_data_gradient(const Node& node);

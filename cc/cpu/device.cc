@@ -48,6 +48,12 @@ Register::Register(const char* op, std::initializer_list<Implementation> impleme
   table()[op] = {implementations, rows_apart};
 }
 
+std::vector<std::string> ops() {
+  std::vector<std::string> names;
+  for (const auto& [name, row] : table()) names.push_back(name);
+  return names;
+}
+
 Offer offer(const Node& node) {
   auto row = table().find(node.op);
   if (row == table().end()) return Offer::none("the CPU device has no kernel for this op");

@@ -11,7 +11,6 @@
 #include "guard.h"
 #include "isa.h"
 #include "onednn.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -48,7 +47,7 @@ Offer small_dot(const Node& node) {
   if (node.out[0].row) return Offer::none("the small product writes rows that follow one another");
   if (!p.left.collapses || !p.right.collapses)
     return Offer::none("the small product takes axes that collapse");
-  if (p.batch() * p.m() * p.k() * p.n() > kSmallProduct)
+  if (static_cast<double>(p.batch() * p.m() * p.k()) * p.n() > kSmallProduct)
     return Offer::none("the product is not small");
   return Offer(std::make_unique<SmallDot>(p));
 }

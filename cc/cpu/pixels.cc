@@ -6,7 +6,6 @@
 
 #include "conv.h"
 #include "isa.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -35,9 +34,7 @@ bool all_are(const std::vector<int64_t>& values, int64_t value) {
 }  // namespace
 
 Offer pixels_weight_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   const TensorType &x = node.in[0], &dy = node.in[1], &dw = node.out[0];
-  require_convolution(node, x, dw, dy);
   auto strides = node.attributes.integers("strides"), padding = node.attributes.integers("padding");
   if (dw.elements() != dw.dim(-1) * dw.dim(-2)) return Offer::none("windows of more than a pixel");
   if (all_are(strides, 1) && all_are(padding, 0))

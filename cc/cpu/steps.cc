@@ -76,7 +76,7 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
     if (!kernels_[i]) {  // a result that the caller holds is no alias
       void*& result = address[step.results[0]];
       void* operand = static_cast<std::byte*>(address[step.operands[0]]) + step.alias_offset();
-      if (result) std::memcpy(result, operand, step.node.out[0].bytes());
+      if (result && operand) std::memcpy(result, operand, step.node.out[0].bytes());
       result = result ? result : operand;
       continue;
     }
@@ -96,7 +96,7 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
     }
   }
   for (auto [value, output] : copies_)
-    if (outputs[output] != address[value])
+    if (address[value] && outputs[output] != address[value])
       std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
 }
 
