@@ -28,6 +28,7 @@ from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
 from jax_mps.graph.softmax import take_softmax
+from jax_mps.graph.variance import shift_variances
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program
 
@@ -195,6 +196,7 @@ def _fused(program: Program, fuse: bool) -> Program:
     for node in program.nodes:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
+    program = shift_variances(program)
     if not fuse:
         return fuse_pass(program, ELEMENTWISE, separate=True)
     program = take_softmax(program)
