@@ -23,6 +23,7 @@ __all__ = [
     "ad",
     "batched_aval",
     "batching",
+    "invalid_numbers",
     "is_array_type",
     "is_concrete",
     "jaxprs_in_params",
@@ -189,6 +190,11 @@ def vmapped(function: Callable[..., Any], axes: Any, batch: Any, out_axes: Any =
     """`function` mapped over the axis that JAX tells a batching rule of, so that what names the axis finds it."""
     name = None if batch.name is core.no_axis_name else batch.name
     return jax.vmap(function, axes, out_axes, axis_name=name, axis_size=batch.size, spmd_axis_name=batch.spmd_name)
+
+
+def invalid_numbers() -> list[str]:
+    """The kinds of numbers, "nan" and "inf", that JAX is told to raise at."""
+    return ["nan"] * bool(config.debug_nans.value) + ["inf"] * bool(config.debug_infs.value)
 
 
 def trace_context() -> Any:

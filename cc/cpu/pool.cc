@@ -34,8 +34,8 @@ class Axis {
     for (int64_t o = 0; o < out; o++) {
       const PoolSpan& s = spans_[o];
       for (int64_t k = s.first; k < s.last; k++)
-        hits_[next[s.start + (k - s.first) * dilation]++] = {
-            int32_t(o), int32_t(k), static_cast<float>(window) / s.count};
+        hits_[next[s.start + (k - s.first) * dilation]++] = {int32_t(o), int32_t(k),
+                                                             static_cast<float>(window) / s.count};
     }
   }
 
