@@ -62,6 +62,10 @@ memory::desc weights(const TensorType& type, memory::data_type dtype, int64_t gr
 std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
                                  const TensorType& y, std::string& reason) {
   const Attributes& a = node.attributes;
+  if (!fits_onednn(node)) {
+    reason = kTooLarge;
+    return std::nullopt;
+  }
   int64_t groups = a.integer("groups");
   auto padding = a.integers("padding");
   size_t spatial = x.rank() - 2;

@@ -27,6 +27,7 @@ Offer product(const Node& node, bool transpose_left, bool transpose_right) {
   if (!dtype)
     return Offer::none("oneDNN has no native " + std::string(name_of(node.in[0].dtype)) +
                        " product here");
+  if (!fits_onednn(node)) return Offer::none(kTooLarge);
   auto post = fuse_neuron(node);
   if (!post) return Offer::none("only relu is fused in half precision");
   if (post->after && node.out[0].row) return Offer::none("this neuron with rows apart");

@@ -137,6 +137,7 @@ Offer onednn_dot(const Node& node) {
       (node.in[0].dtype == DType::f32 && node.out[0].dtype != DType::f32))
     return Offer::none("oneDNN has no native product of " + node.in[0].text() + " and " +
                        node.in[1].text());
+  if (!fits_onednn(node)) return Offer::none(kTooLarge);
   if (node.in[0].rank() > 12 || node.in[1].rank() > 12)
     return Offer::none("the product takes arrays of up to 12 axes");
   size_t scratch = 0;

@@ -4,6 +4,8 @@
 
 #ifdef JAX_MPS_ONEDNN
 
+#include <algorithm>
+
 namespace jax_mps::cpu {
 namespace {
 
@@ -27,6 +29,12 @@ std::optional<dnnl::memory::data_type> onednn_dtype(DType dtype) {
   if (dtype == DType::bf16 && dnnl::get_effective_cpu_isa() >= dnnl::cpu_isa::avx512_core)
     return dnnl::memory::data_type::bf16;
   return std::nullopt;
+}
+
+bool fits_onednn(const Node& node) {
+  constexpr int64_t kLimit = (int64_t{1} << 31) - (1 << 16);
+  auto fits = [](const TensorType& type) { return type.span() < kLimit; };
+  return std::ranges::all_of(node.in, fits) && std::ranges::all_of(node.out, fits);
 }
 
 dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtype, const Dims& dims,

@@ -21,6 +21,11 @@ dnnl::stream& stream();  // of the calling thread
 // The oneDNN name of a dtype, or nothing where it has none that its CPU kernels run natively.
 std::optional<dnnl::memory::data_type> onednn_dtype(DType dtype);
 
+// Whether a node's arrays are of sizes that oneDNN's kernels count in 32 bits, blocks of channels
+// filled up; else they divide by zero or worse.
+bool fits_onednn(const Node& node);
+constexpr const char* kTooLarge = "oneDNN takes arrays of fewer than 2^31 elements";
+
 // Row-major strides of `dims` after a permutation: axis i of the result is axis order[i] of the
 // array in memory.
 dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtype, const Dims& dims,

@@ -17,6 +17,7 @@ constexpr auto kF32 = memory::data_type::f32;
 std::string refusal(const Node& node, const TensorType& x, const TensorType& w,
                     const TensorType& y) {
   if (!x.row && !y.row) return "the rows are not apart";
+  if (!fits_onednn(node)) return kTooLarge;
   auto every = [&](const char* name, int64_t value) {
     return std::ranges::all_of(node.attributes.integers(name),
                                [&](int64_t v) { return v == value; });

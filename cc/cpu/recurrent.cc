@@ -31,6 +31,7 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   plan.reverse = node.attributes.boolean("reverse");
   plan.recompute = node.attributes.boolean("recompute");
   if (x.elements() == 0 || plan.columns == 0) return no("there is nothing to compute");
+  if (!fits_onednn(node)) return no(kTooLarge);
 
   // A thread goes alone where it has rows enough to make use of all of r, which its cache holds.
   constexpr int64_t kRowsAlone = 8, kCache = 768 * 1024;
