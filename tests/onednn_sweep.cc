@@ -51,7 +51,9 @@ struct Geometry {
             sh * sw > 1,
             dh * dw > 1,
             sees_padding_alone(h, rows(), p, sh, dh, top) ||
-                sees_padding_alone(w, cols(), q, sw, dw, left)};
+                sees_padding_alone(w, cols(), q, sw, dw, left),
+            sees_padding_alone(h, p, rows(), dh, sh, top) ||
+                sees_padding_alone(w, q, cols(), dw, sw, left)};
   }
   std::string kind() const {
     std::string name = p * q == 1 ? "pixel" : "window";

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CONV, FILTERING
+from random_convolutions import FORMS, Convolution, faults
 from test_ops import cast, differentiable, operands_of, scalar
 
 import jax_mps as mps
@@ -65,15 +66,36 @@ def test_repeats_bit_for_bit(native, x, w):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("size", [8, 16, 30])
-def test_weight_gradients_of_strided_pixels(native, size):
-    x, w = normal(8, size, size, 4), normal(1, 1, 4, 8, seed=1)
-    loss = lambda x, w: jnp.sum(jnp.sin(mps.conv(x, w, strides=2, padding="VALID")))  # noqa: E731
-    equal = lambda x, w: jnp.sum(jnp.sin(x[:, ::2, ::2] @ w[0, 0]))  # noqa: E731
-    gradient, wanted = jax.jit(jax.grad(loss, (0, 1))), jax.grad(equal, (0, 1))(x, w)
-    for _ in range(20):
-        for a, b in zip(gradient(x, w), wanted, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+def convolution(x, window, fan_out, strides=1, dilation=1, padding=0, groups=1, dtype="bfloat16", form="op"):
+    """One of random_convolutions.py; numbers stand for both axes."""
+    both = lambda v: v if isinstance(v, tuple) else (v,) * len(window)  # noqa: E731
+    pads = tuple(p if isinstance(p, tuple) else (p, p) for p in both(padding))
+    sizes = x[0], x[1:-1], window, both(strides), both(dilation), pads
+    return Convolution(*sizes, groups, x[-1] // groups, fan_out // groups, dtype, form)
+
+
+# What kernels of oneDNN get wrong on one machine or another (docs/onednn.md).
+DELICATE = [
+    *(convolution((8, n, n, 4), (1, 1), 8, strides=2, dtype="float32") for n in (8, 16, 30)),
+    *(convolution((8, 16, 4, c), (1, 1), 36, strides=2, dtype="float32") for c in (1, 7, 17, 300)),
+    convolution((1, 10, 12, 2), (1, 1), 5, strides=(2, 1), dtype="float32"),
+    convolution((3, 81, 7), (1,), 15, strides=3, dtype="float32"),
+    convolution((3, 81, 7), (1,), 15, strides=3),
+    convolution((2, 30, 22, 64), (1, 1), 188, strides=(4, 2), padding=((0, 1), (1, 0))),
+    convolution((3, 10, 36, 48), (2, 4), 32, strides=2),
+    convolution((1, 60, 1), (1,), 1),
+    convolution((8, 12, 15, 1), (1, 1), 64),
+    convolution((1, 26, 12, 56), (4, 2), 2, dilation=3, padding=((4, 2), (0, 3))),
+    convolution((2, 1, 44, 42), (1, 4), 3, strides=(1, 5), padding=((0, 0), (4, 0))),
+    convolution((5, 10, 3, 3), (1, 3), 16, strides=4, padding=((0, 0), (2, 2))),
+    *(convolution((4, 32, 32, 64), (3, 3), 64, dilation=2, padding=2, groups=64, form=f) for f in sorted(set(FORMS))),
+    convolution((2, 23, 31, 16), (4, 1), 48, dilation=2, groups=16),
+]
+
+
+@pytest.mark.parametrize("case", DELICATE, ids=lambda c: f"{c.dtype} {c.shapes[0]} {c.window} {c.form}")
+def test_delicate_geometries(native, case):
+    assert faults(case, 0) == []
 
 
 def test_nan_reaches_all_that_reads_it(native):

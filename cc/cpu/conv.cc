@@ -30,11 +30,12 @@ Convolving convolving(const Geometry& g, Pass pass) {
   Convolving c{.pass = pass, .dtype = g.x.get_data_type(), .pixel = true};
   for (size_t i = 0; i < 2; i++) {
     const int64_t taps = w[w.size() - 2 + i];
-    c.pixel = c.pixel && taps == 1;
-    c.strided = c.strided || g.strides[i] > 1;
-    c.dilated = c.dilated || g.dilation[i] > 0;
-    c.blind = c.blind || sees_padding_alone(x[2 + i], y[2 + i], taps, g.strides[i],
-                                            g.dilation[i] + 1, g.pad_low[i]);
+    c.pixel &= taps == 1;
+    c.strided |= g.strides[i] > 1;
+    c.dilated |= g.dilation[i] > 0;
+    const int64_t stride = g.strides[i], dilation = g.dilation[i] + 1, low = g.pad_low[i];
+    c.blind |= sees_padding_alone(x[2 + i], y[2 + i], taps, stride, dilation, low);
+    c.empty |= sees_padding_alone(x[2 + i], taps, y[2 + i], dilation, stride, low);
   }
   return c;
 }

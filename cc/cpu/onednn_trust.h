@@ -19,10 +19,12 @@ struct Convolving {
   bool pixel = false;    // windows of one pixel
   bool strided = false;  // a stride above 1
   bool dilated = false;  // a dilation above 1
-  bool blind = false;    // an element of the window sees padding alone
+  bool blind = false;    // an element of the window sees padding alone, of whatever output
+  bool empty = false;    // an output's window sees padding alone
 };
 
-// One axis: whether an element of the window sees padding alone.
+// One axis: whether an element of the window sees padding alone; with outputs and window, stride
+// and dilation exchanged, whether an output does.
 bool sees_padding_alone(int64_t size, int64_t outputs, int64_t window, int64_t stride,
                         int64_t dilation, int64_t low);
 
