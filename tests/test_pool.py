@@ -161,3 +161,25 @@ def test_average_and_its_gradient_in_float64(device):
             wanted_y, wanted_dx = gradient(pool, jnp.asarray(np.float32(x), jnp.float64))
         np.testing.assert_allclose(y, wanted_y, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(dx, wanted_dx, rtol=1e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sums_of_windows_under_graph(native, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(1, 9, (4, 28, 28, 32)), dtype)
+    padding = ((0, 0), (2, 2), (3, 1), (0, 0))
+
+    def sums(x):
+        return lax.reduce_window(x, np.asarray(0, dtype), lax.add, (1, 5, 5, 1), (1, 1, 1, 1), padding)
+
+    (program,) = mps.graph(sums).program(x)
+    assert "avg_pool(" in program.text and "chain" not in program.text
+    y, dx = gradient(mps.graph(sums), x)
+    with jax.enable_x64(True):
+        wanted, wanted_dx = (np.asarray(v) for v in gradient(sums_of_float64, jnp.asarray(x, jnp.float64)))
+    np.testing.assert_array_equal(np.asarray(y, np.float32), wanted.astype(y.dtype).astype(np.float32))
+    np.testing.assert_allclose(np.asarray(dx, np.float32), wanted_dx, atol=0.3 if dtype == "bfloat16" else 1e-5)
+
+
+def sums_of_float64(x):
+    return lax.reduce_window(x, 0.0, lax.add, (1, 5, 5, 1), (1, 1, 1, 1), ((0, 0), (2, 2), (3, 1), (0, 0)))
