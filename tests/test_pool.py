@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -145,7 +146,7 @@ def test_average_of_equal_pixels_is_their_value(device, dtype):
         padding = tuple((int(rng.integers(0, k)), int(rng.integers(0, k))) for k in window)
         counted = bool(rng.integers(2))
         shape = (2, *map(int, rng.integers(7, 13, 2)), int(rng.choice(CHANNELS)))
-        pool = lambda x, **options: mps.avg_pool(x, window, strides=strides, padding=padding, **options)  # noqa: B023
+        pool = functools.partial(mps.avg_pool, window=window, strides=strides, padding=padding)
         inside = np.asarray(pool(jnp.ones(shape), count_padding=True)) == 1  # windows without padding
         y = np.asarray(jax.jit(lambda x: pool(x, count_padding=counted))(jnp.ones(shape, dtype)))  # noqa: B023
         assert ((y == 1) | (counted & ~inside)).all(), (window, strides, padding, counted, shape)
@@ -155,7 +156,7 @@ def test_average_and_its_gradient_in_float64(device):
     for window, strides, counted in (((5, 5), 1, False), ((7, 3), 2, False), ((3, 3), 1, True), ((2, 2), 2, False)):
         rng = np.random.default_rng(window[0])
         x = rng.standard_normal((2, 14, 13, 21))
-        pool = lambda x: mps.avg_pool(x, window, strides=strides, padding="SAME", count_padding=counted)  # noqa: B023
+        pool = functools.partial(mps.avg_pool, window=window, strides=strides, padding="SAME", count_padding=counted)
         y, dx = gradient(pool, jnp.asarray(x, jnp.float32))
         with jax.enable_x64(True):
             wanted_y, wanted_dx = gradient(pool, jnp.asarray(np.float32(x), jnp.float64))

@@ -25,6 +25,23 @@ def _base(c: float) -> float:
     return 1.0 if c == -1 else math.log(c)
 
 
+# Not JAX's own gradient of abs: it is 1 at 0, and what it makes of softsign cancels where x is large.
+@jax.custom_jvp
+def _absolute(x: Any) -> Any:
+    return jnp.abs(x)
+
+
+_absolute.defjvps(lambda dx, y, x: jnp.sign(x) * dx)
+
+
+@jax.custom_jvp
+def _softsign(x: Any) -> Any:
+    return x / (1 + jnp.abs(x))
+
+
+_softsign.defjvps(lambda dx, y, x: dx / jnp.square(1 + _absolute(x)))
+
+
 _NEURONS = {
     "none": _Row(lambda x, a, b, c: x, (0, 0, 0)),
     "relu": _Row(lambda x, a, b, c: _leaky(x, a), (0, 0, 0)),
@@ -48,23 +65,6 @@ _ALIASES = {name.replace("_", ""): name for name in _NEURONS}
 def _leaky(x: Any, a: float) -> Any:
     # NaN stays NaN, and -infinity with a = 0 becomes 0.
     return jnp.where(x <= 0, a * x if a else 0, x)
-
-
-# Not JAX's own gradient of abs: it is 1 at 0, and what it makes of softsign cancels where x is large.
-@jax.custom_jvp
-def _absolute(x: Any) -> Any:
-    return jnp.abs(x)
-
-
-_absolute.defjvps(lambda dx, y, x: jnp.sign(x) * dx)
-
-
-@jax.custom_jvp
-def _softsign(x: Any) -> Any:
-    return x / (1 + jnp.abs(x))
-
-
-_softsign.defjvps(lambda dx, y, x: dx / jnp.square(1 + _absolute(x)))
 
 
 def _unit(t: Any) -> Any:
