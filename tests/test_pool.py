@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 
 import jax
@@ -145,7 +146,7 @@ def test_average_of_equal_pixels_is_their_value(device, dtype):
         padding = tuple((int(rng.integers(0, k)), int(rng.integers(0, k))) for k in window)
         counted = bool(rng.integers(2))
         shape = (2, *map(int, rng.integers(7, 13, 2)), int(rng.choice(CHANNELS)))
-        pool = lambda x, **options: mps.avg_pool(x, window, strides=strides, padding=padding, **options)  # noqa: B023
+        pool = functools.partial(mps.avg_pool, window=window, strides=strides, padding=padding)
         inside = np.asarray(pool(jnp.ones(shape), count_padding=True)) == 1  # windows without padding
         y = np.asarray(jax.jit(lambda x: pool(x, count_padding=counted))(jnp.ones(shape, dtype)))  # noqa: B023
         assert ((y == 1) | (counted & ~inside)).all(), (window, strides, padding, counted, shape)
@@ -155,9 +156,31 @@ def test_average_and_its_gradient_in_float64(device):
     for window, strides, counted in (((5, 5), 1, False), ((7, 3), 2, False), ((3, 3), 1, True), ((2, 2), 2, False)):
         rng = np.random.default_rng(window[0])
         x = rng.standard_normal((2, 14, 13, 21))
-        pool = lambda x: mps.avg_pool(x, window, strides=strides, padding="SAME", count_padding=counted)  # noqa: B023
+        pool = functools.partial(mps.avg_pool, window=window, strides=strides, padding="SAME", count_padding=counted)
         y, dx = gradient(pool, jnp.asarray(x, jnp.float32))
         with jax.enable_x64(True):
             wanted_y, wanted_dx = gradient(pool, jnp.asarray(np.float32(x), jnp.float64))
         np.testing.assert_allclose(y, wanted_y, rtol=1e-6, atol=1e-7)
         np.testing.assert_allclose(dx, wanted_dx, rtol=1e-6, atol=3e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sums_of_windows_under_graph(native, dtype):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(1, 9, (4, 28, 28, 32)), dtype)
+    padding = ((0, 0), (2, 2), (3, 1), (0, 0))
+
+    def sums(x):
+        return lax.reduce_window(x, np.asarray(0, dtype), lax.add, (1, 5, 5, 1), (1, 1, 1, 1), padding)
+
+    (program,) = mps.graph(sums).program(x)
+    assert "avg_pool(" in program.text and "chain" not in program.text
+    y, dx = gradient(mps.graph(sums), x)
+    with jax.enable_x64(True):
+        wanted, wanted_dx = (np.asarray(v) for v in gradient(sums_of_float64, jnp.asarray(x, jnp.float64)))
+    np.testing.assert_array_equal(np.asarray(y, np.float32), wanted.astype(y.dtype).astype(np.float32))
+    np.testing.assert_allclose(np.asarray(dx, np.float32), wanted_dx, atol=0.3 if dtype == "bfloat16" else 1e-5)
+
+
+def sums_of_float64(x):
+    return lax.reduce_window(x, 0.0, lax.add, (1, 5, 5, 1), (1, 1, 1, 1), ((0, 0), (2, 2), (3, 1), (0, 0)))

@@ -143,3 +143,40 @@ def test_unused_gradient_of_labels_costs_nothing():
     x, t = jnp.zeros((8, 4)), jnp.ones((8, 4))
     table = mps.explain(jax.jit(jax.grad(loss_of)), x, t)
     assert {row.op for row in table} >= {"softmax_cross_entropy", "softmax_cross_entropy_gradient"}
+
+
+def exact_loss(x, t, smoothing):
+    """The loss, and its gradients by logits and by labels, in more than float64; 0 times a logarithm of 0 is 0."""
+    x, t = x.astype(np.longdouble), t.astype(np.longdouble)
+    share = t * (1 - smoothing) + np.longdouble(smoothing) / x.shape[-1]
+    shifted = x - x.max(-1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    counted = np.where((share == 0) & (log_p == -np.inf), 0, log_p)
+    with np.errstate(over="ignore", invalid="ignore"):
+        by_labels = np.zeros_like(counted) if smoothing == 1 else (smoothing - 1) * counted
+        results = -(share * counted).sum(-1), np.exp(log_p) * share.sum(-1, keepdims=True) - share, by_labels
+        return [y.astype(np.float32) for y in results]
+
+
+# Far apart, so that their differences are infinite in float32 where the loss, a small share of them, is not.
+@pytest.mark.parametrize("classes", [3, 31, 100])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("dense", [False, True], ids=["classes", "dense"])
+def test_smoothing_of_extreme_logits(device, classes, smoothing, dense):
+    rng = np.random.default_rng(classes)
+    x = rng.standard_normal((16, classes)).astype(np.float32)
+    x[:4] *= np.float32(8e37)
+    x[4:8] = np.where(rng.random((4, classes)) < 0.5, np.float32(3.4e38), np.float32(-3.4e38))
+    x[8:10] *= np.float32(1e30)
+    x[10:12, 1] = -np.inf
+    labels = rng.integers(0, classes, 16).astype(np.int32)
+    t = np.eye(classes, dtype=np.float32)[labels]
+    loss, by_logits, by_labels = exact_loss(x, t, smoothing)
+    function = lambda x, t: loss_of(x, t, reduction="none", label_smoothing=smoothing)  # noqa: E731
+    for f in (function, mps.graph(function)):
+        y, pull = jax.vjp(jax.jit(f), x, t if dense else labels)
+        dx, dt = pull(jnp.ones_like(y))
+        np.testing.assert_allclose(y, loss, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(dx, by_logits, rtol=1e-4, atol=1e-5)
+        if dense:
+            np.testing.assert_allclose(dt, by_labels, rtol=1e-5, atol=1e-5)

@@ -21,6 +21,7 @@ from special_values import SPECIAL, TINY, differing, rounded
 
 import jax_mps as mps
 
+
 def test_instructions(native):
     assert special.instruction_faults() == []
 
@@ -78,7 +79,9 @@ def test_relu_is_max_with_zero(device):
         x = jnp.asarray(SPECIAL).astype(dtype)
         for f in (jax.nn.relu, mps.relu, mps.graph(lambda x: lax.max(x, jnp.zeros_like(x)))):
             y = np.asarray(jax.jit(f)(x), np.float32)
-            assert differing("max", lambda x: special.greatest(x, np.zeros_like(x)), (np.asarray(x, np.float32),), y) == []
+            assert (
+                differing("max", lambda x: special.greatest(x, np.zeros_like(x)), (np.asarray(x, np.float32),), y) == []
+            )
 
 
 def leaky(x, a):

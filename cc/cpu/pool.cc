@@ -15,7 +15,7 @@ namespace {
 class Axis {
  public:
   Axis(int64_t in, int64_t out, int64_t window, int64_t stride, int64_t low, int64_t dilation,
-       bool count_padding)
+       bool count_padding, bool total)
       : in_(in), window_(window), dilation_(dilation), hits_end_(in + 1) {
     for (int64_t o = 0; o < out; o++) {
       int64_t origin = o * stride - low;
@@ -24,6 +24,7 @@ class Axis {
       int64_t last = origin < in ? std::min((in - origin + dilation - 1) / dilation, window) : 0;
       if (first >= last) first = last = window;
       auto count = static_cast<float>(count_padding ? window : std::max<int64_t>(last - first, 1));
+      if (total) count = 1;
       int64_t start = first < last ? origin + first * dilation : 0;
       spans_.push_back({int32_t(first), int32_t(last), int32_t(start), count});
       for (int64_t k = first; k < last; k++) hits_end_[origin + k * dilation + 1]++;
@@ -34,8 +35,8 @@ class Axis {
     for (int64_t o = 0; o < out; o++) {
       const PoolSpan& s = spans_[o];
       for (int64_t k = s.first; k < s.last; k++)
-        hits_[next[s.start + (k - s.first) * dilation]++] = {int32_t(o), int32_t(k),
-                                                             static_cast<float>(window) / s.count};
+        hits_[next[s.start + (k - s.first) * dilation]++] = {
+            int32_t(o), int32_t(k), total ? 1 : static_cast<float>(window) / s.count};
     }
   }
 
@@ -60,30 +61,39 @@ class Pool : public Kernel {
  public:
   // `x` and `y` are the types on the two sides of the pool, whichever the node computes.
   Pool(const Node& node, const TensorType& x, const TensorType& y)
-      : batch_(x.dim(0)), channels_(x.dim(-1)), y_(axis(node, x, y, 0)), x_(axis(node, x, y, 1)) {}
+      : batch_(x.dim(0)),
+        channels_(x.dim(-1)),
+        total_(node.attributes.has("total") && node.attributes.boolean("total")),
+        y_(axis(node, x, y, 0)),
+        x_(axis(node, x, y, 1)) {}
 
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
 
  protected:
-  PoolShape shape() const { return {batch_, channels_, y_.view(), x_.view()}; }
+  PoolShape shape() const {
+    PoolAxis y = y_.view(), x = x_.view();
+    float area = total_ ? 1 : static_cast<float>(y.window) * static_cast<float>(x.window);
+    return {batch_, channels_, y, x, area, 1 / area};
+  }
 
  private:
   // Axis 0 is the height, which a 1-D pool lacks, and 1 the width.
-  static Axis axis(const Node& node, const TensorType& x, const TensorType& y, int which) {
+  Axis axis(const Node& node, const TensorType& x, const TensorType& y, int which) const {
     const Attributes& a = node.attributes;
     auto window = a.integers("window"), strides = a.integers("strides"),
          padding = a.integers("padding");
     auto dilation =
         a.has("dilation") ? a.integers("dilation") : std::vector<int64_t>(window.size(), 1);
     size_t spatial = x.rank() - 2;
-    if (which == 0 && spatial == 1) return Axis(1, 1, 1, 1, 0, 1, false);
+    if (which == 0 && spatial == 1) return Axis(1, 1, 1, 1, 0, 1, false, total_);
     size_t i = spatial == 1 ? 0 : which;
     bool count_padding = a.has("count_padding") && a.boolean("count_padding");
     return Axis(x.dim(i + 1), y.dim(i + 1), window[i], strides[i], padding[2 * i], dilation[i],
-                count_padding);
+                count_padding, total_);
   }
 
   int64_t batch_, channels_;
+  bool total_;  // sums in place of averages
   Axis y_, x_;
 };
 

@@ -32,6 +32,7 @@ PoolParameters parameters(const Node& node, const TensorType& x, const TensorTyp
   p.gap_height = number(gaps, 0, 1), p.gap_width = number(gaps, 1, 1);
   p.pad_height = number(low, 0, 0), p.pad_width = number(low, 1, 0);
   p.count_padding = a.has("count_padding") && a.boolean("count_padding");
+  if (a.has("total") && a.boolean("total")) p.count_padding = 2;
   return p;
 }
 

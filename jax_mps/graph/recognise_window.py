@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,7 +83,7 @@ def scatter_window(equation: Equation, producers: Producers) -> Rewrite:
 
 
 def sum_window(equation: Equation, producers: Producers) -> Rewrite:
-    """reduce_window_sum: an average times its area, or the gradient of one."""
+    """reduce_window_sum: an average that is not divided, or the gradient of one."""
     (x,) = equation.operands
     params = equation.params
     if any(d != 1 for d in params["window_dilation"]):
@@ -93,10 +92,9 @@ def sum_window(equation: Equation, producers: Producers) -> Rewrite:
     if gradient is not None:
         return gradient
     order, geometry, cut = _geometry(params, x)
-    area = math.prod(geometry["window"])
 
     def run(x: Any) -> Any:
-        y = avg_pool_op(_crop.crop(jnp.transpose(x, order), cut), count_padding=True, **geometry) * area
+        y = avg_pool_op(_crop.crop(jnp.transpose(x, order), cut), count_padding=True, total=True, **geometry)
         return jnp.transpose(y, inverse(order))
 
     return run, [x]
@@ -122,11 +120,10 @@ def _sum_gradient(equation: Equation, producers: Producers) -> Rewrite | None:
     padding = forward_padding(spatial, sizes, small, strides, (1,) * len(sizes), low)
     if any(p < 0 for pair in padding for p in pair):
         return None
-    geometry = {"window": sizes, "strides": strides, "padding": padding, "count_padding": True}
-    area = math.prod(sizes)
+    geometry = {"window": sizes, "strides": strides, "padding": padding, "count_padding": True, "total": True}
 
     def run(dy: Any) -> Any:
-        dx = avg_pool_gradient_op(jnp.transpose(dy, order), spatial=spatial, **geometry) * area
+        dx = avg_pool_gradient_op(jnp.transpose(dy, order), spatial=spatial, **geometry)
         return jnp.transpose(dx, inverse(order))
 
     return run, [dy]

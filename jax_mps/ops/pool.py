@@ -142,8 +142,10 @@ def _(residuals: Any, cotangents: Any, **geometry: Any) -> Any:
 # Average and L2 norm.
 
 
-def _counts(spatial: Ints, dtype: Any, count_padding: bool, geometry: Any) -> np.ndarray:
-    """What to divide each window's sum by; 1 where it holds padding alone."""
+def _counts(spatial: Ints, dtype: Any, count_padding: bool, total: bool, geometry: Any) -> np.ndarray:
+    """What to divide each window's sum by; 1 where it holds padding alone, or the total is wanted."""
+    if total:
+        return np.ones((), dtype)
     _, valid = _pixels(spatial, **geometry, dilation=(1,) * len(spatial))
     outputs = [
         (n + low + high - k) // s + 1
@@ -154,16 +156,16 @@ def _counts(spatial: Ints, dtype: Any, count_padding: bool, geometry: Any) -> np
 
 
 @op("avg_pool", batch=[0], vmap="merge")
-def avg_pool_op(x: Any, *, count_padding: bool, **geometry: Any) -> Any:
-    """The mean of each window."""
-    total = _sum(widen(x), **geometry)
-    return (total / _counts(x.shape[1:-1], total.dtype, count_padding, geometry)).astype(x.dtype)
+def avg_pool_op(x: Any, *, count_padding: bool, total: bool = False, **geometry: Any) -> Any:
+    """The mean of each window, or its sum if the `total` is wanted."""
+    y = _sum(widen(x), **geometry)
+    return (y / _counts(x.shape[1:-1], y.dtype, count_padding, total, geometry)).astype(x.dtype)
 
 
 @op("avg_pool_gradient", batch=[0], vmap="merge")
-def avg_pool_gradient_op(dy: Any, *, spatial: Ints, count_padding: bool, **geometry: Any) -> Any:
-    """The transpose of the mean; `spatial` is x's."""
-    shares = widen(dy) / _counts(spatial, wide(dy.dtype), count_padding, geometry)
+def avg_pool_gradient_op(dy: Any, *, spatial: Ints, count_padding: bool, total: bool = False, **geometry: Any) -> Any:
+    """The transpose of the mean, or of the sum; `spatial` is x's."""
+    shares = widen(dy) / _counts(spatial, wide(dy.dtype), count_padding, total, geometry)
     return _spread(shares, spatial, **geometry).astype(dy.dtype)
 
 

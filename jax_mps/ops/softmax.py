@@ -109,6 +109,8 @@ def _(residuals: Any, cotangents: Any, *, smoothing: float) -> tuple[Any, Any]:
     dlogits = softmax_cross_entropy_gradient_op(dloss, logits, labels, maximum, log_sum, smoothing=smoothing)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         return dlogits, None
+    if smoothing == 1:  # labels count for nothing, not even where a logit is -inf
+        return dlogits, jnp.zeros_like(labels)
     half_log_p = _half_log_p(widen(logits), maximum, log_sum)
     t = labels.astype(half_log_p.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
     dlabels = (2 * (smoothing - 1)) * jnp.expand_dims(dloss, -1) * _where_it_counts(half_log_p, t)

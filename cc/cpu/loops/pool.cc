@@ -20,8 +20,8 @@ void over_rows(int64_t batch, int64_t rows, int64_t work, const F& f) {
 // One window for N channels: x points at the first tap seen. H and W are the window's size where it
 // is a constant and wholly inside x, else 0.
 template <Pool P, int N, int H, int W, class T>
-inline void one_window(const float* x, int64_t down, int64_t right, const PoolSpan& ys,
-                       const PoolSpan& xs, int64_t width, float* y, T* taps) {
+inline void one_window(const PoolShape& s, const float* x, int64_t down, int64_t right,
+                       const PoolSpan& ys, const PoolSpan& xs, int64_t width, float* y, T* taps) {
   using Float = typename Lanes<N>::Float;
   using Int = typename Lanes<N>::Int;
   int32_t top = H ? 0 : ys.first, left = W ? 0 : xs.first;
@@ -45,9 +45,9 @@ inline void one_window(const float* x, int64_t down, int64_t right, const PoolSp
       if constexpr (P == Pool::l2) result += v * v;
     }
   }
-  // Divided, so that equal pixels have themselves as their mean; halves are exact in any way.
+  // Divided, so that equal pixels have themselves as their mean; the share of 4 or of 1 is exact.
   if constexpr (P == Pool::average && H == 2 && W == 2)
-    result *= 0.25f;
+    result *= s.share;
   else if constexpr (P == Pool::average)
     result /= ys.count * xs.count;
   store(y, result);
@@ -59,7 +59,8 @@ inline void one_output(const PoolShape& s, const float* x, const PoolSpan& ys, c
                        float* y, T* taps) {
   int64_t down = s.y.dilation * s.x.in * s.channels, right = s.x.dilation * s.channels;
   over_channels<N>(s.channels, [&](int64_t c) {
-    one_window<P, N, H, W>(x + c, down, right, ys, xs, s.x.window, y + c, taps ? taps + c : taps);
+    one_window<P, N, H, W>(s, x + c, down, right, ys, xs, s.x.window, y + c,
+                           taps ? taps + c : taps);
   });
 }
 
@@ -154,12 +155,11 @@ template <Pool P, int N, class A>
   using Float = typename Lanes<N>::Float;
   const PoolHit *y = s.y.hits + s.y.hits_end[iy], *y_end = s.y.hits + s.y.hits_end[iy + 1];
   int64_t row = (n * s.y.in + iy) * s.x.in;
-  float area = static_cast<float>(s.y.window) * static_cast<float>(s.x.window);
   for (int64_t ix = 0; ix < s.x.in; ix++) {
     const PoolHit *x = s.x.hits + s.x.hits_end[ix], *x_end = s.x.hits + s.x.hits_end[ix + 1];
     int64_t in = (row + ix) * s.channels;
     auto put = [&](int64_t c, Float sum) {
-      if constexpr (P == Pool::average) sum /= area;
+      if constexpr (P == Pool::average) sum /= s.area;
       if constexpr (P == Pool::l2) sum *= load<Float>(times + in + c);
       store(dx + in + c, sum);
     };

@@ -14,7 +14,7 @@ struct PoolSpan {
 // One window over an input along one axis: output `out` sees it with tap `tap`.
 struct PoolHit {
   int32_t out, tap;
-  float share;  // the window's size over that divisor
+  float share;  // what divides PoolShape's area to give that divisor
 };
 
 struct PoolAxis {
@@ -27,6 +27,7 @@ struct PoolAxis {
 struct PoolShape {
   int64_t batch, channels;
   PoolAxis y, x;
+  float area, share;  // the largest divisor of an average, 1 for totals, and what it divides 1 to
 };
 
 // Taps are numbered row-major and kept as T: uint8_t, or int32_t for windows of more than 256.

@@ -116,7 +116,7 @@ kernel void max_pool_pick(constant PoolParameters& p [[buffer(0)]], device const
 
 // How many pixels of an output's window count along one axis.
 inline int counted(int out, int stride, int pad, int window, int size, int count_padding) {
-  if (count_padding) return window;
+  if (count_padding) return count_padding == 2 ? 1 : window;
   int begin = max(out * stride - pad, 0), end = min(out * stride - pad + window, size);
   return max(end - begin, 0);
 }

@@ -8,6 +8,6 @@ struct PoolParameters {
   int stride_height, stride_width;
   int pad_height, pad_width;  // at the low end
   int gap_height, gap_width;  // dilation
-  int count_padding;
+  int count_padding;          // 2 for totals, which nothing divides
 };
 static_assert(sizeof(PoolParameters) == 60, "one layout on host and device");
