@@ -35,6 +35,7 @@ __all__ = [
     "static_arguments",
     "trace_context",
     "vary_together",
+    "varying_axes",
     "with_weak_type",
 ]
 
@@ -60,12 +61,19 @@ def vary_together(operands: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(map(promote, operands))
 
 
-def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ...]) -> core.ShapedArray:
-    """The abstract value of a result: it varies over every mesh axis that an operand varies over."""
-    varying = frozenset[str]().union(*(a.manual_axis_type.varying for a in operand_avals))
+def varying_axes(avals: Sequence[Any]) -> frozenset[str]:
+    """The mesh axes that any of these abstract values varies over."""
+    return frozenset[str]().union(*(a.manual_axis_type.varying for a in avals))
+
+
+def result_aval(
+    shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ...], varying: frozenset[str] | None = None
+) -> core.ShapedArray:
+    """The abstract value of a result: it varies over `varying`, or every mesh axis that an operand varies over."""
+    varying = varying_axes(operand_avals) if varying is None else varying
     if not varying:
         return core.ShapedArray(shape, dtype)
-    first = operand_avals[0]
+    first = next(a for a in operand_avals if a.manual_axis_type.varying)  # others may be on no mesh
     return first.update(
         shape,
         dtype,

@@ -64,8 +64,8 @@ class NativeRegion:
         """Which results depend on the operands whose flags are set."""
         found = {id(v) for v, flag in zip(self.operands, flags, strict=True) if flag}
         for equation in self.equations:
-            if any(id(o) in found for o in equation.operands):
-                found.update(map(id, equation.results))
+            through = capture.reached(equation, [id(o) in found for o in equation.operands])
+            found.update(id(r) for r, flag in zip(equation.results, through, strict=True) if flag)
         return [id(r) in found for r in self.results]
 
 
