@@ -21,6 +21,7 @@ __all__ = [
     "Token",
     "across_devices",
     "batching",
+    "has_sizes",
     "is_array_type",
     "is_concrete",
     "jaxprs_in_params",
@@ -103,6 +104,11 @@ def static_arguments(function: Any) -> tuple[Collection[int], Collection[str]]:
 def is_array_type(aval: Any) -> bool:
     """Whether an abstract value is an array's: tokens and mutable references are none."""
     return isinstance(aval, core.ShapedArray)
+
+
+def has_sizes(aval: Any) -> bool:
+    """Whether all sizes of an abstract value are known: those of an exported function may be symbols."""
+    return not is_array_type(aval) or all(isinstance(size, int) for size in aval.shape)
 
 
 def across_devices(params: dict[str, Any], avals: Any) -> bool:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jax_mps._compat import across_devices, is_array_type, scan_counts, with_weak_type
+from jax_mps._compat import across_devices, has_sizes, is_array_type, scan_counts, with_weak_type
 from jax_mps.eager import unchecked
 
 # A call and the parameter that holds its body.
@@ -232,6 +232,8 @@ def _folds(equation: Equation) -> bool:
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
     operands, results = ([a.aval for a in atoms] for atoms in (equation.operands, equation.results))
+    if not all(map(has_sizes, results)):
+        return False
     if any(a.size > _FOLDED_OPERAND for a in operands) or any(a.size > _FOLDED_RESULT for a in results):
         return False
     types = [a.dtype for a in (*operands, *results)]
