@@ -21,6 +21,7 @@ __all__ = [
     "Token",
     "across_devices",
     "batching",
+    "checked_numbers",
     "has_sizes",
     "is_array_type",
     "is_concrete",
@@ -158,6 +159,11 @@ def leave_out_unread(primitive: Primitive, reduced: Callable[[Sequence[bool], Ma
 def trace_context() -> Any:
     """All of JAX's configuration that a trace depends on, hashable."""
     return config.trace_context()
+
+
+def checked_numbers() -> list[str]:
+    """What `jax.debug_nans` and `jax.debug_infs` look for now: "nan", "inf"."""
+    return ["nan"] * config.debug_nans.value + ["inf"] * config.debug_infs.value
 
 
 def lower_with_jax(ctx: Any, function: Any, operands: Any, attributes: dict[str, Any]) -> Any:

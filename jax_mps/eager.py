@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jax_mps._compat import checked_numbers
+
 _TESTS: dict[str, Callable[[Any], Any]] = {"nan": jnp.isnan, "inf": jnp.isinf}
 
 
@@ -34,10 +36,10 @@ def run_eagerly(
     Raises:
         FloatingPointError: if a result has a NaN under `jax.debug_nans(True)`, or an infinity under `jax.debug_infs`.
     """
-    checks = {"nan": jax.config.jax_debug_nans, "inf": jax.config.jax_debug_infs}
+    kinds = checked_numbers()
     with jax.disable_jit(False), unchecked():
         results = jitted(*operands)
-        found = [kind for kind, test in _TESTS.items() if checks[kind] and _any(test, results)]
+        found = [kind for kind in kinds if _any(_TESTS[kind], results)]
     if not found:
         return results
     words = f"invalid value ({found[0]}) encountered in {name}"
@@ -50,7 +52,7 @@ def run_eagerly(
 @contextmanager
 def unchecked() -> Iterator[None]:
     """Numbers inside are not checked: they are part of a function whose results will be."""
-    if not (jax.config.jax_debug_nans or jax.config.jax_debug_infs):
+    if not checked_numbers():
         yield
         return
     with jax.debug_nans(False), jax.debug_infs(False):

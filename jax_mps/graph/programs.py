@@ -89,9 +89,9 @@ def name_of(function: Any) -> str:
 def argument_names(function: Callable[..., Any], args: Any, kwargs: Any) -> list[str]:
     """A name for every leaf of the arguments: "params.Dense_0.kernel"."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        parameters = ()
+        parameters = []
     places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     words = [p.name for p in parameters if p.kind in places]
     words += [f"argument {i}" for i in range(len(words), len(args))]
