@@ -23,7 +23,8 @@ __all__ = [
     "ad",
     "batched_aval",
     "batching",
-    "invalid_numbers",
+    "checked_numbers",
+    "has_sizes",
     "is_array_type",
     "is_concrete",
     "jaxprs_in_params",
@@ -40,6 +41,7 @@ __all__ = [
     "tangent_aval",
     "trace_context",
     "vary_together",
+    "varying_axes",
     "vmapped",
     "weakly_cached",
     "with_weak_type",
@@ -68,12 +70,19 @@ def vary_together(operands: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(map(promote, operands))
 
 
-def result_aval(shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ...]) -> core.ShapedArray:
-    """The abstract value of a result: it varies over every mesh axis that an operand varies over."""
-    varying = frozenset[str]().union(*(a.manual_axis_type.varying for a in operand_avals))
+def varying_axes(avals: Sequence[Any]) -> frozenset[str]:
+    """The mesh axes that any of these abstract values varies over."""
+    return frozenset[str]().union(*(a.manual_axis_type.varying for a in avals))
+
+
+def result_aval(
+    shape: tuple[int, ...], dtype: Any, operand_avals: tuple[Any, ...], varying: frozenset[str] | None = None
+) -> core.ShapedArray:
+    """The abstract value of a result: it varies over `varying`, or every mesh axis that an operand varies over."""
+    varying = varying_axes(operand_avals) if varying is None else varying
     if not varying:
         return core.ShapedArray(shape, dtype)
-    first = operand_avals[0]
+    first = next(a for a in operand_avals if a.manual_axis_type.varying)  # others may be on no mesh
     return first.update(
         shape,
         dtype,
@@ -103,6 +112,11 @@ def static_arguments(function: Any) -> tuple[Collection[int], Collection[str]]:
 def is_array_type(aval: Any) -> bool:
     """Whether an abstract value is an array's: tokens and mutable references are none."""
     return isinstance(aval, core.ShapedArray)
+
+
+def has_sizes(aval: Any) -> bool:
+    """Whether all sizes of an abstract value are known: those of an exported function may be symbols."""
+    return not is_array_type(aval) or all(isinstance(size, int) for size in aval.shape)
 
 
 def across_devices(params: dict[str, Any], avals: Any) -> bool:
@@ -192,14 +206,14 @@ def vmapped(function: Callable[..., Any], axes: Any, batch: Any, out_axes: Any =
     return jax.vmap(function, axes, out_axes, axis_name=name, axis_size=batch.size, spmd_axis_name=batch.spmd_name)
 
 
-def invalid_numbers() -> list[str]:
-    """The kinds of numbers, "nan" and "inf", that JAX is told to raise at."""
-    return ["nan"] * bool(config.debug_nans.value) + ["inf"] * bool(config.debug_infs.value)
-
-
 def trace_context() -> Any:
     """All of JAX's configuration that a trace depends on, hashable."""
     return config.trace_context()
+
+
+def checked_numbers() -> list[str]:
+    """What `jax.debug_nans` and `jax.debug_infs` look for now: "nan", "inf"."""
+    return ["nan"] * config.debug_nans.value + ["inf"] * config.debug_infs.value
 
 
 def lower_with_jax(ctx: Any, function: Any, operands: Any, attributes: dict[str, Any]) -> Any:

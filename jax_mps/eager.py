@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_mps._compat import invalid_numbers
+from jax_mps._compat import checked_numbers
 
 _TESTS: dict[str, Callable[[Any], Any]] = {"nan": jnp.isnan, "inf": jnp.isinf}
 
@@ -36,7 +36,7 @@ def run_eagerly(
     Raises:
         FloatingPointError: if a result has a NaN under `jax.debug_nans(True)`, or an infinity under `jax.debug_infs`.
     """
-    kinds = invalid_numbers()
+    kinds = checked_numbers()
     with jax.disable_jit(False), unchecked():
         results = jitted(*operands)
         found = [kind for kind in kinds if _any(_TESTS[kind], results)]
@@ -52,7 +52,7 @@ def run_eagerly(
 @contextmanager
 def unchecked() -> Iterator[None]:
     """Numbers inside are not checked: they are part of a function whose results will be."""
-    if not invalid_numbers():
+    if not checked_numbers():
         yield
         return
     with jax.debug_nans(False), jax.debug_infs(False):

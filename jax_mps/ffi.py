@@ -1,7 +1,8 @@
-"""The one XLA custom call: registration at first use, and what its device says of a program."""
+"""The one XLA custom call: its registration, and what its device says of a program."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -105,3 +106,9 @@ def set_cache_limit(programs: int) -> None:
 def clear_cache() -> None:
     """Drops every compiled program and all working memory that waits for reuse; both come back on demand."""
     native().clear_cache()
+
+
+# Functions that another process has exported call the target before any op here does. This starts no backend. Where the
+# native half is not built, the first call says so.
+with contextlib.suppress(ModuleNotFoundError):
+    native()

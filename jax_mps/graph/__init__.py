@@ -37,11 +37,16 @@ class graph:
         function: a pure function of pytrees. Leaves that are no arrays or numbers are static, in the result too: a
             change of them is a new trace. So are booleans, and inside `jax.jit` and the like all Python numbers, which
             whoever called jit (Equinox's `filter_jit`, for one) kept from being traced.
+            Flax NNX modules are taken as `nnx.jit` takes them, be they arguments, the function, or what it is a method
+            of: what the function changes in them is changed. A method may be decorated.
         fuse: False runs every elementwise op as a kernel of its own, for comparison.
 
     Returns:
         A function. `jax.grad` of it differentiates the function first and graphs the gradient, to any order;
         `jax.vmap` of it runs the function as it was. `jax.jvp` and `jax.linear_transpose` of it work, partly in JAX.
+
+    Raises:
+        TypeError: if the function is not callable, or for an option of `jax.jit`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_mps as mps

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
-from jax_mps._compat import across_devices, is_array_type, scan_counts, with_weak_type
+from jax_mps._compat import across_devices, has_sizes, is_array_type, scan_counts, with_weak_type
 from jax_mps.derivatives import linear_jaxpr
 from jax_mps.eager import unchecked
 
@@ -218,17 +218,25 @@ def fold_constants(flat: Flat) -> None:
     kept = []
     for equation in flat.equations:
         equation.operands = [known.get(id(o), o) for o in equation.operands]
-        if _folds(equation):
-            constants = [o.value for o in equation.operands if isinstance(o, Constant)]
-            with jax.ensure_compile_time_eval(), unchecked():
-                values = evaluate(equation, constants)
-            known.update(
-                (id(r), Constant(np.asarray(v), r.aval)) for r, v in zip(equation.results, values, strict=True)
-            )
-        else:
+        values = _folded(equation)
+        if values is None:
             kept.append(equation)
+        else:
+            made = zip(equation.results, values, strict=True)
+            known.update((id(r), Constant(np.asarray(v), r.aval)) for r, v in made)
     flat.equations = kept
     flat.outputs = [known.get(id(o), o) for o in flat.outputs]
+
+
+def _folded(equation: Equation) -> list[Any] | None:
+    """The results of an equation that folds; None of another."""
+    if not _folds(equation):
+        return None
+    constants = [o.value for o in equation.operands if isinstance(o, Constant)]
+    with jax.ensure_compile_time_eval(), unchecked():
+        values = evaluate(equation, constants)
+    # In a shard_map without jit nothing is evaluated but by its trace.
+    return None if any(isinstance(v, jax.core.Tracer) for v in values) else values
 
 
 def _folds(equation: Equation) -> bool:
@@ -238,6 +246,8 @@ def _folds(equation: Equation) -> bool:
     if not all(isinstance(o, Constant) and not isinstance(o.value, jax.core.Tracer) for o in equation.operands):
         return False
     operands, results = ([a.aval for a in atoms] for atoms in (equation.operands, equation.results))
+    if not all(map(has_sizes, results)):
+        return False
     if any(a.size > _FOLDED_OPERAND for a in operands) or any(a.size > _FOLDED_RESULT for a in results):
         return False
     types = [a.dtype for a in (*operands, *results)]
@@ -337,6 +347,24 @@ def boundary(region: Region, readers: dict[int, set[int]]) -> tuple[list[Variabl
                 reads[id(operand)] = operand
     results = [r for e in region.equations for r in e.results if readers.get(id(r), set()) - {id(region)}]
     return list(reads.values()), results
+
+
+def reached(equation: Equation, flags: Sequence[bool]) -> list[bool]:
+    """By flags of an equation's operands, those of its results that depend on a set one."""
+    if equation.name != "scan" or not any(flags):
+        return [any(flags)] * len(equation.results)
+    body, carry = equation.params["jaxpr"].jaxpr, slice(equation.consts, equation.consts + equation.carries)
+    given = list(flags)
+    while True:
+        found = {v for v, flag in zip(body.invars, given, strict=True) if flag}
+        for inner in body.eqns:
+            if any(not isinstance(v, Literal) and v in found for v in inner.invars):
+                found.update(inner.outvars)
+        results = [not isinstance(v, Literal) and v in found for v in body.outvars]
+        carried = [a or b for a, b in zip(given[carry], results[: equation.carries], strict=True)]
+        if carried == given[carry]:
+            return results
+        given[carry] = carried
 
 
 def evaluate(equation: Equation, operands: Sequence[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ import jax
 from jax.extend.core import ClosedJaxpr
 
 from jax_mps import ffi
-from jax_mps._compat import is_array_type
+from jax_mps._compat import has_sizes, is_array_type
 from jax_mps.device import device
 from jax_mps.graph import capture, region, report
 from jax_mps.graph.capture import Equation, Flat, Region, Variable
@@ -65,8 +65,8 @@ class NativeRegion:
         """Which results depend on the operands whose flags are set."""
         found = {id(v) for v, flag in zip(self.operands, flags, strict=True) if flag}
         for equation in self.equations:
-            if any(id(o) in found for o in equation.operands):
-                found.update(map(id, equation.results))
+            through = capture.reached(equation, [id(o) in found for o in equation.operands])
+            found.update(id(r) for r, flag in zip(equation.results, through, strict=True) if flag)
         return [id(r) in found for r in self.results]
 
 
@@ -95,6 +95,9 @@ class Graphed:
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
     """The whole compile; without native loops if the device refuses a region that has some."""
+    if not all(map(has_sizes, closed.in_avals)):  # as jax.export may have them
+        flat = capture.flatten(closed)
+        return Graphed(flat, [flat.equations], {id(e): "programs have no symbolic shape" for e in flat.equations})
     flat = flatten_loops(closed, lambda equation: _control(equation, fuse, loops))
     reasons: dict[int, str] = {}
     if device() == "reference":

@@ -9,7 +9,15 @@ from typing import Any
 import jax
 
 from jax_mps import ffi
-from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval, weakly_cached
+from jax_mps._compat import (
+    Primitive,
+    batching,
+    lower_with_jax,
+    mlir,
+    result_aval,
+    varying_axes,
+    weakly_cached,
+)
 from jax_mps.derivatives import differentiate_as
 from jax_mps.eager import run_eagerly
 from jax_mps.graph.capture import PROGRAM
@@ -48,7 +56,12 @@ def run(text: str, types: Types, aliases: Aliases, original: Original, operands:
 
 
 def _abstract(*avals: Any, text: str, types: Any, aliases: Aliases, original: Original) -> list[Any]:
-    return [result_aval(shape, dtype, avals) for shape, dtype in types]
+    axes = varying_axes(avals)  # inside of a shard_map
+    along = {axis: original.reached([axis in varying_axes([a]) for a in avals]) for axis in axes}
+    return [
+        result_aval(shape, dtype, avals, frozenset(axis for axis in axes if along[axis][i]))
+        for i, (shape, dtype) in enumerate(types)
+    ]
 
 
 def _run_eagerly(*operands: Any, **params: Any) -> Any:
