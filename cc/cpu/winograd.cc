@@ -35,6 +35,8 @@ std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const
     reason = "JAX_MPS_WINOGRAD=0 turns minimal filtering off";
     return std::nullopt;
   }
+  if (a.has("precision") && a.string("precision") == "highest")
+    return refuse("any precision but the highest");
   if (w.row) return refuse("filters whose rows are not apart");
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");

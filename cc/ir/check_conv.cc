@@ -16,7 +16,8 @@ void convolution(const Node& node, const TensorType& x, const TensorType& w, con
               w.dim(-1) % groups == 0 && y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
           "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
               " disagree with groups=" + std::to_string(groups));
-  if (node.attributes.has("accumulator")) node.attributes.string("accumulator");
+  for (const char* name : {"accumulator", "precision"})
+    if (node.attributes.has(name)) node.attributes.string(name);
 }
 
 void conv(const Node& node) {

@@ -193,6 +193,9 @@ Offer apple_conv(const Node& node) {
   if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
   std::string reason = without_apple_kernels("MPSGraph");
   if (!reason.empty()) return Offer::none(reason);
+  const Attributes& attributes = node.attributes;
+  if (attributes.has("precision") && attributes.string("precision") == "highest")
+    return Offer::none("MPSGraph may filter, the highest precision is plain sums");
   Recipe recipe(node, "MPSGraph");
   recipe.apple = true, recipe.cost = kAppleCost;
   constexpr bool of_weights = which == AppleConvolution::weight_gradient;

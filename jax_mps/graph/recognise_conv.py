@@ -12,6 +12,7 @@ import numpy as np
 from jax_mps.graph.capture import Atom, Equation
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.ops import _crop
+from jax_mps.ops._number import precision_attribute
 from jax_mps.ops.conv import convolution as conv
 from jax_mps.ops.conv import data_gradient, weight_gradient
 
@@ -39,13 +40,16 @@ def convolution(equation: Equation, producers: Producers) -> Rewrite:
     out_spatial = tuple(equation.results[0].aval.shape[i] for i in spec.out_spec[2:])
     window = tuple(rhs.aval.shape[i] for i in spec.rhs_spec[2:])
     ones = (1,) * rank
+    precision = precision_attribute(p["precision"])
 
     reversed_from = _reversed(rhs, spec.rhs_spec[2:], producers)
     rotated = reversed_from is not None and reversed_from is not rhs
     if batch_groups == 1 and strides == ones and (rotated or lhs_dilation != ones):
         if reversed_from is None:
             raise NotConvertible("a dilated input with weights that are not rotated")
-        return _data_gradient(reversed_from, lhs, padding, lhs_dilation, rhs_dilation, groups, spec, out_spatial)
+        return _data_gradient(
+            reversed_from, lhs, padding, lhs_dilation, rhs_dilation, groups, spec, out_spatial, precision
+        )
     if lhs_dilation != ones:
         raise NotConvertible("a dilated input with strides")
     larger = math.prod(window) - math.prod(out_spatial)
@@ -69,6 +73,7 @@ def convolution(equation: Equation, producers: Producers) -> Rewrite:
                 dilation=strides,
                 groups=batch_groups,
                 accumulator="float",
+                **precision,
             )
             return jnp.transpose(dw, out_order)
 
@@ -87,6 +92,7 @@ def convolution(equation: Equation, producers: Producers) -> Rewrite:
             dilation=rhs_dilation,
             groups=groups,
             accumulator="float",
+            **precision,
         )
         return jnp.transpose(y, out_order)
 
@@ -94,7 +100,15 @@ def convolution(equation: Equation, producers: Producers) -> Rewrite:
 
 
 def _data_gradient(
-    w: Atom, dy: Atom, padding: Any, strides: Any, dilation: Any, groups: int, spec: Any, spatial: Any
+    w: Atom,
+    dy: Atom,
+    padding: Any,
+    strides: Any,
+    dilation: Any,
+    groups: int,
+    spec: Any,
+    spatial: Any,
+    precision: dict[str, str],
 ) -> Rewrite:
     image = (spec.lhs_spec[0], *spec.lhs_spec[2:], spec.lhs_spec[1])
     out_order = inverse((spec.out_spec[0], *spec.out_spec[2:], spec.out_spec[1]))
@@ -122,6 +136,7 @@ def _data_gradient(
             dilation=dilation,
             groups=groups,
             accumulator="float",
+            **precision,
         )
         return jnp.transpose(dx, out_order)
 

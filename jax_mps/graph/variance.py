@@ -3,10 +3,10 @@
 ::
 
     mean = sum x / n
-    sum x^2 / n - mean^2      =>  sum (x - shift)^2 / n - (mean - shift)^2,   shift = the mean of a part of x
+    sum x^2 / n - mean^2      =>  sum d^2 / n - (sum d / n)^2,    d = x - shift, shift = the mean of a part of x
 
 The shift is near the mean, so that little cancels whatever the mean is, and x is still read once: the part is a
-sixteenth of it. Of few numbers it is all of them, and the shift their mean. In float32 only.
+sixteenth of it. Of few numbers it is all of them, and the variance is sum d^2 / n. In float32 only.
 """
 
 from __future__ import annotations
@@ -94,14 +94,16 @@ class _Variances(Links):
             number = add("broadcast_in_dim", rest, add("constant", (), value=float(count)), axes=())
             return add("div", rest, add("reduce", rest, y, kind="sum", axes=axes), number)
 
-        mean = mean if mean.type.shape == rest else add("reshape", rest, mean)
         steps, sizes = _part(shape, axes)
         whole = sizes == shape
-        shift = mean if whole else mean_of(add("slice", sizes, x, start=(0,) * len(shape), strides=steps))
+        if not whole:
+            shift = mean_of(add("slice", sizes, x, start=(0,) * len(shape), strides=steps))
+        else:
+            shift = mean if mean.type.shape == rest else add("reshape", rest, mean)
         deviation = add("sub", shape, x, add("broadcast_in_dim", shape, shift, axes=kept))
         variance = mean_of(add("square", shape, deviation))
         if not whole:
-            variance = add("sub", rest, variance, add("square", rest, add("sub", rest, mean, shift)))
+            variance = add("sub", rest, variance, add("square", rest, mean_of(deviation)))
         nodes.append(Node("reshape", [variance], node.results, {}))
         if variance.type == node.results[0].type:
             nodes.pop()

@@ -1,11 +1,13 @@
-"""Dtypes of accumulation, and axes of broadcasting, spelled out: nothing is promoted silently."""
+"""Dtypes and precision of sums, and axes of broadcasting, spelled out: nothing is promoted silently."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 
 def wide(dtype: Any) -> np.dtype:
@@ -21,3 +23,15 @@ def widen(x: Any) -> Any:
 def along_last(x: Any, rank: int) -> Any:
     """`x` [channels] with leading axes of size 1, to broadcast against an array of `rank` axes."""
     return jnp.expand_dims(x, range(rank - 1))
+
+
+def precision_attribute(precision: Any) -> dict[str, str]:
+    """The attribute of a convolution whose lax `precision` asks for plain sums, which is HIGHEST; {} else."""
+    asked = precision if isinstance(precision, tuple) else (precision,)
+    return {"precision": "highest"} if lax.Precision.HIGHEST in asked else {}
+
+
+def default_precision() -> Any:
+    """The lax precision that `jax.default_matmul_precision` sets here."""
+    name = jax.config.jax_default_matmul_precision
+    return lax.Precision.HIGHEST if name in ("highest", "float32") else None

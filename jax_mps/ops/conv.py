@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jax_mps.ops import _check, _crop
-from jax_mps.ops._number import along_last, wide, widen
+from jax_mps.ops._number import along_last, default_precision, precision_attribute, wide, widen
 from jax_mps.ops.neuron import Spec, fused_forward, neuron_gradient_op, neuron_meaning, neuron_op, spec
 from jax_mps.ops.reduce import bias_gradient_op
 from jax_mps.primitive import op
@@ -18,7 +18,9 @@ from jax_mps.primitive import op
 _LAYOUTS = {3: ("NWC", "WIO", "NWC"), 4: ("NHWC", "HWIO", "NHWC")}
 
 
-def _convolve(x: Any, w: Any, *, strides: Any, padding: Any, dilation: Any, groups: int, accumulator: str) -> Any:
+def _convolve(
+    x: Any, w: Any, *, strides: Any, padding: Any, dilation: Any, groups: int, accumulator: str, precision: Any = None
+) -> Any:
     return lax.conv_general_dilated(
         x,
         w,
@@ -27,6 +29,7 @@ def _convolve(x: Any, w: Any, *, strides: Any, padding: Any, dilation: Any, grou
         rhs_dilation=dilation,
         dimension_numbers=_LAYOUTS[x.ndim],
         feature_group_count=groups,
+        precision=precision,
         preferred_element_type=x.dtype if accumulator == "half" else wide(x.dtype),
     )
 
@@ -133,7 +136,8 @@ def conv(
 
     On the CPU, 3x3 and 5x5 filters of stride 1 over many channels take Winograd's minimal filtering, with 2.8 to 4
     times fewer multiplications: float32 errors stay below 1e-5 of the largest element (plain sums: 1e-6), and a NaN
-    also reaches results up to 3 pixels beyond its window. `JAX_MPS_WINOGRAD=0` in the environment keeps to plain sums.
+    also reaches results up to 3 pixels beyond its window. `jax.default_matmul_precision("highest")` around the call,
+    or `JAX_MPS_WINOGRAD=0` in the environment, keeps to plain sums.
 
     Equivalent to::
 
@@ -319,6 +323,7 @@ def _geometry(
         "dilation": dilation,
         "groups": groups,
         "accumulator": accumulator if x.dtype == jnp.float16 else "float",
+        **precision_attribute(default_precision()),
     }
     return x, w, attributes
 

@@ -7,8 +7,7 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-// c[i, j] (+)= sum over s of a[i, s] b[s, j], in sums of short runs of s, so that what is added to a
-// sum is not much smaller than it. Columns lie in vectors: the one with columns v L .. v
+// c[i, j] (+)= sum over s of a[i, s] b[s, j]. Columns lie in vectors: the one with columns v L .. v
 // L + L of row s is at b + v * b_vector + s * b_step (L: kMaxLanes), so both a row-major matrix and
 // one cut into panels will do.
 struct Product {
@@ -19,12 +18,12 @@ struct Product {
   float* c;  // row-major
   int64_t c_row;
   int64_t depth;
+  int64_t run;  // steps of the depth that are summed by themselves, before they join the others
   bool add;
 };
 
 // As many rows as leave registers for the columns: 32 vector registers with AVX-512, else 16.
 constexpr int kProductRows = kMaxLanes == 16 ? 12 : 6;
-constexpr int64_t kProductRun = 16;  // steps of the depth that are summed by themselves
 
 // One run, of `depth` steps.
 template <int Rows, int Vectors>
@@ -54,9 +53,9 @@ inline void product_run(const Product& p, int64_t depth, bool add, const float* 
 
 template <int Rows, int Vectors>
 inline void product_tile(const Product& p, const float* a, const float* b, float* c) {
-  for (int64_t s = 0; s < p.depth; s += kProductRun)
-    product_run<Rows, Vectors>(p, p.depth - s < kProductRun ? p.depth - s : kProductRun,
-                               p.add || s > 0, a + s * p.a_step, b + s * p.b_step, c);
+  for (int64_t s = 0; s < p.depth; s += p.run)
+    product_run<Rows, Vectors>(p, p.depth - s < p.run ? p.depth - s : p.run, p.add || s > 0,
+                               a + s * p.a_step, b + s * p.b_step, c);
 }
 
 template <int Rows, int Vectors>
