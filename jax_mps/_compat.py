@@ -31,6 +31,7 @@ __all__ = [
     "leave_out_unread",
     "leave_out_unread_of_call",
     "lower_with_jax",
+    "matmul_precision",
     "mlir",
     "named",
     "names_of",
@@ -204,6 +205,11 @@ def vmapped(function: Callable[..., Any], axes: Any, batch: Any, out_axes: Any =
     """`function` mapped over the axis that JAX tells a batching rule of, so that what names the axis finds it."""
     name = None if batch.name is core.no_axis_name else batch.name
     return jax.vmap(function, axes, out_axes, axis_name=name, axis_size=batch.size, spmd_axis_name=batch.spmd_name)
+
+
+def matmul_precision() -> str | None:
+    """The name that `jax.default_matmul_precision` sets, or None."""
+    return config.default_matmul_precision.value
 
 
 def trace_context() -> Any:

@@ -63,8 +63,8 @@ class Writer {
   }
   Vec result(const ChainStep& step) { return values_.result(step.y); }
 
-  // NaN wins, and of two zeros +0 is the greater. x86 gives the second operand where either is NaN or
-  // both are zeros, so the two orders differ in zeros' signs alone, or one of them is NaN.
+  // NaN wins, and of two zeros +0 is the greater. x86 gives the second operand where either is NaN
+  // or both are zeros, so the two orders differ in zeros' signs alone, or one of them is NaN.
   void extremum(bool greatest, Vec y, Vec a, Vec b) {
     Vec other = values_.take();
     out_.vector(greatest ? opcodes::max : opcodes::min, other, b, a);

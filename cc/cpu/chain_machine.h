@@ -19,7 +19,7 @@ struct ChainSegment {
   };
   std::vector<ChainStep> body;
   std::vector<Fold> folds;
-  std::vector<int16_t> writes;  // registers of the body that must be in memory afterwards
+  std::vector<int16_t> writes;        // registers of the body that must be in memory afterwards
   std::map<int, uint32_t> constants;  // registers that hold one
 };
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from jax_mps._compat import matmul_precision
 
 
 def wide(dtype: Any) -> np.dtype:
@@ -33,5 +34,4 @@ def precision_attribute(precision: Any) -> dict[str, str]:
 
 def default_precision() -> Any:
     """The lax precision that `jax.default_matmul_precision` sets here."""
-    name = jax.config.jax_default_matmul_precision
-    return lax.Precision.HIGHEST if name in ("highest", "float32") else None
+    return lax.Precision.HIGHEST if matmul_precision() in ("highest", "float32") else None

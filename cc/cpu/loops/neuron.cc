@@ -8,8 +8,8 @@ namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
 // f(x) and dy f'(x) of one kind. At a kink the derivative is the one of the lower side: 0 for relu
-// at 0, as in jax.nn.relu, because a fused kernel sees only the output. Of hard_sigmoid it is that of
-// the slope, of absolute 0. Where it is 0, an infinite dy counts for nothing.
+// at 0, as in jax.nn.relu, because a fused kernel sees only the output. Of hard_sigmoid it is that
+// of the slope, of absolute 0. Where it is 0, an infinite dy counts for nothing.
 template <NeuronKind K>
 struct Function {
   float a, b, c, log_c;

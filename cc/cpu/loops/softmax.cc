@@ -102,8 +102,8 @@ void gradient(bool log, const float* dy, const float* y, float* dx, int64_t rows
   });
 }
 
-// -sum t (x - maximum - log_sum), where a class of label 0 and probability 0 adds nothing. In halves:
-// two finite logits may differ by more than the largest number.
+// -sum t (x - maximum - log_sum), where a class of label 0 and probability 0 adds nothing. In
+// halves: two finite logits may differ by more than the largest number.
 float dense_loss(const float* x, const float* t, float kept, float spread, float maximum,
                  float log_sum, int64_t n) {
   float sum = 0;
