@@ -1,8 +1,11 @@
 #include "arena.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <mutex>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #ifdef __linux__
@@ -26,7 +29,11 @@ struct Pool {
 };
 
 Pool& pool() {
-  static Pool* pool = new Pool;  // outlives every thread that may still return a block
+  static Pool* pool = [] {  // outlives every thread that may still return a block
+    auto* pool = new Pool;
+    pool->blocks.reserve(kMaxBlocks + 1);  // returning a block allocates nothing
+    return pool;
+  }();
   return *pool;
 }
 
@@ -37,7 +44,9 @@ std::align_val_t alignment(size_t bytes) {
 // Large blocks ask for huge pages: loops over rows that are kilobytes apart touch more small pages
 // than the processor keeps translations of.
 std::byte* allocate(size_t bytes) {
-  auto* data = static_cast<std::byte*>(::operator new(bytes, alignment(bytes)));
+  auto* data = static_cast<std::byte*>(::operator new(bytes, alignment(bytes), std::nothrow));
+  if (!data)
+    throw std::runtime_error("there are no " + std::to_string(bytes) + " bytes of working memory");
 #ifdef __linux__
   if (bytes >= kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif
@@ -46,7 +55,20 @@ std::byte* allocate(size_t bytes) {
 
 void free_block(Block block) { ::operator delete(block.data, alignment(block.capacity)); }
 
+std::string in_words(size_t bytes) {
+  char words[32];
+  bool large = bytes >= 100'000'000;
+  double units = static_cast<double>(bytes) / (large ? 1e9 : 1e6);
+  std::snprintf(words, sizeof words, "%.1f %s", units, large ? "GB" : "MB");
+  return words;
+}
+
 }  // namespace
+
+OutOfMemory::OutOfMemory(const std::string& what, size_t bytes)
+    : std::runtime_error(what + " of " + in_words(bytes) +
+                         " does not fit: the system gives no more memory. Use a smaller batch, "
+                         "jax.checkpoint, or leave part of the function out of mps.graph.") {}
 
 Arena::Arena(size_t bytes) {
   if (bytes == 0) return;
@@ -72,7 +94,16 @@ Arena::Arena(size_t bytes) {
     }
   }
   if (too_small.data) free_block(too_small);
-  data_ = allocate(bytes);
+  try {
+    data_ = allocate(bytes);
+  } catch (const std::bad_alloc&) {
+    release_pool();  // what waits for reuse may be what lacks
+    try {
+      data_ = allocate(bytes);
+    } catch (const std::bad_alloc&) {
+      throw OutOfMemory("program: the working memory", bytes);
+    }
+  }
   capacity_ = bytes;
 }
 

@@ -3,13 +3,21 @@
 #pragma once
 
 #include <cstddef>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 namespace jax_mps {
 
+// Memory that the system does not give: how much, and what to do.
+struct OutOfMemory : std::runtime_error {
+  OutOfMemory(const std::string& what, size_t bytes);
+};
+
 class Arena {
  public:
-  explicit Arena(size_t bytes);  // 64-byte aligned, contents undefined
+  // 64-byte aligned, contents undefined. Throws OutOfMemory.
+  explicit Arena(size_t bytes);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "cpu/executable.h"
+#include "ir/check.h"
 #ifdef JAX_MPS_METAL
 #include "metal/compile.h"
 #endif
@@ -49,6 +50,7 @@ Cache& cache() {
 
 std::shared_ptr<const Executable> compile(std::string_view text) {
   Program program = parse_program(text);
+  check(program);
   if (program.device == "cpu")
     return std::make_shared<cpu::CpuExecutable>(std::move(program), text.size());
 #ifdef JAX_MPS_METAL

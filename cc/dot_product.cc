@@ -4,13 +4,9 @@
 #include <numeric>
 #include <utility>
 
-#include "cpu/require.h"
+#include "ir/require.h"
 
 namespace jax_mps {
-
-using cpu::require;
-using cpu::require_counts;
-using cpu::require_shape;
 
 Axes row_major(const Axes& shape) {
   Axes strides(shape.size());

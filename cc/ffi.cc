@@ -5,10 +5,13 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include "arena.h"
 #include "cpu/device.h"
 #include "executable.h"
+#include "ir/check.h"
 #ifdef JAX_MPS_METAL
 #include "metal/information.h"
+#include "metal/kernel.h"
 #endif
 
 namespace nb = nanobind;
@@ -31,28 +34,37 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
   try {
     auto executable = compile_cached(text);
     const Program& program = executable->program();
-    if (args.size() != program.inputs.size() || rets.size() != program.outputs.size())
+    // A call may have a result of no bytes behind the program's outputs: jax_mps/ffi.py says why.
+    size_t outputs = program.outputs.size();
+    const bool one_more =
+        rets.size() == outputs + 1 && (*rets.get<ffi::AnyBuffer>(outputs))->size_bytes() == 0;
+    if (args.size() != program.inputs.size() || (rets.size() != outputs && !one_more))
       return ffi::Error::InvalidArgument(
           "jax_mps: the program takes " + std::to_string(program.inputs.size()) +
-          " inputs and gives " + std::to_string(program.outputs.size()) +
-          " outputs, but the call has " + std::to_string(args.size()) + " and " +
-          std::to_string(rets.size()));
+          " inputs and gives " + std::to_string(outputs) + " outputs, but the call has " +
+          std::to_string(args.size()) + " and " + std::to_string(rets.size()));
     const void* inline_in[kInline];
     void* inline_out[kInline];
     std::vector<const void*> heap_in(args.size() > kInline ? args.size() : 0);
-    std::vector<void*> heap_out(rets.size() > kInline ? rets.size() : 0);
+    std::vector<void*> heap_out(outputs > kInline ? outputs : 0);
     const void** in = heap_in.empty() ? inline_in : heap_in.data();
     void** out = heap_out.empty() ? inline_out : heap_out.data();
     std::string error;
     for (size_t i = 0; i < args.size(); i++)
       in[i] = bind(*args.get<ffi::AnyBuffer>(i), program.values[program.inputs[i]].type, error);
-    for (size_t i = 0; i < rets.size(); i++)
+    for (size_t i = 0; i < outputs; i++)
       out[i] = bind(**rets.get<ffi::AnyBuffer>(i), program.values[program.outputs[i]].type, error);
     if (!error.empty()) return ffi::Error::InvalidArgument("jax_mps: " + error);
     executable->run(in, out);
     return ffi::Error::Success();
   } catch (const ProgramError& error) {
     return ffi::Error::InvalidArgument(std::string("jax_mps: ") + error.what());
+  } catch (const OutOfMemory& error) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, std::string("jax_mps: ") + error.what());
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "jax_mps: program: the system has no memory for its tables. Use a smaller "
+                      "batch, or free memory.");
   } catch (const std::exception& error) {
     return ffi::Error::Internal(std::string("jax_mps: ") + error.what());
   }
@@ -92,6 +104,17 @@ NB_MODULE(_ext, m) {
     return d;
   });
 #endif
+  m.def(
+      "ops",
+      [] {
+        nb::dict d;
+        d["cpu"] = cpu::ops(), d["checked"] = checked_ops();
+#ifdef JAX_MPS_METAL
+        d["metal"] = metal::ops();
+#endif
+        return d;
+      },
+      "The ops of each device, and those whose nodes are checked.");
   m.def("devices", &devices, "The devices of this build and machine, best first.");
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {

@@ -1,11 +1,9 @@
 #include "loop.h"
 
-#include "cpu/require.h"
+#include "ir/require.h"
 
 namespace jax_mps {
 namespace {
-
-using cpu::require;
 
 size_t count(const Node& node, const std::string& name, size_t limit = size_t{1} << 40) {
   int64_t value = node.attributes.integer(name);
@@ -16,9 +14,10 @@ size_t count(const Node& node, const std::string& name, size_t limit = size_t{1}
 
 // A value of the body may have another shape of as many elements.
 void require_slice(const TensorType& type, const TensorType& slice, int64_t length, bool whole) {
-  int64_t elements = slice.elements() * (whole ? 1 : length);
+  int64_t elements = whole ? type.elements() : 1;
+  for (int axis = 1; axis < type.rank() && !whole; axis++) elements *= type.shape[axis];
   bool leads = whole || (type.rank() > 0 && type.shape[0] == length);
-  require(leads && type.dtype == slice.dtype && type.elements() == elements,
+  require(leads && type.dtype == slice.dtype && !type.row && slice.elements() == elements,
           "a value of type " + type.text() + " is " + slice.text() + " inside of the body of " +
               std::to_string(length) + " iterations");
 }

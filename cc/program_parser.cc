@@ -64,21 +64,20 @@ class Cursor {
     if (!dtype) fail("unknown dtype '" + name + "'");
     TensorType type{*dtype, {}};
     expect("[");
-    int64_t elements = 1;
+    int64_t elements = 1;  // as if no axis were empty: strides must fit, too
     while (!accept("]")) {
       if (type.shape.size() > 1 && accept("|")) {
         type.row = integer();
-        if (type.row < type.shape.back() || type.row > kMaxElements ||
-            (elements > 0 && type.row > kMaxElements / elements))
+        if (type.row < type.shape.back() || type.row < 1 || type.row > kMaxElements / elements)
           fail("rows " + std::to_string(type.row) + " apart are out of range");
         expect("]");
         break;
       }
       if (!type.shape.empty()) expect(",");
       int64_t dim = integer();
-      if (dim < 0 || dim > kMaxElements || (elements > 0 && dim > kMaxElements / elements))
+      if (dim < 0 || dim > kMaxElements / elements)
         fail("dimension " + std::to_string(dim) + " out of range");
-      elements *= dim;
+      elements *= std::max<int64_t>(dim, 1);
       type.shape.push_back(dim);
     }
     return type;
@@ -176,6 +175,7 @@ class Parser {
           throw ProgramError("an input or output of type " + program_.values[value].type.text() +
                              " has rows apart");
       }
+    for (int value : program_.outputs) program_.values[value].offset = -1;
     for (const Step& step : program_.steps)
       if (step.is_alias()) bound[step.results[0]] = true;
     for (size_t i = 0; i < program_.values.size(); i++) {
@@ -200,8 +200,10 @@ class Parser {
     Value value{cursor.type()};
     if (may_have_offset && cursor.accept("@")) {
       value.offset = cursor.integer();
-      if (value.offset < 0 || value.offset % 64 != 0 || value.offset > kMaxElements)
+      if (value.offset < 0 || value.offset % 64 != 0)
         cursor.fail("offset " + std::to_string(value.offset) + " is not a multiple of 64");
+      if (value.offset > kMaxArena)
+        cursor.fail("offset " + std::to_string(value.offset) + " is out of range");
     }
     int index = static_cast<int>(program_.values.size());
     if (!index_of_.emplace(name, index).second)
@@ -247,27 +249,10 @@ class Parser {
     step.results = std::move(results);
     for (int value : step.operands) step.node.in.push_back(program_.values[value].type);
     for (int value : step.results) step.node.out.push_back(program_.values[value].type);
-    if (step.node.op == "part") check_part(step.node, cursor);
-    if (step.node.op == "reshape") check_reshape(step.node, cursor);
     bool is_loop = step.node.op == "loop";
     if (is_loop) cursor.expect("do");
     program_.steps.push_back(std::move(step));
     return is_loop;
-  }
-
-  static void check_reshape(const Node& node, const Cursor& cursor) {
-    if (node.in.size() != 1 || node.out.size() != 1 || node.in[0].bytes() != node.out[0].bytes() ||
-        node.in[0].row || node.out[0].row)
-      cursor.fail("a reshape keeps one operand's bytes");
-  }
-
-  static void check_part(const Node& node, const Cursor& cursor) {
-    bool one = node.in.size() == 1 && node.out.size() == 1 && node.in[0].dtype == node.out[0].dtype;
-    if (!one) cursor.fail("a part is of one operand, and has its dtype");
-    int64_t start = node.attributes.integer("start");
-    if (start < 0 || start > kMaxElements || start + node.out[0].span() > node.in[0].span())
-      cursor.fail("a part of type " + node.out[0].text() + " from element " +
-                  std::to_string(start) + " is not within " + node.in[0].text());
   }
 
   Program program_;

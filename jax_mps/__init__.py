@@ -34,5 +34,61 @@ from jax_mps.ops.recurrent import gru, lstm, mgu, rnn
 from jax_mps.ops.softmax import log_softmax, softmax
 
 __version__ = "0.1.0"
+__all__ = [
+    "CacheInfo",
+    "Explanation",
+    "absolute",
+    "avg_pool",
+    "batch_norm",
+    "batch_norm_inference",
+    "cache_info",
+    "clear_cache",
+    "config",
+    "conv",
+    "conv_transpose",
+    "dense",
+    "device",
+    "dropout",
+    "elu",
+    "explain",
+    "exponential",
+    "gelu",
+    "graph",
+    "gru",
+    "hard_sigmoid",
+    "image_to_matrix",
+    "interop",
+    "l2_pool",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
+    "logarithm",
+    "losses",
+    "lstm",
+    "matrix_to_image",
+    "max_pool",
+    "mgu",
+    "neuron",
+    "nn",
+    "optim",
+    "power",
+    "prelu",
+    "relu",
+    "relun",
+    "rnn",
+    "set_cache_limit",
+    "set_device",
+    "sigmoid",
+    "softmax",
+    "softplus",
+    "softsign",
+    "tanh",
+    "update_running_statistics",
+]
 
 config.from_environment()
+
+
+def __dir__() -> list[str]:
+    """The public names, and no module that only happens to be here."""
+    return [*__all__, "__doc__", "__name__", "__version__"]

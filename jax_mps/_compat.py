@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax import core
-from jax._src import api_util, config
+from jax._src import api_util, config, core
 from jax._src.core import Token, is_concrete
 from jax._src.lax.lax import _convert_element_type
-from jax.extend.core import Literal, Primitive, jaxprs_in_params
-from jax.interpreters import batching, mlir, partial_eval
+from jax._src.util import weakref_cache_key_types
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxprs_in_params
+from jax.interpreters import ad, batching, mlir, partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
@@ -20,6 +20,8 @@ __all__ = [
     "Primitive",
     "Token",
     "across_devices",
+    "ad",
+    "batched_aval",
     "batching",
     "checked_numbers",
     "has_sizes",
@@ -27,6 +29,7 @@ __all__ = [
     "is_concrete",
     "jaxprs_in_params",
     "leave_out_unread",
+    "leave_out_unread_of_call",
     "lower_with_jax",
     "mlir",
     "named",
@@ -35,10 +38,14 @@ __all__ = [
     "scan_counts",
     "scan_params",
     "static_arguments",
+    "tangent_aval",
     "trace_context",
     "vary_together",
     "varying_axes",
+    "vmapped",
+    "weakly_cached",
     "with_weak_type",
+    "without_unread",
 ]
 
 
@@ -133,8 +140,7 @@ def scan_params(params: dict[str, Any], body: Any, more: int) -> dict[str, Any]:
 
         consts, *rest = params["ft_in"].unpack()
         return {**params, "jaxpr": body, "ft_in": flattree.pack(((flattree.nones(more), consts), *rest))}
-    linear = (False,) * more + params["linear"]
-    return {**params, "jaxpr": body, "num_consts": params["num_consts"] + more, "linear": linear}
+    return {**params, "jaxpr": body, "num_consts": params["num_consts"] + more}
 
 
 def leave_out_unread(primitive: Primitive, reduced: Callable[[Sequence[bool], Mapping[str, Any]], Any]) -> None:
@@ -154,6 +160,50 @@ def leave_out_unread(primitive: Primitive, reduced: Callable[[Sequence[bool], Ma
         return [True] * count, equation.replace(outvars=results, params=reduced(read, equation.params))
 
     partial_eval.dce_rules[primitive] = rule
+
+
+def leave_out_unread_of_call(primitive: Primitive, reduced: Callable[[Any, tuple[bool, ...]], Any]) -> None:
+    """The same for a primitive that is a call: `reduced(parameters, read)` also says which operands are left."""
+
+    def rule(read: Any, *live_and_equation: Any) -> tuple[list[bool], Any]:
+        equation = live_and_equation[-1]
+        if not any(read):
+            return [False] * len(equation.invars), None
+        params, kept = reduced(equation.params, tuple(read))
+        operands = list(itertools.compress(equation.invars, kept))
+        results = list(itertools.compress(equation.outvars, read))
+        return list(kept), equation.replace(invars=operands, outvars=results, params=params)
+
+    partial_eval.dce_rules[primitive] = rule
+
+
+def without_unread(closed: ClosedJaxpr, read: Sequence[bool]) -> tuple[ClosedJaxpr, tuple[bool, ...]]:
+    """The jaxpr of the results that are read, without what nothing of it reads; and which operands are left."""
+    inner, used, kept = partial_eval.dce_jaxpr_consts(closed.jaxpr, list(read))
+    constants = list(itertools.compress(closed.consts, used))
+    return ClosedJaxpr(inner, constants), tuple(kept)
+
+
+def weakly_cached(cls: type) -> type:
+    """A class whose objects, as parameters of a primitive, are not kept alive by JAX's caches of types."""
+    weakref_cache_key_types.add(cls)
+    return cls
+
+
+def tangent_aval(x: Any) -> Any:
+    """The abstract value of a tangent of `x`; of dtype float0 where it has none."""
+    return jax.typeof(x).to_tangent_aval()
+
+
+def batched_aval(batch: Any, aval: Any) -> Any:
+    """An abstract value with a batch in front; `batch` is what JAX tells a batching rule of the mapped axis."""
+    return core.unmapped_aval(batch.size, 0, aval, batch.explicit_mesh_axis)
+
+
+def vmapped(function: Callable[..., Any], axes: Any, batch: Any, out_axes: Any = 0) -> Callable[..., Any]:
+    """`function` mapped over the axis that JAX tells a batching rule of, so that what names the axis finds it."""
+    name = None if batch.name is core.no_axis_name else batch.name
+    return jax.vmap(function, axes, out_axes, axis_name=name, axis_size=batch.size, spmd_axis_name=batch.spmd_name)
 
 
 def trace_context() -> Any:

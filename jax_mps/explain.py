@@ -11,11 +11,15 @@ import jax
 
 from jax_mps import ffi
 from jax_mps._compat import jaxprs_in_params
+from jax_mps.derivatives import linear_jaxpr
 from jax_mps.device import device
 from jax_mps.graph.capture import CALLS, PROGRAM
 from jax_mps.graph.report import reason_in
 from jax_mps.graph.traced import is_array
+from jax_mps.ops._check import fail, told
 from jax_mps.primitive import OPS
+
+OUTSIDE = "not under mps.graph: XLA runs it"
 
 
 class Row(NamedTuple):
@@ -63,23 +67,25 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         >>> mps.explain(mps.relu, jnp.ones(8))[0].op
         'neuron'
     """
+    if not callable(function):
+        fail("explain", "function must be callable", told(function), "Pass it and then its arguments.", TypeError)
     closed = _trace(function, args, kwargs)
     own: Counter[tuple[str, str, str, str, str]] = Counter()
     other: Counter[tuple[str, str]] = Counter()
-    for equation in _equations(closed.jaxpr):
+    for equation, around in _equations(closed.jaxpr):
         if equation.primitive.name == PROGRAM:
             own.update(_steps(equation.params["text"], equation.params["original"].origins()))
             continue
         op = OPS.get(equation.primitive.name)
         if op is None:
-            other[equation.primitive.name, reason_in(equation)] += 1
+            other[equation.primitive.name, reason_in(equation) or around] += 1
             continue
         operands, results = ([v.aval for v in vs] for vs in (equation.invars, equation.outvars))
         text, words = op.placement(operands, results, equation.params)
         types = f"{_types(operands)} -> {_types(results)}"
         own[op.name, types, device() if text else "xla", words, ""] += 1
     rows = [Row(name, types, n, where, words, made_of) for (name, types, where, words, made_of), n in own.items()]
-    rows += [Row(name, "", n, "xla", words or "an op of JAX") for (name, words), n in other.most_common()]
+    rows += [Row(name, "", n, "xla", words or OUTSIDE) for (name, words), n in other.most_common()]
     return Explanation(rows)
 
 
@@ -112,13 +118,23 @@ def _steps(text: str, origins: dict[int, str]) -> Iterator[tuple[str, str, str, 
         yield op, f"-> {', '.join(shown[:4])}", device(), words, made_of
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def _equations(jaxpr: Any, around: str = "") -> Iterator[tuple[Any, str]]:
+    """The equations, each with why it stays if it stands in the body of one that stays, or ""."""
     for equation in jaxpr.eqns:
-        inner = list(jaxprs_in_params(equation.params))
-        if not inner or equation.primitive.name not in CALLS:
-            yield equation
+        name = equation.primitive.name
+        if name == "mps_graph":
+            inner = [equation.params["function"].jaxpr.jaxpr]
+        elif name == "mps_linear":
+            inner = [linear_jaxpr(equation).jaxpr]
+        else:
+            inner = list(jaxprs_in_params(equation.params))
+        if not inner or name not in CALLS:
+            yield equation, around
+        within = around
+        if name not in CALLS and reason_in(equation):
+            within = f"in a body of `{name}`, which has nothing to gain from a native call"
         for body in inner:
-            yield from _equations(body)
+            yield from _equations(body, within)
 
 
 def _types(avals: list[Any]) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from jax_mps._compat import mlir
 
@@ -44,13 +45,25 @@ def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any], ali
     native()
     ins, outs = ([str(aval) for aval in avals] for avals in (ctx.avals_in, ctx.avals_out))
     shared = {i: o for i, o in aliases if ins[i] == outs[o]}
-    return jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=shared)(ctx, *operands, program=text)
+    ctx = ctx.replace(avals_out=_more_than_a_state(ctx.avals_out, jax.core.ShapedArray))
+    results = jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=shared)(ctx, *operands, program=text)
+    return results[: len(outs)]
+
+
+def _more_than_a_state(results: Sequence[Any], type_: Callable[..., Any]) -> list[Any]:
+    """The results and, where there are several, one of no bytes, so that the call is never all of a loop's next state.
+
+    XLA takes operand i of whatever ends a loop's body for element i of the next state. Of a call that ends it alone, an
+    operand that the loop carries at its own place then counts as a constant of the loop, which never ends.
+    """
+    return [*results, type_((0,), jnp.uint8)] if len(results) > 1 else list(results)
 
 
 def call(text: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDtypeStruct]) -> list[jax.Array]:
     """Runs a program on arrays: `results` gives the shapes and dtypes of its outputs."""
     native()
-    return list(jax.ffi.ffi_call(_TARGET, tuple(results))(*operands, program=text))
+    given = _more_than_a_state(results, jax.ShapeDtypeStruct)
+    return list(jax.ffi.ffi_call(_TARGET, tuple(given))(*operands, program=text))[: len(results)]
 
 
 class CacheInfo(NamedTuple):
@@ -79,8 +92,10 @@ def set_cache_limit(programs: int) -> None:
     """Keeps at most `programs` compiled programs (1024 at the start), least recently used out first.
 
     Raises:
-        ValueError: if `programs` is below 1.
+        ValueError: if `programs` is below 1; TypeError if it is no integer.
     """
+    if not isinstance(programs, int) or programs >= 2**63:
+        raise TypeError(f"set_cache_limit: programs must be an integer, but got {programs!r}. 1024 is usual.")
     if programs < 1:
         raise ValueError(
             f"set_cache_limit: programs must be at least 1, but got {programs}. Use clear_cache to empty it."

@@ -26,8 +26,14 @@ import numpy as np
 
 from jax_mps.ops import _check
 
+__all__ = ["from_flax", "from_keras", "from_torch", "to_flax", "to_keras", "to_torch"]
 Weights = dict[str, jax.Array]
 _GATES = {"lstm": "ifgo", "gru": "zrn", "rnn": "h"}
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)
 
 
 def _cell(op: str, cell: str) -> str:
@@ -36,7 +42,22 @@ def _cell(op: str, cell: str) -> str:
 
 def _array(value: Any) -> jax.Array:
     value = value.detach().cpu().numpy() if hasattr(value, "detach") else value  # PyTorch's
-    return jnp.asarray(np.asarray(value))
+    return _check.array("interop", "a weight", np.asarray(value))
+
+
+def _named(op: str, weights: Any, names: Sequence[str], remedy: str) -> None:
+    """`weights` must map these names."""
+    if not isinstance(weights, Mapping) or any(n not in weights for n in names):
+        got = f"a dict of {', '.join(map(str, weights))}" if isinstance(weights, Mapping) else _check.told(weights)
+        _check.fail(op, f"weights must be a dict with {', '.join(names) or 'arrays'}", got, remedy, TypeError)
+
+
+def _of_cell(op: str, cell: str, w: jax.Array, r: jax.Array) -> None:
+    """w [features, gates * units] and r [units, gates * units] of this cell."""
+    gates = len(_GATES[cell])
+    if w.ndim != 2 or r.ndim != 2 or r.shape[1] != gates * r.shape[0] or w.shape[1] != r.shape[1]:
+        rule = f"a {cell} must have matrices of {gates} gates, [features, {gates} units] and [units, {gates} units]"
+        _check.fail(op, rule, f"{w.shape} and {r.shape}", "Check cell; projections and peepholes are not taken.")
 
 
 def _swap(array: jax.Array) -> jax.Array:
@@ -65,6 +86,7 @@ def from_torch(cell: str, weights: Mapping[str, Any]) -> tuple[dict[str, Weights
         {'w': (3, 4), 'r': (4, 4)}
     """
     _cell("from_torch", cell)
+    _named("from_torch", weights, (), "Pass module.state_dict().")
     layers: list[dict[str, Weights]] = []
     while f"weight_ih_l{len(layers)}" in weights:
         suffixes = {"forward": f"l{len(layers)}", "backward": f"l{len(layers)}_reverse"}
@@ -77,7 +99,12 @@ def from_torch(cell: str, weights: Mapping[str, Any]) -> tuple[dict[str, Weights
 
 
 def _one_from_torch(cell: str, weights: Mapping[str, Any], suffix: str) -> Weights:
-    w, r = _array(weights[f"weight_ih_{suffix}"]).T, _array(weights[f"weight_hh_{suffix}"]).T
+    names = [f"weight_ih_{suffix}", f"weight_hh_{suffix}"]
+    if f"bias_ih_{suffix}" in weights:
+        names += [f"bias_ih_{suffix}", f"bias_hh_{suffix}"]
+    _named("from_torch", weights, names, "Pass the whole state_dict().")
+    w, r = _array(weights[names[0]]).T, _array(weights[names[1]]).T
+    _of_cell("from_torch", cell, w, r)
     biases = []
     if f"bias_ih_{suffix}" in weights:
         biases = [_array(weights[f"bias_{kind}_{suffix}"]) for kind in ("ih", "hh")]
@@ -113,10 +140,14 @@ def to_torch(cell: str, params: Sequence[Mapping[str, Weights]]) -> dict[str, np
     `module.load_state_dict({name: torch.from_numpy(array) ...})` takes them.
     """
     _cell("to_torch", cell)
+    remedy = "Pass the params of the whole layer, what its init gave."
+    if not isinstance(params, tuple | list) or not all(isinstance(layer, Mapping) for layer in params):
+        rule = 'params must be a tuple with a dict {"forward": weights} for each layer'
+        _check.fail("to_torch", rule, _check.told(params), remedy, TypeError)
     result = {}
     for i, layer in enumerate(params):
         for direction, weights in layer.items():
-            _no_extras("to_torch", weights)
+            _ours("to_torch", cell, weights, remedy)
             suffix = f"l{i}" + ("_reverse" if direction == "backward" else "")
             arrays = {"weight_ih": weights["w"].T, "weight_hh": weights["r"].T}
             if "b" in weights:
@@ -134,11 +165,12 @@ def from_keras(cell: str, weights: Sequence[Any]) -> Weights:
     A GRU's bias of two rows is that of reset_after=True (`reset="after"` here), of one row that of False.
     """
     _cell("from_keras", cell)
-    if len(weights) not in (2, 3):
-        _check.fail(
-            "from_keras", "weights must be [kernel, recurrent_kernel] or with bias", len(weights), "Check them."
-        )
+    if not isinstance(weights, tuple | list) or len(weights) not in (2, 3):
+        got = f"{len(weights)} arrays" if isinstance(weights, tuple | list) else _check.told(weights)
+        rule = "weights must be [kernel, recurrent_kernel] or with bias"
+        _check.fail("from_keras", rule, got, "Pass layer.get_weights() of one direction.")
     w, r, *bias = map(_array, weights)
+    _of_cell("from_keras", cell, w, r)
     if cell == "gru" and bias and bias[0].ndim == 1:
         return {"w": w, "r": r, "b": bias[0]}
     biases = list(bias[0]) if bias and bias[0].ndim == 2 else bias
@@ -148,7 +180,7 @@ def from_keras(cell: str, weights: Sequence[Any]) -> Weights:
 def to_keras(cell: str, weights: Weights) -> list[np.ndarray]:
     """What `set_weights` of a Keras LSTM, GRU or SimpleRNN takes; a "recurrent_bias" makes two rows of biases."""
     _cell("to_keras", cell)
-    _no_extras("to_keras", weights)
+    _ours("to_keras", cell, weights, 'Pass those of one direction, params[0]["forward"].')
     result = [weights["w"], weights["r"]]
     if "b" in weights:
         result.append(jnp.stack(_parted(weights)) if "recurrent_bias" in weights else weights["b"])
@@ -169,8 +201,14 @@ def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
     Flax's MGUCell adds its recurrent product after the gate and so is no `mps.mgu`.
     """
     _cell("from_flax", cell)
+    remedy = "Pass variables['params'] of the cell."
+    _named("from_flax", params, (), remedy)
     if "dense_h" in params:  # nnx, gates side by side
+        _named("from_flax", params, ("dense_i",), remedy)
         inputs, state = params["dense_i"], params["dense_h"]
+        for part in (inputs, state):
+            _named("from_flax", part, ("kernel",), remedy)
+        _of_cell("from_flax", cell, _array(inputs["kernel"]), _array(state["kernel"]))
         none = jnp.zeros(_array(state["kernel"]).shape[1])
         biases = [_array(part["bias"]) if "bias" in part else none for part in (inputs, state)]
         return _joined(cell, _array(inputs["kernel"]), _array(state["kernel"]), biases)
@@ -181,6 +219,8 @@ def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
         _check.fail(
             "from_flax", f"params must have {', '.join(missing)}", list(params), f"Pass those of a {cell} cell."
         )
+    for name in (name for side in names for name in side):
+        _named("from_flax", params[name], ("kernel",), remedy)
     w, r = (jnp.concatenate([_array(params[n]["kernel"]) for n in side], 1) for side in names)
     units = r.shape[0]
     biases = [
@@ -193,7 +233,7 @@ def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
 def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
     """The params of linen's LSTMCell or OptimizedLSTMCell, GRUCell or SimpleCell."""
     _cell("to_flax", cell)
-    _no_extras("to_flax", weights)
+    _ours("to_flax", cell, weights, 'Pass those of one direction, params[0]["forward"].')
     gates = _LINEN[cell]
     split = {name: jnp.split(weights[name], len(gates), axis=1) for name in "wr"}
     first, second = _parted(weights if "b" in weights else {**weights, "b": jnp.zeros(weights["w"].shape[1])})
@@ -207,7 +247,10 @@ def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
     return result
 
 
-def _no_extras(op: str, weights: Weights) -> None:
+def _ours(op: str, cell: str, weights: Any, remedy: str) -> None:
+    """Weights of one direction of one layer of this package, with nothing that the other library lacks."""
+    _named(op, weights, ("w", "r"), remedy)
+    _of_cell(op, cell, weights["w"], weights["r"])
     for name in ("peephole", "memory"):
         if name in weights:
             _check.fail(op, f"weights must have no {name}", "one", "The other library's cell has none.")

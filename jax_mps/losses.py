@@ -7,15 +7,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops.softmax import cross_entropy_of_rows
 
+__all__ = ["softmax_cross_entropy"]
 REDUCTIONS = ("none", "sum", "mean", "sum_by_nonzero_weights")
 
 
 def softmax_cross_entropy(
-    logits: Any, labels: Any, *, reduction: str = "mean", weight: Any = None, label_smoothing: float = 0.0
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    reduction: str = "mean",
+    weight: ArrayLike | None = None,
+    label_smoothing: float = 0.0,
 ) -> jax.Array:
     """Cross-entropy between labels and the softmax of logits.
 
@@ -36,7 +43,8 @@ def softmax_cross_entropy(
     Args:
         logits: [..., classes]; float32, float16 or bfloat16 (others run on XLA).
         labels: integers [...], or dense labels [..., classes] of logits' dtype or float32, which need not add up to
-            1. An integer outside [0, classes) makes its example's loss and gradient NaN, even with weight 0.
+            1. An integer outside [0, classes) makes its example's loss and gradient NaN, even with weight 0:
+            what is computed on a device cannot raise. Look at labels.min() and labels.max() where a loss is NaN.
         reduction: "none", "sum", "mean" (divided by the number of examples) or "sum_by_nonzero_weights" (divided by
             the number of weights that are not zero; 0 if there is none).
         weight: None for 1, one number, or an array [...] of one weight an example.
@@ -63,12 +71,19 @@ def softmax_cross_entropy(
     return _reduced(name, loss, reduction, weight)
 
 
+def __dir__() -> list[str]:
+    """The public names."""
+    return list(__all__)
+
+
 def _reduced(name: str, loss: jax.Array, reduction: str, weight: Any) -> jax.Array:
     examples = math.prod(loss.shape)
     if weight is None:
         weighted, nonzero = loss, jnp.asarray(examples, loss.dtype)
     else:
-        weight = jnp.asarray(weight)
+        weight = _check.array(name, "weight", weight)
+        if not any(jnp.issubdtype(weight.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+            _check.fail(name, "weight must be real numbers", weight.dtype, "Convert it.", TypeError)
         if weight.ndim:
             _check.shape(name, "weight", weight, loss.shape, "Pass one number, or one for each example.")
         weight = jnp.broadcast_to(weight.astype(loss.dtype), loss.shape)

@@ -1,8 +1,8 @@
-"""How an op becomes a JAX primitive: the only place with JAX machinery.
+"""How an op becomes a JAX primitive.
 
 An `Op` is made from its *meaning*, a JAX function of the operands and of static attributes. The meaning gives the
-shapes, runs where no kernel does, and is what tests compare kernels with. Reverse-mode gradients come from the op's
-gradient rule or, without one, from JAX's differentiation of the meaning.
+shapes, runs where no kernel does, and is what tests compare kernels with. Gradients come from the op's gradient rule
+or, without one, from JAX's differentiation of the meaning.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_mps import ffi
 from jax_mps._compat import (
@@ -23,8 +25,10 @@ from jax_mps._compat import (
     lower_with_jax,
     mlir,
     result_aval,
+    tangent_aval,
     vary_together,
 )
+from jax_mps.derivatives import Pullback, differentiate_by, transpose_as
 from jax_mps.device import device
 from jax_mps.eager import run_eagerly
 from jax_mps.program import Program
@@ -38,7 +42,7 @@ OPS: dict[str, Op] = {}  # by primitive name, for explain and graph
 
 
 class Op:
-    """A primitive with a meaning, shapes, lowering, batching and a reverse-mode gradient.
+    """A primitive with a meaning, shapes, lowering, batching and a gradient.
 
     Args:
         name: the op's name in programs.
@@ -74,14 +78,14 @@ class Op:
         batching.primitive_batchers[self._primitive] = self._batch_rule
         if partial:
             leave_out_unread(self._primitive, self.reduced)
-        self._differentiable = jax.custom_vjp(self._bind, nondiff_argnums=(0,))
-        self._differentiable.defvjp(self._vjp_forward, self._vjp_backward)
+        differentiate_by(self._primitive, self._forward_pass)
+        transpose_as(self._primitive, self._code)
         OPS[self._primitive.name] = self
 
     def __call__(self, *operands: Any, **attributes: Any) -> Any:
         """Applies the op; gives an array, or a tuple of them as the meaning does."""
-        results = self._differentiable(tuple(sorted(attributes.items())), *vary_together(operands))
-        return results[0] if len(results) == 1 else results
+        results = self._primitive.bind(*vary_together(operands), **attributes)
+        return results[0] if len(results) == 1 else tuple(results)
 
     def gradient(self, rule: Callable) -> Callable:
         """Sets `rule(residuals, cotangents, **attributes)` -> a cotangent or None for each operand.
@@ -122,8 +126,8 @@ class Op:
 
     # From here on: what JAX calls.
 
-    def _bind(self, attributes: Attributes, *operands: Any) -> Arrays:
-        return tuple(self._primitive.bind(*operands, **dict(attributes)))
+    def _code(self, **attributes: Any) -> Callable[..., Arrays]:
+        return functools.partial(self._results, **attributes)
 
     def _results(self, *operands: Any, wanted: Sequence[bool] | None = None, **attributes: Any) -> Arrays:
         results = self.meaning(*operands, **attributes)
@@ -147,18 +151,27 @@ class Op:
             return self._lower_to_jax(ctx, *operands, **attributes)
         return ffi.lower(ctx, text, operands, self.aliases(len(operands), attributes))
 
-    def _vjp_forward(self, attributes: Attributes, *operands: Any) -> tuple[Arrays, Any]:
+    def _forward_pass(
+        self, operands: Arrays, which: tuple[bool, ...], attributes: dict[str, Any]
+    ) -> tuple[list[Any], list[Any], Pullback]:
+        wanted = attributes.pop("wanted", None)
         if self._forward is not None:
-            results, residuals = self._forward(*operands, **dict(attributes))
-            return (results if isinstance(results, tuple) else (results,)), residuals
-        results = self._differentiable(attributes, *operands)  # not _bind: it may be differentiated again
-        return results, (operands, results)
+            results, residuals = self._forward(*operands, **attributes)
+            results = results if isinstance(results, tuple) else (results,)
+        else:
+            results = self._primitive.bind(*operands, **attributes)
+            residuals = (operands, tuple(results))
+        leaves, tree = jax.tree.flatten(residuals)
+        types = tuple(tangent_aval(y) for y in results)
+        wanted = (True,) * len(types) if wanted is None else tuple(wanted)
+        pull = _OpPullback(self, tuple(sorted(attributes.items())), tree, which, types, wanted)
+        return list(itertools.compress(results, wanted)), leaves, pull
 
-    def _vjp_backward(self, attributes: Attributes, residuals: Any, cotangents: Arrays) -> Arrays:
+    def _pull(self, residuals: Any, cotangents: Arrays, attributes: dict[str, Any]) -> Arrays:
         if self._gradient is not None:
-            return tuple(self._gradient(residuals, cotangents, **dict(attributes)))
+            return tuple(self._gradient(residuals, cotangents, **attributes))
         operands, _ = residuals
-        return self.meaning_vjp(operands, cotangents, **dict(attributes))
+        return self.meaning_vjp(operands, cotangents, **attributes)
 
     def meaning_vjp(self, operands: Arrays, cotangents: Arrays, **attributes: Any) -> Arrays:
         """JAX's own gradient of the meaning; None for operands that are not floating."""
@@ -199,6 +212,29 @@ class Op:
             return self._primitive.bind(*operands, **attributes)
 
         return list(jax.lax.map(one, [x for b, x in zip(batched, front, strict=True) if b]))
+
+
+@dataclass(frozen=True)
+class _OpPullback:
+    """The cotangents of an op's operands that have a tangent, from those of its wanted results."""
+
+    op: Op
+    attributes: Attributes
+    residuals: Any  # their tree
+    which: tuple[bool, ...]  # of the operands have a tangent
+    types: tuple[Any, ...]  # of the cotangents of all results, float0 for integers
+    wanted: tuple[bool, ...]  # of the results
+
+    def __call__(self, residuals: list[Any], cotangents: list[Any]) -> list[Any]:
+        given = iter(cotangents)
+        every = tuple(
+            np.zeros(t.shape, t.dtype)
+            if t.dtype == jax.dtypes.float0
+            else (next(given) if wanted else jnp.zeros(t.shape, t.dtype))
+            for t, wanted in zip(self.types, self.wanted, strict=True)
+        )
+        found = self.op._pull(jax.tree.unflatten(self.residuals, residuals), every, dict(self.attributes))
+        return list(itertools.compress(found, self.which))
 
 
 def op(

@@ -64,7 +64,8 @@ class Type:
         """The type of anything with a shape and a dtype; TypeError for a dtype that programs do not have."""
         name = _name(x.dtype)
         if name not in _DTYPES:
-            raise TypeError(f"programs have no dtype {name}")
+            known = "they compute in float32, float16, bfloat16, int32, uint32, uint8 and bool"
+            raise TypeError(f"programs have no dtype {name}: {known}. Cast it for a native call.")
         if not all(isinstance(dim, int) for dim in x.shape):
             raise TypeError(f"programs have no symbolic shape {x.shape}")
         return cls(_DTYPES[name], tuple(x.shape))

@@ -73,6 +73,9 @@ W = {"w": jnp.ones(3)}
 INTEGERS = {"w": jnp.arange(3)}
 L2 = mps.optim.sgd(0.1, regularization="l2", regularization_scale=0.1)
 ADAM = mps.optim.adam(0.1)
+MPS_ADAM = mps.optim.adam(0.1, variant="mps")
+COMPLEX = {"w": jnp.ones(3, jnp.complex64)}
+CLIPPED = mps.optim.sgd(0.1, gradient_clip=(-1.0, 1.0))
 
 OPTIM = [
     ("sgd: rate", lambda: mps.optim.sgd(-1), ValueError, "sgd: learning_rate must be at least 0, but got -1. Check"),
@@ -99,7 +102,7 @@ OPTIM = [
         "sgd: dtype",
         lambda: mps.optim.sgd(0.1, 0.9, accumulator_dtype=jnp.int32),
         TypeError,
-        "sgd: accumulator_dtype must be a floating dtype or None",
+        "sgd: accumulator_dtype, if not None, must be a floating dtype, but got .*int32",
     ),
     (
         "adam: not finite",
@@ -176,9 +179,15 @@ OPTIM = [
     ),
     (
         "optim: integers",
-        lambda: ADAM.update(INTEGERS, ADAM.init(W)),
+        lambda: MPS_ADAM.update(INTEGERS, MPS_ADAM.init(W)),
         TypeError,
-        "adam: the leaves of gradients must be floating, but got int32. Mask other leaves",
+        "adam: the leaves of gradients must be floating, but got int32. Mask other leaves .* or use the variant",
+    ),
+    (
+        "optim: complex and clipped",
+        lambda: CLIPPED.update(COMPLEX, CLIPPED.init(COMPLEX)),
+        TypeError,
+        "sgd: gradient_clip takes real gradients, but got complex64. Clip before",
     ),
 ]
 

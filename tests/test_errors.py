@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errors_first_use
+import errors_nn
 import errors_norm
 import errors_optim
 import errors_recurrent
@@ -196,6 +198,8 @@ FAMILIES = {"device": DEVICE, "conv": CONV, "dense": DENSE, "neuron": NEURON, "p
 FAMILIES.update(errors_optim.FAMILIES)
 FAMILIES.update(errors_norm.FAMILIES)
 FAMILIES.update(errors_recurrent.FAMILIES)
+FAMILIES.update(errors_nn.FAMILIES)
+FAMILIES.update(errors_first_use.FAMILIES)
 ROWS = [pytest.param(*row[1:], id=f"{family}: {row[0]}") for family, rows in FAMILIES.items() for row in rows]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+import weakref
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,8 +117,37 @@ class TestArguments:
     def test_errors(self):
         with pytest.raises(TypeError, match=r"graph: function must be callable, but got 3\. Pass the function"):
             mps.graph(3)
-        with pytest.raises(TypeError, match="forward-mode"):
-            jax.jvp(mps.graph(layer), (normal(2, 3),), (normal(2, 3),))
+
+
+class TestMemory:
+    @pytest.mark.parametrize(
+        "fill", [jnp.ones, jnp.zeros, lambda shape: normal(*shape)], ids=["ones", "zeros", "random"]
+    )
+    @pytest.mark.parametrize("wrap", [mps.graph, lambda f: jax.jit(mps.graph(f))], ids=["eager", "jit"])
+    def test_what_it_closes_over_goes_with_it(self, native, fill, wrap):
+        big = fill((64, 64))
+        kept = weakref.ref(big)
+        f = wrap((lambda big: lambda x: jnp.tanh(mps.dense(x, big)) @ big)(big))
+        loss = lambda x, f=f: f(x).sum()  # noqa: E731
+        x = normal(8, 64)
+        jax.block_until_ready((f(x), jax.grad(loss)(x)))
+        del f, big, loss
+        assert kept() is None  # at once: nothing waits for the garbage collector
+
+    def test_arguments_that_are_not_read_are_left_out(self, native):
+        f = mps.graph(lambda x, y, z: (mps.relu(x), z.sum() * 0 + y.shape[0])[0])
+        x, y = normal(3), normal(4)
+        assert jax.jit(f).lower(x, y, y).as_text().count("%arg") == jax.jit(mps.relu).lower(x).as_text().count("%arg")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # that donated buffers were not usable
+            jax.jit(f, donate_argnums=1)(x, y, normal(5))
+        assert_same(jax.grad(lambda y: f(x, y, y).sum())(y), jnp.zeros(4))
+
+    def test_results_that_are_not_read_are_not_computed(self, native):
+        f = mps.graph(lambda x, w: (mps.dense(x, w), mps.conv(x[None, None], w[None, None])))
+        rows = mps.explain(lambda x, w: f(x, w)[0], normal(4, 3), normal(3, 2))
+        jaxpr = jax.jit(lambda x, w: f(x, w)[0]).trace(normal(4, 3), normal(3, 2)).lower().as_text()
+        assert {row.op for row in rows} == {"dense", "conv"} and "conv(" not in jaxpr
 
 
 class TestTransformations:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -97,3 +100,25 @@ def test_vmapped_branches(native):
 
 def test_no_iterations(native):
     assert_same(jax.jit(mps.graph(until_small))(X * 0.0, W), jax.jit(until_small)(X * 0.0, W))
+
+
+# A loop whose whole body is one native call, with a carry at its own place among the operands, runs in a process of its
+# own: if XLA takes that carry for a constant, it never ends.
+ENDS = """
+import jax, jax.numpy as jnp, jax_mps as mps
+from jax import lax
+w = jax.random.normal(jax.random.key(0), (256, 256)) * 0.05
+counted = lambda x: lax.while_loop(lambda c: c[0] < 5, lambda c: (c[0] + 1, jnp.tanh(c[1] @ c[1])), (jnp.int32(0), x))
+tripled = lambda c: (c[0] + 2 * c[0], mps.dense(c[1], c[1]))
+grown = lambda x: lax.while_loop(lambda c: c[0] < 9, tripled, (jnp.float32(1), x))
+by = lambda n, x: lax.fori_loop(0, n, lambda i, x: jnp.tanh(x @ x), x)
+for name, f, args in (("while", counted, (w,)), ("tripled", grown, (w,)), ("fori", by, (4, w))):
+    for got, wanted in zip(jax.tree.leaves(jax.jit(mps.graph(f))(*args)), jax.tree.leaves(f(*args)), strict=True):
+        assert jnp.abs(got - wanted).max() < 1e-5, name
+print("ended")
+"""
+
+
+def test_loops_that_are_one_call_end():
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=300)
+    assert done.stdout.endswith("ended\n"), done.stderr

@@ -327,7 +327,7 @@ MALFORMED = [
     (LOOP.replace("consts=0", "consts=2"), "line 2: loop: the body's inputs and outputs must be as many"),
     (LOOP.replace("reverse=false", "reverse=0"), "line 2: loop: attribute 'reverse' must be true or false"),
     (LOOP.replace("in_place=[]", "in_place=[1]"), "line 2: loop: attribute 'in_place' must be numbers of carries"),
-    (LOOP.replace("chain(", "nothing("), "nothing: the CPU device has no kernel for this op"),
+    (LOOP.replace("chain(", "nothing("), "nothing: there is no such op"),
     (LOOP.replace("%5: f32[2]", "%5: s32[2]"), "line 2: loop: a value of type s32[2] is f32[2] inside of the body"),
     ("%0: f32[2] = loop() {carry=0, consts=0, in_place=[], length=0, reverse=false} do\n" * 20, "nested too deeply"),
 ]

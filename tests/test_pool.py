@@ -135,3 +135,29 @@ def test_scan_and_checkpoint(native):
     wanted = jax.vmap(jax.grad(lambda v: jnp.sum(mps.max_pool(v, 2) ** 2)))(x)
     np.testing.assert_allclose(jax.grad(f)(x), wanted, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(jax.grad(jax.checkpoint(f)))(x), wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_average_of_equal_pixels_is_their_value(device, dtype):
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        window, strides = (tuple(map(int, rng.integers(1, top, 2))) for top in (8, 4))
+        padding = tuple((int(rng.integers(0, k)), int(rng.integers(0, k))) for k in window)
+        counted = bool(rng.integers(2))
+        shape = (2, *map(int, rng.integers(7, 13, 2)), int(rng.choice(CHANNELS)))
+        pool = lambda x, **options: mps.avg_pool(x, window, strides=strides, padding=padding, **options)  # noqa: B023
+        inside = np.asarray(pool(jnp.ones(shape), count_padding=True)) == 1  # windows without padding
+        y = np.asarray(jax.jit(lambda x: pool(x, count_padding=counted))(jnp.ones(shape, dtype)))  # noqa: B023
+        assert ((y == 1) | (counted & ~inside)).all(), (window, strides, padding, counted, shape)
+
+
+def test_average_and_its_gradient_in_float64(device):
+    for window, strides, counted in (((5, 5), 1, False), ((7, 3), 2, False), ((3, 3), 1, True), ((2, 2), 2, False)):
+        rng = np.random.default_rng(window[0])
+        x = rng.standard_normal((2, 14, 13, 21))
+        pool = lambda x: mps.avg_pool(x, window, strides=strides, padding="SAME", count_padding=counted)  # noqa: B023
+        y, dx = gradient(pool, jnp.asarray(x, jnp.float32))
+        with jax.enable_x64(True):
+            wanted_y, wanted_dx = gradient(pool, jnp.asarray(np.float32(x), jnp.float64))
+        np.testing.assert_allclose(y, wanted_y, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(dx, wanted_dx, rtol=1e-6, atol=3e-7)

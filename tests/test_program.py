@@ -95,7 +95,7 @@ MALFORMED = [
         f"input %0: f32[2]\n%1: f32[2] = neuron(%0) {{a={'[' * 40}\nreturn %1",
         "line 2: attribute lists nested too deeply",
     ),
-    ("input %0: f32[2]\n%1: f32[2] = nothing(%0)\nreturn %1", "nothing: the CPU device has no kernel for this op"),
+    ("input %0: f32[2]\n%1: f32[2] = nothing(%0)\nreturn %1", "line 2: nothing: there is no such op"),
     ("input %0: f32[2]\n%1: f32[2] = neuron(%0)\nreturn %1", "line 2: neuron: attribute 'neuron' is missing"),
     (
         'input %0: f32[2]\n%1: f32[2] = neuron(%0) {neuron="relu"}\nreturn %1',

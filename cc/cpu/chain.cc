@@ -6,9 +6,9 @@
 #include <memory>
 #include <utility>
 
+#include "../ir/require.h"
 #include "chain_parts.h"
 #include "device.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {

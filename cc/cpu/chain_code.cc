@@ -5,9 +5,9 @@
 #include <charconv>
 #include <limits>
 
+#include "../ir/require.h"
 #include "chain.h"
 #include "chain_instructions.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -29,11 +29,12 @@ std::pair<ChainType, Storage> register_type(const TensorType& type) {
       return {ChainType::s32, Storage::word};
     case DType::u32:
       return {ChainType::u32, Storage::word};
+    case DType::u8:
+      return {ChainType::u32, Storage::byte};
     case DType::pred:
-      return {ChainType::pred, Storage::byte};
-    default:
-      throw ProgramError("a chain has no registers of the type of " + type.text());
+      return {ChainType::pred, Storage::truth};
   }
+  throw ProgramError("a chain has no registers of the type of " + type.text());
 }
 
 template <class T>
@@ -242,7 +243,7 @@ void read_operands(const Node& node, ChainCode& code) {
     require(row.size() == code.shape.size(), "strides of operand " + std::to_string(i) +
                                                  " must have one entry for each axis of 'shape'");
     int64_t last = operand.offset;
-    bool inside = operand.offset >= 0;
+    bool inside = operand.offset >= 0 && operand.offset < node.in[i].span();
     for (size_t axis = 0; axis < row.size() && inside; axis++) {
       int64_t stride = as<int64_t>(row[axis], "a stride must be an integer");
       require(stride >= 0, "a stride must be at least 0, but got " + std::to_string(stride));
@@ -266,7 +267,7 @@ void read_output(const Attribute& attribute, const TensorType& type, const Reade
   require(entry.size() >= 2, form);
   const std::string& kind = as<std::string>(entry[0], form);
   auto source = reader.named(as<int64_t>(entry[1], form));
-  constexpr std::string_view kReduce[] = {"sum", "max", "min"};
+  constexpr std::string_view kReduce[] = {"sum", "max", "min", "prod"};
   auto reduce = std::ranges::find(kReduce, kind);
   bool stores = kind == "store";
   require(stores || reduce != std::end(kReduce), "unknown output '" + kind + "'");
@@ -286,8 +287,8 @@ void read_output(const Attribute& attribute, const TensorType& type, const Reade
   require(stores || !type.row, "a reduction gives no rows apart");
   std::vector<int64_t> shape;
   if (!stores) {
-    require(kind != "sum" || source.type != ChainType::pred,
-            "sum takes f32, s32 or u32, but got pred");
+    require((kind != "sum" && kind != "prod") || source.type != ChainType::pred,
+            kind + " takes f32, s32 or u32, but got pred");
     for (const Attribute& item : as<List>(entry[2], form)) {
       int64_t axis = as<int64_t>(item, form);
       require(axis >= 0 && axis < static_cast<int64_t>(code.shape.size()) && !output.reduced[axis],

@@ -14,7 +14,7 @@ constexpr float kShift = 0x1.8p23f, kInfinity = std::numeric_limits<float>::infi
 constexpr float kLn2High = 0x1.62ep-1f, kLn2Low = 0x1.0bfbe8p-15f;
 
 // Of vcmpps. Those that end in u hold for NaN, too.
-constexpr uint8_t kEqual = 0x00, kEqualU = 0x08, kLess = 0x11, kNotLessU = 0x15,
+constexpr uint8_t kEqual = 0x00, kUnordered = 0x03, kLess = 0x11, kNotLessU = 0x15,
                   kGreaterEqual = 0x1d;
 
 }  // namespace
@@ -238,13 +238,13 @@ void ChainFormulas::tanh(Vec y, Vec x) {
   out_.fill(large, constant(2.0f));
   out_.vector(div, large, large, y);
   out_.vector(sub, large, t, large);
-  copy_sign(large, x);
   out_.vector(mul, t, x, x);
   polynomial(y, t, {-0.00609693434f, 0.0209973519f, -0.0538509521f, 0.133327701f, -0.333333289f});
   out_.vector(mul, t, t, x);
   out_.vector(multiply_add, y, t, x);
   out_.vector(bit_and, t, x, bits(kMagnitude));
   replace(y, large, t, constant(0.625f), kGreaterEqual);
+  copy_sign(y, x);  // of zeros, too
 }
 
 void ChainFormulas::erf(Vec y, Vec x) {
@@ -270,10 +270,18 @@ void ChainFormulas::erf(Vec y, Vec x) {
   replace(y, t, large, constant(0.9f), kGreaterEqual);
 }
 
+// Zeros by their bits: XLA's threads compare subnormals as zeros.
 void ChainFormulas::sign(Vec y, Vec x) {
+  Scratch magnitude(values_), zero(values_);
   out_.vector(bit_and, y, x, bits(kSign));
   out_.vector(bit_or, y, y, constant(1.0f));
-  replace(y, x, x, constant(0.0f), kEqualU);
+  out_.vector(bit_and, magnitude, x, bits(kMagnitude));
+  out_.fill(zero, bits(0));
+  Mask which = values_.take_mask();
+  out_.compare(which, magnitude, zero, Compare::eq);
+  out_.replace(y, x, which);
+  values_.give_back(which);
+  replace(y, x, x, x, kUnordered);
 }
 
 }  // namespace jax_mps::cpu

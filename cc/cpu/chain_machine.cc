@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <tuple>
 
 #include "chain_formulas.h"
 #include "chain_opcodes.h"
@@ -12,8 +13,10 @@ namespace {
 
 constexpr uint32_t kSign = 0x80000000u, kMagnitude = 0x7fffffffu;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr uint8_t kLess = 0x11, kUnordered = 0x03;  // of vcmpps
-constexpr int kHoisted = 10;                        // scalars, at most
+constexpr uint32_t kInfinityBits = 0x7f800000u;
+constexpr uint8_t kLess = 0x11;  // of vcmpps
+constexpr int kHoisted = 10;     // scalars, at most
+constexpr int kNone = -1;        // no register
 
 // Writes the code of one segment.
 class Writer {
@@ -60,22 +63,43 @@ class Writer {
   }
   Vec result(const ChainStep& step) { return values_.result(step.y); }
 
-  // NaN wins: x86 gives the second operand where either is NaN. y is not b.
+  // NaN wins, and of two zeros +0 is the greater. x86 gives the second operand where either is NaN or
+  // both are zeros, so the two orders differ in zeros' signs alone, or one of them is NaN.
   void extremum(bool greatest, Vec y, Vec a, Vec b) {
-    Mask nan = values_.take_mask();
-    Vec kept = a;
-    if (y.n == a.n) {
-      kept = values_.take();
-      out_.move(kept, a);
+    Vec other = values_.take();
+    out_.vector(greatest ? opcodes::max : opcodes::min, other, b, a);
+    out_.vector(greatest ? opcodes::max : opcodes::min, y, a, b);
+    if (greatest) {
+      Vec both = values_.take();
+      out_.vector(opcodes::bit_and, both, y, other);
+      out_.vector(opcodes::bit_or, y, y, other);
+      out_.vector(opcodes::bit_and, y, y, out_.constant(kMagnitude));
+      out_.vector(opcodes::bit_or, y, y, both);
+      values_.give_back(both);
+    } else {
+      out_.vector(opcodes::bit_or, y, y, other);
     }
-    out_.compare(nan, kept, kept, kUnordered);
-    out_.vector(greatest ? opcodes::max : opcodes::min, y, kept, b);
-    out_.replace(y, kept, nan);
-    values_.give_back(nan);
+    values_.give_back(other);
   }
 
-  void extremum(const ChainStep& step, bool greatest, Vec y, Vec a, Vec b) {
-    if (is_float(step)) return extremum(greatest, y, a, b);
+  // The same with a constant, which is not NaN: only a zero that wins over the other needs a care.
+  void extremum(bool greatest, Vec y, Vec x, Vec limit, uint32_t bits) {
+    out_.vector(greatest ? opcodes::max : opcodes::min, y, limit, x);
+    if (greatest && bits == 0) out_.vector(opcodes::bit_and, y, y, out_.constant(kMagnitude));
+    if (!greatest && bits == kSign) out_.vector(opcodes::bit_or, y, y, out_.constant(kSign));
+  }
+
+  // Of a step's operands; the registers of a and b may be those of constants.
+  void extremum(const ChainStep& step, bool greatest, Vec y, Vec a, Vec b, int a_register,
+                int b_register) {
+    if (is_float(step)) {
+      for (auto [x, limit, r] : {std::tuple{a, b, b_register}, std::tuple{b, a, a_register}}) {
+        auto found = segment_.constants.find(r);
+        if (found != segment_.constants.end() && (found->second & kMagnitude) <= kInfinityBits)
+          return extremum(greatest, y, x, limit, found->second);
+      }
+      return extremum(greatest, y, a, b);
+    }
     bool has_sign = step.on == ChainType::s32;
     Opcode largest = has_sign ? opcodes::max_s32 : opcodes::max_u32;
     Opcode least = has_sign ? opcodes::min_s32 : opcodes::min_u32;
@@ -96,13 +120,13 @@ class Writer {
       case ChainOp::max:
       case ChainOp::min: {
         Vec a = vector(step, 0), b = vector(step, 1);
-        return extremum(step, step.op == ChainOp::max, result(step), a, b);
+        return extremum(step, step.op == ChainOp::max, result(step), a, b, step.a, step.b);
       }
       case ChainOp::clamp: {
         Vec low = vector(step, 0), x = vector(step, 1), high = vector(step, 2);
         Vec raised = values_.take();
-        extremum(step, true, raised, x, low);
-        return extremum(step, false, result(step), raised, high);
+        extremum(step, true, raised, x, low, step.b, step.a);
+        return extremum(step, false, result(step), raised, high, kNone, step.c);
       }
       case ChainOp::neg:
         if (real) return with_constant(step, opcodes::bit_xor, kSign);

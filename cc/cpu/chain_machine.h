@@ -2,6 +2,7 @@
 // registers.
 #pragma once
 
+#include <map>
 #include <vector>
 
 #include "assembler.h"
@@ -19,6 +20,7 @@ struct ChainSegment {
   std::vector<ChainStep> body;
   std::vector<Fold> folds;
   std::vector<int16_t> writes;  // registers of the body that must be in memory afterwards
+  std::map<int, uint32_t> constants;  // registers that hold one
 };
 
 // Appends a function of the type ChainCompiled.

@@ -10,7 +10,8 @@ void ChainParts::segment() {
   constexpr size_t kWorth = 2;  // steps
   auto folds = [&](const ChainStep& step) {
     if (step.reduction < 0 || !reductions_[step.reduction].over_blocks) return false;
-    return code_.outputs[reductions_[step.reduction].result].type == ChainType::f32;
+    const ChainOutput& output = code_.outputs[reductions_[step.reduction].result];
+    return output.type == ChainType::f32 && output.reduce != Reduce::prod;
   };
   auto compiles = [&](const ChainStep& step) {
     return folds(step) || (step.fn && !step.scalar && has_machine_code(step));
@@ -50,6 +51,10 @@ void ChainParts::segment() {
         segment.folds.push_back(
             {s.a, static_cast<int16_t>(r.tile_register), code_.outputs[r.result].reduce});
       }
+      for (const ChainStep& s : segment.body)
+        for (int r : {s.a, s.b, s.c})
+          if (registers_[r].home == Home::constant)
+            segment.constants[r] = constants_[registers_[r].offset / kWord];
       segments_.push_back(std::move(segment));
       order.push_back(step);
     }

@@ -3,36 +3,11 @@
 #include "conv.h"
 
 #include <algorithm>
-#include <string_view>
 
 #include "onednn.h"
-#include "require.h"
+#include "onednn_trust.h"
 
 namespace jax_mps::cpu {
-
-void require_convolution(const Node& node, const TensorType& x, const TensorType& w,
-                         const TensorType& y) {
-  const Attributes& a = node.attributes;
-  auto strides = a.integers("strides"), dilation = a.integers("dilation");
-  auto padding = a.integers("padding");
-  size_t spatial = x.rank() - 2;
-  require((x.rank() == 3 || x.rank() == 4) && w.rank() == x.rank() && y.rank() == x.rank() &&
-              strides.size() == spatial && dilation.size() == spatial &&
-              padding.size() == 2 * spatial,
-          "the ranks of the operands and of the attributes disagree");
-  int64_t groups = a.integer("groups");
-  require(groups > 0 && x.dim(-1) == w.dim(-2) * groups && w.dim(-1) % groups == 0 &&
-              y.dim(-1) == w.dim(-1) && x.dim(0) == y.dim(0),
-          "the channels or batches of " + x.text() + ", " + w.text() + " and " + y.text() +
-              " disagree");
-  for (size_t i = 0; i < spatial; i++) {
-    require(strides[i] > 0 && dilation[i] > 0 && strides[i] < (1 << 30) && dilation[i] < (1 << 30),
-            "strides and dilation must be positive");
-    int64_t room =
-        x.dim(i + 1) + padding[2 * i] + padding[2 * i + 1] - (w.dim(i) - 1) * dilation[i] - 1;
-    require(room >= 0 && y.dim(i + 1) == room / strides[i] + 1, "the spatial sizes disagree");
-  }
-}
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -40,12 +15,29 @@ namespace {
 
 using dnnl::memory;
 
+constexpr const char* kUntrusted = "oneDNN's kernels for this geometry are not to be trusted";
+
 // The shapes of one convolution in oneDNN's terms, whichever of its three arrays the node computes.
 struct Geometry {
   memory::desc x, w, y;  // as they lie in memory
   memory::desc any_w;    // weights in whatever layout the kernel likes best
   Dims strides, dilation, pad_low, pad_high;
 };
+
+// What onednn_trust.h asks of it.
+Convolving convolving(const Geometry& g, Pass pass) {
+  const Dims x = g.x.get_dims(), w = g.w.get_dims(), y = g.y.get_dims();
+  Convolving c{.pass = pass, .dtype = g.x.get_data_type(), .pixel = true};
+  for (size_t i = 0; i < 2; i++) {
+    const int64_t taps = w[w.size() - 2 + i];
+    c.pixel = c.pixel && taps == 1;
+    c.strided = c.strided || g.strides[i] > 1;
+    c.dilated = c.dilated || g.dilation[i] > 0;
+    c.blind = c.blind || sees_padding_alone(x[2 + i], y[2 + i], taps, g.strides[i],
+                                            g.dilation[i] + 1, g.pad_low[i]);
+  }
+  return c;
+}
 
 memory::desc image(const TensorType& type, memory::data_type dtype) {
   if (type.rank() == 4)
@@ -70,7 +62,6 @@ memory::desc weights(const TensorType& type, memory::data_type dtype, int64_t gr
 std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
                                  const TensorType& y, std::string& reason) {
   const Attributes& a = node.attributes;
-  require_convolution(node, x, w, y);
   int64_t groups = a.integer("groups");
   auto padding = a.integers("padding");
   size_t spatial = x.rank() - 2;
@@ -109,7 +100,6 @@ std::optional<Geometry> geometry(const Node& node, const TensorType& x, const Te
 }
 
 Offer onednn_conv(const Node& node) {
-  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
   if (!g) return Offer::none(reason);
@@ -119,7 +109,6 @@ Offer onednn_conv(const Node& node) {
   if (node.in.size() == 3) {
     auto dtype = onednn_dtype(node.in[2].dtype);
     if (!dtype) return Offer::none("the bias has no native dtype");
-    require_shape(node.in[2], {node.out[0].dim(-1)});
     bias = memory::desc({node.in[2].dim(0)}, *dtype, memory::format_tag::a);
   }
   dnnl::convolution_forward::primitive_desc pd(
@@ -127,6 +116,7 @@ Offer onednn_conv(const Node& node) {
       g->any_w, bias, g->y, g->strides, g->dilation, g->pad_low, g->pad_high, post->attributes,
       /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no convolution of this geometry");
+  if (!take_trusted(pd, convolving(*g, Pass::forward))) return Offer::none(kUntrusted);
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
   runner.argument(DNNL_ARG_WEIGHTS, g->w, pd.weights_desc(), false);
@@ -154,7 +144,6 @@ dnnl::convolution_forward::primitive_desc forward_hint(const Geometry& g) {
 
 // conv_data_gradient(dy, w) -> dx
 Offer onednn_conv_data_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
   if (!g) return Offer::none(reason);
@@ -164,6 +153,7 @@ Offer onednn_conv_data_gradient(const Node& node) {
       engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
       g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no data gradient of this geometry");
+  if (!take_trusted(pd, convolving(*g, Pass::data_gradient))) return Offer::none(kUntrusted);
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);
   runner.argument(DNNL_ARG_WEIGHTS, g->w, pd.weights_desc(), false);
@@ -175,7 +165,6 @@ Offer onednn_conv_data_gradient(const Node& node) {
 // conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows
 // oneDNN's down.
 Offer onednn_conv_weight_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   std::string reason;
   auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
   if (!g) return Offer::none(reason);
@@ -185,11 +174,7 @@ Offer onednn_conv_weight_gradient(const Node& node) {
       engine(), dnnl::algorithm::convolution_direct, g->x, g->any_w, g->y, g->strides, g->dilation,
       g->pad_low, g->pad_high, hint, user_scratchpad(), /*allow_empty=*/true);
   if (!pd) return Offer::none("oneDNN has no weight gradient of this geometry");
-  // In oneDNN 3.2's AVX2 kernel for windows of a pixel that stride, threads spoil each other's
-  // sums.
-  const bool strided = std::ranges::any_of(g->strides, [](int64_t stride) { return stride != 1; });
-  while (strided && std::string_view(pd.impl_info_str()).starts_with("jit_1x1:avx2"))
-    if (!pd.next_impl()) return Offer::none("oneDNN has no sound weight gradient of this geometry");
+  if (!take_trusted(pd, convolving(*g, Pass::weight_gradient))) return Offer::none(kUntrusted);
   OneDnnRunner runner;
   runner.argument(DNNL_ARG_SRC, g->x, pd.src_desc(), false);
   runner.argument(DNNL_ARG_DIFF_DST, g->y, pd.diff_dst_desc(), false);
@@ -204,8 +189,8 @@ const Register kConvDataGradient("conv_data_gradient",
                                   onednn_conv_data_gradient},
                                  /*rows_apart=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
-                                   {winograd_conv_weight_gradient, pointwise_conv_weight_gradient,
-                                    onednn_conv_weight_gradient},
+                                   {winograd_conv_weight_gradient, pixels_weight_gradient,
+                                    pointwise_conv_weight_gradient, onednn_conv_weight_gradient},
                                    /*rows_apart=*/true);
 
 }  // namespace
@@ -214,7 +199,8 @@ namespace {
 const Register kConv("conv", {winograd_conv}, /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient},
                                  /*rows_apart=*/true);
-const Register kConvWeightGradient("conv_weight_gradient", {winograd_conv_weight_gradient},
+const Register kConvWeightGradient("conv_weight_gradient",
+                                   {winograd_conv_weight_gradient, pixels_weight_gradient},
                                    /*rows_apart=*/true);
 }  // namespace
 #endif

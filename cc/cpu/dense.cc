@@ -2,7 +2,6 @@
 #include "device.h"
 #include "neuron.h"
 #include "onednn.h"
-#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -21,8 +20,6 @@ memory::desc matrix(const TensorType& type, memory::data_type dtype, bool transp
 
 // y = left right (+ bias), with the operands transposed as asked.
 Offer product(const Node& node, bool transpose_left, bool transpose_right) {
-  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
-  if (node.in.size() == 3) require_shape(node.in[2], {node.out[0].dim(1)});
   auto dtype = onednn_dtype(node.in[0].dtype);
   for (const auto* types : {&node.in, &node.out})
     for (const TensorType& type : *types)
@@ -30,8 +27,6 @@ Offer product(const Node& node, bool transpose_left, bool transpose_right) {
   if (!dtype)
     return Offer::none("oneDNN has no native " + std::string(name_of(node.in[0].dtype)) +
                        " product here");
-  if (node.in[0].rank() != 2 || node.in[1].rank() != 2 || node.out[0].rank() != 2)
-    throw ProgramError("a matrix product takes matrices");
   auto post = fuse_neuron(node);
   if (!post) return Offer::none("only relu is fused in half precision");
   if (post->after && node.out[0].row) return Offer::none("this neuron with rows apart");

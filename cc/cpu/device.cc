@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "guard.h"
 #include "isa.h"
 #include "onednn.h"
 #include "widen.h"
@@ -47,6 +48,12 @@ Register::Register(const char* op, std::initializer_list<Implementation> impleme
   table()[op] = {implementations, rows_apart};
 }
 
+std::vector<std::string> ops() {
+  std::vector<std::string> names;
+  for (const auto& [name, row] : table()) names.push_back(name);
+  return names;
+}
+
 Offer offer(const Node& node) {
   auto row = table().find(node.op);
   if (row == table().end()) return Offer::none("the CPU device has no kernel for this op");
@@ -57,9 +64,12 @@ Offer offer(const Node& node) {
   bool apart = has_rows_apart(node);
   if (apart && !row->second.rows_apart) return Offer::none("no kernel takes rows that are apart");
   Offer native = first_offer(node, row->second.implementations);
-  if (native.kernel || !has_half(node) || node.body || apart) return native;
-  Offer wide = first_offer(widened(node), row->second.implementations);
-  return wide.kernel ? Offer(widen(node, std::move(wide.kernel))) : std::move(native);
+  if (!native.kernel && has_half(node) && !node.body && !apart) {
+    Offer wide = first_offer(widened(node), row->second.implementations);
+    if (wide.kernel) native.kernel = widen(node, std::move(wide.kernel));
+  }
+  if (native.kernel) native.kernel = guarded(node, std::move(native.kernel));
+  return native;
 }
 
 std::string versions() {

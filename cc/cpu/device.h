@@ -18,6 +18,9 @@ struct Register {
            bool rows_apart = false);
 };
 
+// Those that have implementations.
+std::vector<std::string> ops();
+
 // The first implementation that takes the node; half-precision nodes that none takes natively run
 // through float32 copies. Without a kernel, the reason names every refusal.
 Offer offer(const Node& node);

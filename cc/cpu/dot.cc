@@ -8,9 +8,9 @@
 
 #include "../dot_product.h"
 #include "device.h"
+#include "guard.h"
 #include "isa.h"
 #include "onednn.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -47,7 +47,7 @@ Offer small_dot(const Node& node) {
   if (node.out[0].row) return Offer::none("the small product writes rows that follow one another");
   if (!p.left.collapses || !p.right.collapses)
     return Offer::none("the small product takes axes that collapse");
-  if (p.batch() * p.m() * p.k() * p.n() > kSmallProduct)
+  if (static_cast<double>(p.batch() * p.m() * p.k()) * p.n() > kSmallProduct)
     return Offer::none("the product is not small");
   return Offer(std::make_unique<SmallDot>(p));
 }
@@ -119,7 +119,7 @@ class OneDnnDot : public Kernel {
       memory given(side.given, engine(), data[i]);
       data[i] = b.scratch + side.offset;
       memory copy(side.copy, engine(), data[i]);
-      side.pack->execute(stream(), given, copy);
+      execute(*side.pack, {{DNNL_ARG_FROM, given}, {DNNL_ARG_TO, copy}}, runner_.name());
     }
     runner_.run(data, b.scratch + pack_bytes_);
   }

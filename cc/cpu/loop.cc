@@ -33,6 +33,7 @@ class Loop : public Kernel {
       // An operand may lie where the result does; the first iteration must not write what it reads.
       const LoopShape::Carry& c = s.carry[i];
       const void*& first = in[s.first_carry() + i];
+      if (c.bytes == 0) continue;
       if (first != out[i]) {
         if (s.length == 0) std::memcpy(out[i], first, c.bytes);
       } else if (!c.in_place && s.length % 2 == 1) {

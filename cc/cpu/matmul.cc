@@ -1,5 +1,7 @@
 #include "matmul.h"
 
+#include "guard.h"
+
 #ifdef JAX_MPS_ONEDNN
 
 namespace jax_mps::cpu {
@@ -43,7 +45,7 @@ Matmul::Matmul(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b, int64_t c_st
 
 void Matmul::pack(const float* b, void* packed) const {
   memory from(b_, engine(), const_cast<float*>(b)), to(weights_, engine(), packed);
-  reorder_->execute(stream(), from, to);
+  execute(*reorder_, {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}}, name_);
 }
 
 void Matmul::run(const float* a, const void* b, float* c, std::byte* scratch,
@@ -55,7 +57,7 @@ void Matmul::run(const float* a, const void* b, float* c, std::byte* scratch,
       {DNNL_ARG_SCRATCHPAD, memory(scratchpad_, engine(), scratch)}};
   if (options_.bias)
     arguments.emplace(DNNL_ARG_BIAS, memory(bias_, engine(), const_cast<float*>(bias)));
-  primitive_.execute(stream(), arguments);
+  execute(primitive_, arguments, name_);
 }
 
 }  // namespace jax_mps::cpu

@@ -7,7 +7,6 @@
 
 #include "device.h"
 #include "loops/pieces.h"
-#include "require.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -52,10 +51,8 @@ class Gradient : public Apply {
   int64_t n_;
 };
 
-template <class K, size_t operands>
+template <class K>
 Offer elementwise(const Node& node) {
-  require_counts(node, operands, 1);
-  for (const TensorType& type : node.in) require_shape(type, node.out[0].shape);
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
   return Offer(std::make_unique<K>(Neuron(node.attributes.list("neuron")), node.out[0].elements()));
 }
@@ -84,21 +81,16 @@ class PReluGradient : public PRelu {
   }
 };
 
-// Some arrays of x's shape, then the slopes; the results likewise.
-template <class K, size_t arrays>
+template <class K>
 Offer per_channel(const Node& node) {
-  require_counts(node, arrays + 1, arrays);
-  for (size_t i = 0; i < arrays; i++) require_shape(node.in[i], node.out[0].shape);
-  require_shape(node.in[arrays], {node.out[0].dim(-1)});
-  if (arrays == 2) require_shape(node.out[1], node.in[2].shape);
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
   return Offer(std::make_unique<K>(node.out[0]));
 }
 
-const Register kNeuron("neuron", {elementwise<Apply, 1>});
-const Register kNeuronGradient("neuron_gradient", {elementwise<Gradient, 2>});
-const Register kPRelu("prelu", {per_channel<PRelu, 1>});
-const Register kPReluGradient("prelu_gradient", {per_channel<PReluGradient, 2>});
+const Register kNeuron("neuron", {elementwise<Apply>});
+const Register kNeuronGradient("neuron_gradient", {elementwise<Gradient>});
+const Register kPRelu("prelu", {per_channel<PRelu>});
+const Register kPReluGradient("prelu_gradient", {per_channel<PReluGradient>});
 
 }  // namespace
 

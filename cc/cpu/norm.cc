@@ -100,26 +100,24 @@ bool all_f32(const Node& node) {
   return std::ranges::all_of(node.in, f32) && std::ranges::all_of(node.out, f32);
 }
 
-// `x` is the index of x among the operands; every other one but dy has one number a channel.
-template <class K, int x>
+template <class K>
 Offer offer_norm(const Node& node) {
   if (!all_f32(node)) return Offer::none("the batch norm loops take float32");
-  if (node.in[x].rank() < 2) throw ProgramError("x must have a channel axis");
   return Offer(std::make_unique<K>(node));
 }
 
-template <class K, int x>
+template <class K>
 Offer offer_gradient(const Node& node) {
   if (node.attributes.has("neuron") && !Neuron(node.attributes.list("neuron")).is(NeuronKind::relu))
     return Offer::none("only relu is fused into the gradient");
-  return offer_norm<K, x>(node);
+  return offer_norm<K>(node);
 }
 
-const Register kTraining("batch_norm", {offer_norm<Training, 0>});
-const Register kTrainingGradient("batch_norm_gradient", {offer_gradient<TrainingGradient, 3>});
-const Register kInference("batch_norm_inference", {offer_norm<Inference, 0>});
+const Register kTraining("batch_norm", {offer_norm<Training>});
+const Register kTrainingGradient("batch_norm_gradient", {offer_gradient<TrainingGradient>});
+const Register kInference("batch_norm_inference", {offer_norm<Inference>});
 const Register kInferenceGradient("batch_norm_inference_gradient",
-                                  {offer_gradient<InferenceGradient, 1>});
+                                  {offer_gradient<InferenceGradient>});
 
 }  // namespace
 }  // namespace jax_mps::cpu

@@ -1,5 +1,7 @@
 #include "onednn.h"
 
+#include "guard.h"
+
 #ifdef JAX_MPS_ONEDNN
 
 namespace jax_mps::cpu {
@@ -69,18 +71,18 @@ void OneDnnRunner::run(void* const* data, std::byte* scratch) const {
     dnnl::memory memory(a.wanted, engine(), own);
     if (a.reorder && !a.is_result) {
       dnnl::memory given(a.given, engine(), data[i]);
-      a.reorder->execute(stream(), given, memory);
+      execute(*a.reorder, {{DNNL_ARG_FROM, given}, {DNNL_ARG_TO, memory}}, name_);
     }
     bound.emplace(a.id, std::move(memory));
   }
   bound.emplace(DNNL_ARG_SCRATCHPAD,
                 dnnl::memory(scratchpad_, engine(), scratch + scratchpad_offset_));
-  primitive_.execute(stream(), bound);
+  execute(primitive_, bound, name_);
   for (size_t i = 0; i < arguments_.size(); i++) {
     const Argument& a = arguments_[i];
     if (!a.reorder || !a.is_result) continue;
     dnnl::memory given(a.given, engine(), data[i]);
-    a.reorder->execute(stream(), bound.at(a.id), given);
+    execute(*a.reorder, {{DNNL_ARG_FROM, bound.at(a.id)}, {DNNL_ARG_TO, given}}, name_);
   }
 }
 
@@ -101,9 +103,10 @@ std::optional<FusedNeuron> fuse_neuron(const Node& node) {
   if (neuron.is(NeuronKind::relu) && !pass) {
     dnnl::post_ops post;
     // oneDNN's relu of slope 0 turns NaN into 0, which would hide a training that diverged; elu of
-    // scale 0 keeps it.
+    // scale 0 keeps it, and gives -0, which + 0 turns into +0.
     if (neuron.a == 0) {
       post.append_eltwise(dnnl::algorithm::eltwise_elu, 0, 0);
+      post.append_eltwise(dnnl::algorithm::eltwise_linear, 1, 0);
     } else {
       post.append_eltwise(dnnl::algorithm::eltwise_relu, neuron.a, 0);
     }

@@ -16,26 +16,25 @@ Storage storage_of(const TensorType& type) {
 }
 
 Regularization regularization_of(const std::string& name) {
-  if (name == "none") return Regularization::none;
-  if (name == "l1") return Regularization::l1;
-  if (name == "l2") return Regularization::l2;
-  throw ProgramError("unknown regularization '" + name + "'");
+  return name == "l1"   ? Regularization::l1
+         : name == "l2" ? Regularization::l2
+                        : Regularization::none;
 }
 
 struct Row {
   OptimRule rule;
-  int states, hyperparameters;
+  int states;
 };
 
 Row sgd(const Node& node) {
-  if (node.attributes.integer("states") == 0) return {OptimRule::sgd, 0, 7};
+  if (node.attributes.integer("states") == 0) return {OptimRule::sgd, 0};
   return {node.attributes.boolean("nesterov") ? OptimRule::sgd_nesterov : OptimRule::sgd_momentum,
-          1, 7};
+          1};
 }
 
 Row adam(const Node& node) {
   bool amsgrad = node.attributes.integer("states") == 3;
-  return {amsgrad ? OptimRule::amsgrad : OptimRule::adam, 2 + amsgrad, 13};
+  return {amsgrad ? OptimRule::amsgrad : OptimRule::adam, 2 + amsgrad};
 }
 
 Row rmsprop(const Node& node) {
@@ -46,7 +45,7 @@ Row rmsprop(const Node& node) {
       {OptimRule::rmsprop, OptimRule::rmsprop_momentum, OptimRule::rmsprop_nesterov},
       {OptimRule::rmsprop_centered, OptimRule::rmsprop_centered_momentum,
        OptimRule::rmsprop_centered_nesterov}};
-  return {rules[centered][momentum + nesterov], 1 + centered + momentum, 12};
+  return {rules[centered][momentum + nesterov], 1 + centered + momentum};
 }
 
 class MultiTensor : public Kernel {
@@ -90,16 +89,6 @@ Offer multi_tensor(const Node& node) {
   work.inputs = 1 + work.reads_parameters + row.states;
   work.outputs = 1 + row.states;
   work.leaves = static_cast<int64_t>(node.in.size() - 1) / work.inputs;
-  if (node.attributes.integer("states") != row.states || work.leaves < 1 ||
-      node.in.size() != static_cast<size_t>(1 + work.inputs * work.leaves) ||
-      node.out.size() != static_cast<size_t>(work.outputs * work.leaves))
-    throw ProgramError("the streams of leaves do not match the states");
-  if (node.in[0].dtype != DType::f32 || node.in[0].elements() != row.hyperparameters)
-    throw ProgramError("expected " + std::to_string(row.hyperparameters) + " hyperparameters");
-  for (const auto* types : {&node.in, &node.out})
-    for (size_t i = types == &node.in; i < types->size(); i++)
-      if ((*types)[i].elements() != node.in[1 + (i - (types == &node.in)) % work.leaves].elements())
-        throw ProgramError("the streams of a leaf differ in size");
   return Offer(std::make_unique<MultiTensor>(node, work));
 }
 

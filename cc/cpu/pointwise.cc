@@ -4,7 +4,6 @@
 
 #include "conv.h"
 #include "onednn.h"
-#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -17,7 +16,6 @@ constexpr auto kF32 = memory::data_type::f32;
 // Why a convolution of x and w to y is none of pixels whose rows are apart, or nothing if it is.
 std::string refusal(const Node& node, const TensorType& x, const TensorType& w,
                     const TensorType& y) {
-  require_convolution(node, x, w, y);
   if (!x.row && !y.row) return "the rows are not apart";
   auto every = [&](const char* name, int64_t value) {
     return std::ranges::all_of(node.attributes.integers(name),
@@ -61,7 +59,6 @@ Offer product(const Node& node, const memory::desc& left, const memory::desc& ri
 }  // namespace
 
 Offer pointwise_conv(const Node& node) {
-  require_counts(node, node.in.size() == 3 ? 3 : 2, 1);
   const TensorType &x = node.in[0], &w = node.in[1], &y = node.out[0];
   std::string reason = refusal(node, x, w, y);
   if (!reason.empty()) return Offer::none(reason);
@@ -69,7 +66,6 @@ Offer pointwise_conv(const Node& node) {
   if (!post || (post->after && y.row)) return Offer::none("this neuron with rows apart");
   memory::desc bias;
   if (node.in.size() == 3) {
-    require_shape(node.in[2], {y.dim(-1)});
     if (node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
     bias = memory::desc({1, y.dim(-1)}, kF32, Dims{y.dim(-1), 1});
   }
@@ -78,7 +74,6 @@ Offer pointwise_conv(const Node& node) {
 
 // dx = dy w^T
 Offer pointwise_conv_data_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   const TensorType &dy = node.in[0], &w = node.in[1], &dx = node.out[0];
   std::string reason = refusal(node, dx, w, dy);
   if (!reason.empty()) return Offer::none(reason);
@@ -87,7 +82,6 @@ Offer pointwise_conv_data_gradient(const Node& node) {
 
 // dw = x^T dy
 Offer pointwise_conv_weight_gradient(const Node& node) {
-  require_counts(node, 2, 1);
   const TensorType &x = node.in[0], &dy = node.in[1], &dw = node.out[0];
   std::string reason = refusal(node, x, dw, dy);
   if (!reason.empty()) return Offer::none(reason);

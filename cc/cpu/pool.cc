@@ -17,25 +17,25 @@ class Axis {
   Axis(int64_t in, int64_t out, int64_t window, int64_t stride, int64_t low, int64_t dilation,
        bool count_padding)
       : in_(in), window_(window), dilation_(dilation), hits_end_(in + 1) {
-    std::vector<std::vector<PoolHit>> hits(in);
     for (int64_t o = 0; o < out; o++) {
       int64_t origin = o * stride - low;
-      auto seen = [&](int64_t k) {
-        return origin + k * dilation >= 0 && origin + k * dilation < in;
-      };
-      int64_t first = 0;
-      while (first < window && !seen(first)) first++;
-      int64_t last = first;
-      while (last < window && seen(last)) last++;
-      float share = 1.0f / (count_padding ? window : std::max<int64_t>(last - first, 1));
+      // Taps from `first` on lie behind the beginning of x, those before `last` before its end.
+      int64_t first = origin < 0 ? std::min((dilation - 1 - origin) / dilation, window) : 0;
+      int64_t last = origin < in ? std::min((in - origin + dilation - 1) / dilation, window) : 0;
+      if (first >= last) first = last = window;
+      auto count = static_cast<float>(count_padding ? window : std::max<int64_t>(last - first, 1));
       int64_t start = first < last ? origin + first * dilation : 0;
-      spans_.push_back({int32_t(first), int32_t(last), int32_t(start), share});
-      for (int64_t k = first; k < last; k++)
-        hits[origin + k * dilation].push_back({int32_t(o), int32_t(k), share});
+      spans_.push_back({int32_t(first), int32_t(last), int32_t(start), count});
+      for (int64_t k = first; k < last; k++) hits_end_[origin + k * dilation + 1]++;
     }
-    for (int64_t i = 0; i < in; i++) {
-      hits_.insert(hits_.end(), hits[i].begin(), hits[i].end());
-      hits_end_[i + 1] = static_cast<int32_t>(hits_.size());
+    for (int64_t i = 0; i < in; i++) hits_end_[i + 1] += hits_end_[i];
+    hits_.resize(hits_end_[in]);
+    std::vector<int32_t> next(hits_end_.begin(), hits_end_.end() - 1);
+    for (int64_t o = 0; o < out; o++) {
+      const PoolSpan& s = spans_[o];
+      for (int64_t k = s.first; k < s.last; k++)
+        hits_[next[s.start + (k - s.first) * dilation]++] = {
+            int32_t(o), int32_t(k), static_cast<float>(window) / s.count};
     }
   }
 
@@ -76,9 +76,6 @@ class Pool : public Kernel {
     auto dilation =
         a.has("dilation") ? a.integers("dilation") : std::vector<int64_t>(window.size(), 1);
     size_t spatial = x.rank() - 2;
-    if (spatial < 1 || spatial > 2 || y.rank() != x.rank() || window.size() != spatial ||
-        strides.size() != spatial || dilation.size() != spatial || padding.size() != 2 * spatial)
-      throw ProgramError("the ranks of the operands and of the attributes disagree");
     if (which == 0 && spatial == 1) return Axis(1, 1, 1, 1, 0, 1, false);
     size_t i = spatial == 1 ? 0 : which;
     bool count_padding = a.has("count_padding") && a.boolean("count_padding");
@@ -167,27 +164,40 @@ class L2Gradient : public Pool {
   }
 };
 
+constexpr const char* kLongAxis = "the pooling loops take axes of up to 2^24 windows and taps";
+
 bool is_f32(const TensorType& type) { return type.dtype == DType::f32; }
+
+// Whether the tables of an axis are much larger than what they are read for.
+bool has_long_axis(const Node& node, const TensorType& x, const TensorType& y) {
+  constexpr int64_t kEntries = int64_t{1} << 24;
+  const std::vector<int64_t> window = node.attributes.integers("window");
+  for (size_t i = 0; i < window.size(); i++) {
+    int64_t in = x.shape[i + 1], out = y.shape[i + 1];
+    if (in > kEntries || out > kEntries || out * std::min(in, window[i]) > kEntries) return true;
+  }
+  return false;
+}
 
 // K of a node whose results have the shape of y, or with `Back` that of x.
 template <class K, bool Back = false>
 Offer pool(const Node& node) {
-  if (!std::ranges::all_of(node.in, is_f32) || !is_f32(node.out[0]))
+  const TensorType &in = node.in[0], &out = node.out[0], &x = Back ? out : in, &y = Back ? in : out;
+  if (!std::ranges::all_of(node.in, is_f32) || !is_f32(out))
     return Offer::none("the pooling loops take float32");
-  return Offer(
-      std::make_unique<K>(node, Back ? node.out[0] : node.in[0], Back ? node.in[0] : node.out[0]));
+  if (has_long_axis(node, x, y)) return Offer::none(kLongAxis);
+  return Offer(std::make_unique<K>(node, x, y));
 }
 
 // K<T> with T the type of the taps.
 template <template <class> class K, bool Back = false>
 Offer with_taps(const Node& node) {
-  const TensorType& taps = node.op == "max_pool_taps" ? node.out.at(1) : node.in.at(1);
+  const TensorType& taps = node.op == "max_pool_taps" ? node.out[1] : node.in[1];
   const TensorType &in = node.in[0], &out = node.out[0], &x = Back ? out : in, &y = Back ? in : out;
   if (!is_f32(in) || !is_f32(out)) return Offer::none("the pooling loops take float32");
-  if (taps.shape != y.shape) throw ProgramError("the taps must have the shape of the pooled image");
+  if (has_long_axis(node, x, y)) return Offer::none(kLongAxis);
   if (taps.dtype == DType::u8) return Offer(std::make_unique<K<uint8_t>>(node, x, y));
-  if (taps.dtype == DType::s32) return Offer(std::make_unique<K<int32_t>>(node, x, y));
-  return Offer::none("the taps must be uint8 or int32");
+  return Offer(std::make_unique<K<int32_t>>(node, x, y));
 }
 
 const Register kMax("max_pool", {pool<Max>});

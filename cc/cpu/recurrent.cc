@@ -5,7 +5,6 @@
 #include <algorithm>
 
 #include "device.h"
-#include "require.h"
 
 namespace jax_mps::cpu::recurrent {
 namespace {
@@ -26,20 +25,9 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   plan.cell = cell;
   plan.states = cell == Cell::lstm ? 2 : 1;
   const TensorType& x = in[skip];
-  const TensorType& w = in[skip + 2 + plan.states];
   const TensorType& r = in[skip + 3 + plan.states];
-  require(x.rank() == 3 && w.rank() == 2 && r.rank() == 2,
-          "takes x [batch, time, inputs] and matrices w and r");
   plan.batch = x.dim(0), plan.time = x.dim(1), plan.inputs = x.dim(2);
   plan.hidden = r.dim(0), plan.columns = r.dim(1);
-  int64_t gates = cell == Cell::lstm ? 4 : cell == Cell::rnn ? 1 : cell == Cell::mgu ? 2 : 3;
-  require(plan.columns == gates * plan.hidden,
-          "r must be [hidden, " + std::to_string(gates) + " hidden]");
-  require_shape(w, {plan.inputs, plan.columns});
-  require_shape(in[skip + 1], {plan.batch});
-  require(in[skip + 1].dtype == DType::s32, "lengths must be s32");
-  for (int i = 0; i < plan.states; i++) require_shape(in[skip + 2 + i], {plan.batch, plan.hidden});
-  require_shape(in[skip + 4 + plan.states], {plan.columns});
   plan.reverse = node.attributes.boolean("reverse");
   plan.recompute = node.attributes.boolean("recompute");
   if (x.elements() == 0 || plan.columns == 0) return no("there is nothing to compute");
@@ -53,17 +41,9 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   const int64_t h = plan.hidden;
   plan.width = plan.first = plan.columns;
   plan.segments = {{0, 0, plan.columns}};
-  const List& neurons = node.attributes.list("neurons");
-  require(neurons.size() == (cell == Cell::lstm  ? 3
-                             : cell == Cell::rnn ? 1
-                                                 : 2),
-          "attribute 'neurons' must name the gates', the candidate's and the LSTM's output neuron");
-  for (const Attribute& attribute : neurons) {
-    const List* list = std::get_if<List>(&attribute);
-    require(list, "attribute 'neurons' must be a list of [name, a, b, c]");
-    plan.neurons.emplace_back(*list);
-  }
-  for (size_t i = 0; cell != Cell::rnn && i < neurons.size(); i++)
+  for (const Attribute& neuron : node.attributes.list("neurons"))
+    plan.neurons.emplace_back(std::get<List>(neuron));
+  for (size_t i = 0; cell != Cell::rnn && i < plan.neurons.size(); i++)
     if (!is_plain(plan.neurons[i], i == 0 ? NeuronKind::sigmoid : NeuronKind::tanh))
       plan.general = true;
   if (cell == Cell::gru || cell == Cell::gru_after || cell == Cell::mgu) {
@@ -83,11 +63,7 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
     const Dims& shape = in[operands].shape;
     plan.matrix = (cell == Cell::lstm && shape == Dims{3, h, h}) ||
                   (cell == Cell::gru && shape == Dims{h, h});
-    require(plan.matrix || (cell == Cell::lstm && shape == Dims{3, h}) ||
-                (cell == Cell::gru_after && shape == Dims{h}),
-            "the last operand must be peepholes, a recurrent bias or the update gate's matrix");
   }
-  require(cell != Cell::gru_after || plan.extra, "takes a recurrent bias");
   if (plan.matrix) plan.general = true;
   // With fewer rows w would pass through the caches once a step for too little work.
   constexpr int64_t kRowsWhole = 16;

@@ -3,7 +3,6 @@
 
 #include "device.h"
 #include "recurrent_general.h"
-#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -101,15 +100,7 @@ template <bool training>
 Offer forward(const Node& node, Cell cell) {
   PlanOrReason found = plan_of(node, cell, 0);
   if (!found.plan) return Offer::none(found.reason);
-  const Plan& p = *found.plan;
-  size_t kept = training ? (p.is_lstm() ? 1 : 0) + (p.recompute ? 0 : 1) : 0;
-  require_counts(node, 5 + p.states + (p.extra ? 1 : 0), 1 + p.states + kept);
-  require_shape(node.out[0], {p.batch, p.time, p.hidden});
-  for (int i = 0; i < p.states; i++) require_shape(node.out[1 + i], {p.batch, p.hidden});
-  if (training && p.is_lstm()) require_shape(node.out[3], {p.time, p.batch, p.hidden});
-  if (training && !p.recompute)
-    require_shape(node.out[p.states + kept], {p.time, p.batch, p.width});
-  auto kernel = std::make_unique<Forward>(p, training);
+  auto kernel = std::make_unique<Forward>(*found.plan, training);
   if (!kernel->supported()) return Offer::none("oneDNN has no product of these shapes");
   return Offer(std::move(kernel));
 }

@@ -2,9 +2,9 @@
 // chunk of steps as one product.
 #include <cstring>
 
+#include "../ir/require.h"
 #include "device.h"
 #include "recurrent_general.h"
-#include "require.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -279,17 +279,8 @@ Offer gradient(const Node& node, Cell cell) {
   PlanOrReason found = plan_of(node, cell, before);
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
-  const size_t extra = p.extra ? 1 : 0, operands = before + 5 + states + extra;
-  const std::vector<int> places = places_of_results(node, 4 + states + extra);
-  require_counts(node, operands + states + (p.recompute ? 0 : 1), node.out.size());
-  require_shape(node.in[0], {p.batch, p.time, p.hidden});
-  require_shape(node.in[operands], node.in[0].shape);
-  for (size_t i = 0; i < states; i++) require_shape(node.in[1 + i], {p.batch, p.hidden});
-  if (p.is_lstm()) require_shape(node.in[operands + 1], {p.time, p.batch, p.hidden});
-  if (!p.recompute) require_shape(node.in[operands + states], {p.time, p.batch, p.width});
-  for (size_t i = 0; i < places.size(); i++)
-    if (places[i] >= 0) require_shape(node.out[places[i]], node.in[before + (i ? 1 : 0) + i].shape);
-  auto kernel = std::make_unique<Gradient>(p, places);
+  const size_t extra = p.extra ? 1 : 0;
+  auto kernel = std::make_unique<Gradient>(p, places_of_results(node, 4 + states + extra));
   if (!kernel->supported()) return Offer::none("oneDNN has no product of these shapes");
   return Offer(std::move(kernel));
 }

@@ -38,10 +38,8 @@ class Gradient : public Rows {
 
 template <class K>
 Offer per_row(const Node& node) {
-  for (const TensorType& type : node.in) {
+  for (const TensorType& type : node.in)
     if (type.dtype != DType::f32) return Offer::none("the softmax loops take float32");
-    if (type.rank() == 0) throw ProgramError("softmax needs an axis");
-  }
   return Offer(std::make_unique<K>(node));
 }
 
@@ -89,7 +87,6 @@ class CrossEntropyGradient : public LabelledRows {
 template <class K, int logits>
 Offer labelled(const Node& node) {
   const TensorType &x = node.in[logits], &labels = node.in[logits + 1];
-  if (x.rank() == 0) throw ProgramError("logits need an axis of classes");
   if (x.dtype != DType::f32 || node.out[0].dtype != DType::f32 ||
       (labels.dtype != DType::s32 && labels.dtype != DType::f32))
     return Offer::none("the softmax loops take float32 logits and int32 or float32 labels");

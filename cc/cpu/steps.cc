@@ -76,7 +76,7 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
     if (!kernels_[i]) {  // a result that the caller holds is no alias
       void*& result = address[step.results[0]];
       void* operand = static_cast<std::byte*>(address[step.operands[0]]) + step.alias_offset();
-      if (result) std::memcpy(result, operand, step.node.out[0].bytes());
+      if (result && operand) std::memcpy(result, operand, step.node.out[0].bytes());
       result = result ? result : operand;
       continue;
     }
@@ -89,12 +89,14 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
     for (size_t k = 0; k < step.results.size(); k++) out[k] = address[step.results[k]];
     try {
       kernels_[i]->run({in, out, memory + scratch_offset_});
+    } catch (const std::bad_alloc&) {
+      throw;
     } catch (const std::exception& error) {
       throw std::runtime_error(step.node.op + ": " + error.what());
     }
   }
   for (auto [value, output] : copies_)
-    if (outputs[output] != address[value])
+    if (address[value] && outputs[output] != address[value])
       std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
 }
 

@@ -137,9 +137,10 @@ class Writer {
   std::string joins(int k, const More& more) const {
     const auto& output = code_.outputs[outputs_[k]];
     std::string sum = "s" + std::to_string(k);
-    ChainOp op = output.reduce == cpu::Reduce::sum   ? ChainOp::add
-                 : output.reduce == cpu::Reduce::max ? ChainOp::max
-                                                     : ChainOp::min;
+    ChainOp op = output.reduce == cpu::Reduce::sum    ? ChainOp::add
+                 : output.reduce == cpu::Reduce::max  ? ChainOp::max
+                 : output.reduce == cpu::Reduce::prod ? ChainOp::mul
+                                                      : ChainOp::min;
     return "    " + sum + " = " + expression(op, output.type, {sum, more(output)}) + ";\n";
   }
 
@@ -206,6 +207,7 @@ class Writer {
 
   static std::string identity(cpu::Reduce reduce, ChainType type) {
     if (reduce == cpu::Reduce::sum) return register_type(type) + "(0)";
+    if (reduce == cpu::Reduce::prod) return register_type(type) + "(1)";
     bool largest = reduce == cpu::Reduce::max;
     if (type == ChainType::f32) return largest ? "-INFINITY" : "INFINITY";
     if (type == ChainType::s32) return largest ? "-2147483647 - 1" : "2147483647";

@@ -26,7 +26,7 @@ constexpr Arithmetic kArithmetic[] = {
     {ChainOp::sub, "-", "", "sub_int", ""},
     {ChainOp::mul, "*", "", "mul_int", ""},
     {ChainOp::div, "/", "", "div_int", "div_uint"},
-    {ChainOp::rem, "", "fmod", "rem_int", "rem_uint"},
+    {ChainOp::rem, "", "rem_float", "rem_int", "rem_uint"},
     {ChainOp::max, "", "maximum", "max_int", "max_uint"},
     {ChainOp::min, "", "minimum", "min_int", "min_uint"},
     {ChainOp::abs, "", "fabs", "abs_int", ""},
@@ -79,6 +79,7 @@ std::string element_type(Storage storage, ChainType type) {
     case Storage::f16:
       return "half";
     case Storage::byte:
+    case Storage::truth:
       return "uchar";
     default:
       return register_type(type);

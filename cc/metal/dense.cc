@@ -49,17 +49,11 @@ Offer offer_product(Recipe recipe, const Gemm& gemm, int which, DType dtype) {
 template <int which, bool transpose_left, bool transpose_right>
 Offer product(const Node& node) {
   bool biased = node.in.size() == 3;
-  require_counts(node, biased ? 3 : 2, 1);
   const TensorType &left = node.in[0], &right = node.in[1], &y = node.out[0];
-  require(left.rank() == 2 && right.rank() == 2 && y.rank() == 2,
-          "a matrix product takes matrices");
-  if (biased) require_shape(node.in[2], {y.dim(1)});
   auto dtype = one_floating({left, right, y, biased ? node.in[2] : y});
   if (!dtype) return Offer::none("the products take one floating dtype");
   int64_t m = left.dim(transpose_left ? 1 : 0), k = left.dim(transpose_left ? 0 : 1);
   int64_t n = right.dim(transpose_right ? 0 : 1);
-  require_shape(right, transpose_right ? std::vector{n, k} : std::vector{k, n});
-  require_shape(y, {m, n});
   Recipe recipe(node, name_of(which));
   Gemm gemm;
   GemmParameters& p = gemm.p;

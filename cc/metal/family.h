@@ -5,16 +5,11 @@
 #include <cmath>
 
 #include "../cpu/neuron.h"
-#include "../cpu/require.h"
+#include "../ir/require.h"
 #include "kernel.h"
 #include "kernels/column_parameters.h"
 
 namespace jax_mps::metal {
-
-using cpu::places_of_results;
-using cpu::require;
-using cpu::require_counts;
-using cpu::require_shape;
 
 // The neuron of a node, "none" if it has none; the kinds of host and kernels are in one order.
 struct NeuronCall {

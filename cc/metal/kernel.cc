@@ -18,6 +18,12 @@ Register::Register(const char* op, std::initializer_list<Implementation> impleme
   table()[op] = implementations;
 }
 
+std::vector<std::string> ops() {
+  std::vector<std::string> names{"loop"};  // which the executable takes apart
+  for (const auto& [name, row] : table()) names.push_back(name);
+  return names;
+}
+
 std::vector<Recipe> recipes(const Node& node, std::string& reason) {
   auto row = table().find(node.op);
   if (row == table().end()) {
@@ -28,6 +34,7 @@ std::vector<Recipe> recipes(const Node& node, std::string& reason) {
     for (const TensorType& type : *types) {
       if (type.elements() == 0) reason = "an empty array needs no kernel";
       if (type.elements() >= kMaxElements) reason = "kernels take up to 2^31 elements an array";
+      if (type.row) reason = "no kernel takes rows that are apart";
       if (!reason.empty()) return {};
     }
   std::vector<Recipe> found;

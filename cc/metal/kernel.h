@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "../program.h"
+#include "../ir/require.h"
 
 namespace MTL {
 class CommandBuffer;
@@ -150,6 +150,9 @@ struct Register {
   Register(const char* op, std::initializer_list<Implementation> implementations);
 };
 
+// Those that the device has kernels of.
+std::vector<std::string> ops();
+
 // All recipes for a node, cheapest first by their own estimates; if there is none, `reason` names
 // every refusal.
 std::vector<Recipe> recipes(const Node& node, std::string& reason);
@@ -159,9 +162,6 @@ size_t group_threads();
 
 // "typedef float T;\n" for the dtype; an empty string if kernels have no such storage.
 std::string storage(DType dtype, const char* name = "T");
-inline bool is_floating(const TensorType& type) {
-  return type.dtype == DType::f32 || is_half(type.dtype);
-}
 // Sizes go to kernels as 32-bit numbers.
 constexpr int64_t kMaxElements = int64_t{1} << 31;
 

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <thread>
 
+#include "../arena.h"
+
 namespace jax_mps::metal {
 namespace {
 
@@ -164,13 +166,13 @@ Workspace::Workspace(Device& device, const std::vector<Place>& places, bool trac
                                             : MTL::HazardTrackingModeUntracked);
   descriptor->setSize(bytes);
   heap_ = own(device.metal()->newHeap(descriptor.get()));
-  std::string without = "Metal has no memory for " + std::to_string(bytes) + " bytes";
-  if (!heap_) throw MetalError(without + " of intermediates");
+  if (!heap_) throw OutOfMemory("program: the working memory on the GPU", bytes);
   for (const Place& place : places) {
     if (fits || buffers_.empty())
       buffers_.push_back(
           own(heap_->newBuffer(fits ? place.bytes : bytes, options, fits ? place.offset : 0)));
-    if (!buffers_.back()) throw MetalError(without + " in a heap");
+    if (!buffers_.back())
+      throw MetalError("Metal has no memory for " + std::to_string(bytes) + " bytes in a heap");
     offsets_.push_back(fits ? 0 : place.offset);
   }
 }

@@ -53,7 +53,7 @@ class Workspace {
   struct Place {
     size_t offset, bytes;
   };
-  // Throws MetalError without memory. A tracked heap is one resource whose uses Metal itself puts
+  // Throws OutOfMemory without it. A tracked heap is one resource whose uses Metal itself puts
   // in order: kernels of Apple's make encoders for which no fence of ours can wait.
   Workspace(Device& device, const std::vector<Place>& places, bool tracked);
   std::pair<MTL::Buffer*, size_t> buffer(size_t place) const;

@@ -12,8 +12,6 @@ ElementwiseParameters parameters(const NeuronCall& neuron, const TensorType& x) 
 
 template <size_t operands>
 Offer elementwise(const Node& node) {
-  require_counts(node, operands, 1);
-  for (const TensorType& type : node.in) require_shape(type, node.out[0].shape);
   auto dtype = one_floating({node.in[0], node.in[operands - 1], node.out[0]});
   if (!dtype) return Offer::none("the neurons take one floating dtype");
   NeuronCall neuron(node);
@@ -25,15 +23,7 @@ Offer elementwise(const Node& node) {
   return recipe;
 }
 
-void require_channels(const Node& node, size_t arrays) {
-  require_counts(node, arrays + 1, arrays);
-  for (size_t i = 0; i < arrays; i++) require_shape(node.in[i], node.out[0].shape);
-  require_shape(node.in[arrays], {node.out[0].dim(-1)});
-  if (arrays == 2) require_shape(node.out[1], node.in[2].shape);
-}
-
 Offer prelu(const Node& node) {
-  require_channels(node, 1);
   auto dtype = one_floating({node.in[0], node.in[1], node.out[0]});
   if (!dtype) return Offer::none("prelu takes one floating dtype");
   Recipe recipe(node, "prelu");
@@ -48,7 +38,6 @@ Offer prelu(const Node& node) {
 }
 
 Offer prelu_gradient(const Node& node) {
-  require_channels(node, 2);
   auto dtype = one_floating({node.in[0], node.in[1], node.in[2], node.out[0], node.out[1]});
   if (!dtype) return Offer::none("prelu takes one floating dtype");
   Recipe recipe(node, "prelu_gradient");

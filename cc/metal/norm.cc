@@ -10,8 +10,6 @@ namespace {
 // together.
 std::string definitions(const TensorType& x, const TensorType& gamma, const TensorType& beta,
                         const TensorType& mean, const TensorType& variance) {
-  for (const TensorType* type : {&gamma, &beta, &mean, &variance})
-    require_shape(*type, {x.dim(-1)});
   if (!is_floating(x) || !is_floating(gamma) || !is_floating(mean) || gamma.dtype != beta.dtype ||
       mean.dtype != variance.dtype)
     return "";
@@ -21,7 +19,6 @@ std::string definitions(const TensorType& x, const TensorType& gamma, const Tens
 constexpr const char* kDtypes = "batch norm takes floating dtypes, one for gamma and beta";
 
 ColumnParameters columns(const Node& node, const TensorType& x) {
-  require(x.rank() >= 2, "x must have a channel axis");
   ColumnParameters p = columns_of(x);
   p.epsilon = static_cast<float>(node.attributes.number("epsilon"));
   return p;
@@ -47,13 +44,10 @@ void normalize(Recipe& recipe, const Node& node, const std::string& definitions,
 }
 
 Offer training(const Node& node) {
-  require_counts(node, 3, 3);
   const TensorType& x = node.in[0];
   ColumnParameters p = columns(node, x);
-  require_shape(node.out[0], x.shape);
   std::string text = definitions(x, node.in[1], node.in[2], node.out[1], node.out[2]);
-  if (text.empty() || node.out[0].dtype != x.dtype || node.out[1].dtype != DType::f32)
-    return Offer::none(kDtypes);
+  if (text.empty()) return Offer::none(kDtypes);
   Recipe recipe(node, "two-level Welford");
   Span means = recipe.scratch(part_bytes(p)), squares = recipe.scratch(part_bytes(p));
   Dispatch& moments = recipe.dispatch("norm", "moments", text);
@@ -70,12 +64,10 @@ Offer training(const Node& node) {
 }
 
 Offer inference(const Node& node) {
-  require_counts(node, 5, 1);
   const TensorType& x = node.in[0];
   ColumnParameters p = columns(node, x);
-  require_shape(node.out[0], x.shape);
   std::string text = definitions(x, node.in[3], node.in[4], node.in[1], node.in[2]);
-  if (text.empty() || node.out[0].dtype != x.dtype) return Offer::none(kDtypes);
+  if (text.empty()) return Offer::none(kDtypes);
   Recipe recipe(node, "normalize");
   normalize(recipe, node, text, p,
             {recipe.operand(0), recipe.operand(1), recipe.operand(2), recipe.operand(3),
@@ -103,29 +95,17 @@ void sums(Recipe& recipe, const std::string& definitions, const ColumnParameters
   add_parts(recipe, p, sum, recipe.result(2), DType::f32);
 }
 
-bool gives_floats(const Node& node, const TensorType& x) {
-  require_shape(node.out[0], x.shape);
-  require_shape(node.out[1], {x.dim(-1)});
-  require_shape(node.out[2], {x.dim(-1)});
-  require_shape(node.in[0], x.shape);
-  return node.in[0].dtype == x.dtype && node.out[0].dtype == x.dtype &&
-         node.out[1].dtype == DType::f32 && node.out[2].dtype == DType::f32;
-}
-
 // (dy, dmean, dvariance, x, gamma, beta, mean, variance) -> dx, dgamma, dbeta
 Offer training_gradient(const Node& node) {
-  require_counts(node, 8, 3);
   const TensorType& x = node.in[3];
   ColumnParameters p = columns(node, x);
   auto slope = slope_of(node);
   if (!slope) return Offer::none("only relu is fused into the gradient");
   p.slope = *slope;
   std::string text = definitions(x, node.in[4], node.in[5], node.in[6], node.in[7]);
-  for (int i : {1, 2}) {
-    require_shape(node.in[i], {x.dim(-1)});
+  for (int i : {1, 2})
     if (node.in[i].dtype != DType::f32) text.clear();
-  }
-  if (!gives_floats(node, x) || text.empty()) return Offer::none(kDtypes);
+  if (node.in[0].dtype != x.dtype || text.empty()) return Offer::none(kDtypes);
   Recipe recipe(node, "batch_norm_gradient");
   Spans s{recipe.operand(3), recipe.operand(6), recipe.operand(7), recipe.operand(4),
           recipe.operand(5)};
@@ -150,14 +130,13 @@ Offer training_gradient(const Node& node) {
 
 // (dy, x, mean, variance, gamma, beta) -> dx, dgamma, dbeta
 Offer inference_gradient(const Node& node) {
-  require_counts(node, 6, 3);
   const TensorType& x = node.in[1];
   ColumnParameters p = columns(node, x);
   auto slope = slope_of(node);
   if (!slope) return Offer::none("only relu is fused into the gradient");
   p.slope = *slope;
   std::string text = definitions(x, node.in[4], node.in[5], node.in[2], node.in[3]);
-  if (!gives_floats(node, x) || text.empty()) return Offer::none(kDtypes);
+  if (node.in[0].dtype != x.dtype || text.empty()) return Offer::none(kDtypes);
   Recipe recipe(node, "batch_norm_inference_gradient");
   Spans s{recipe.operand(1), recipe.operand(2), recipe.operand(3), recipe.operand(4),
           recipe.operand(5)};

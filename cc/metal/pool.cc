@@ -12,13 +12,6 @@ PoolParameters parameters(const Node& node, const TensorType& x, const TensorTyp
        padding = a.integers("padding");
   auto gaps = a.has("dilation") ? a.integers("dilation") : std::vector<int64_t>(window.size(), 1);
   size_t spatial = x.rank() - 2;
-  require(spatial >= 1 && spatial <= 2 && y.rank() == x.rank() && window.size() == spatial &&
-              strides.size() == spatial && gaps.size() == spatial &&
-              padding.size() == 2 * spatial && x.dim(0) == y.dim(0) && x.dim(-1) == y.dim(-1),
-          "the ranks of the operands and of the attributes disagree");
-  for (size_t i = 0; i < spatial; i++)
-    require(window[i] > 0 && strides[i] > 0 && gaps[i] > 0,
-            "window, strides and dilation must be positive");
   bool flat = spatial == 1;
   auto number = [&](const std::vector<int64_t>& list, size_t which, int missing) {
     if (flat && which == 0) return missing;
@@ -52,11 +45,6 @@ Offer pool(const Node& node, bool back, const TensorType* taps) {
   if (!dtype) return Offer::none("the pools take one floating dtype");
   PoolParameters p = parameters(node, back ? out : first, back ? first : out);
   std::string definitions = storage(*dtype);
-  if (taps) {
-    require_shape(*taps, back ? first.shape : out.shape);
-    if (taps->dtype != DType::u8 && taps->dtype != DType::s32)
-      return Offer::none("the taps must be uint8 or int32");
-  }
   definitions += storage(taps ? taps->dtype : DType::u8, "P");
   Recipe recipe(node, node.op);
   Dispatch& dispatch = recipe.dispatch("pool", node.op, definitions);
@@ -67,41 +55,20 @@ Offer pool(const Node& node, bool back, const TensorType* taps) {
   return recipe;
 }
 
-Offer forward(const Node& node) {
-  require_counts(node, 1, 1);
-  return pool(node, false, nullptr);
-}
-Offer forward_taps(const Node& node) {
-  require_counts(node, 1, 2);
-  return pool(node, false, &node.out[1]);
-}
-Offer pick(const Node& node) {
-  require_counts(node, 2, 1);
-  return pool(node, false, &node.in[1]);
-}
-Offer max_gradient(const Node& node) {
-  require_counts(node, 2, 1);
-  return pool(node, true, &node.in[1]);
-}
-Offer average_gradient(const Node& node) {
-  require_counts(node, 1, 1);
-  return pool(node, true, nullptr);
-}
-Offer l2_gradient(const Node& node) {
-  require_counts(node, 3, 1);
-  require_shape(node.in[1], node.out[0].shape);
-  require_shape(node.in[2], node.in[0].shape);
-  return pool(node, true, nullptr);
-}
+Offer forward(const Node& node) { return pool(node, false, nullptr); }
+Offer forward_taps(const Node& node) { return pool(node, false, &node.out[1]); }
+Offer pick(const Node& node) { return pool(node, false, &node.in[1]); }
+Offer backward(const Node& node) { return pool(node, true, nullptr); }
+Offer max_gradient(const Node& node) { return pool(node, true, &node.in[1]); }
 
 const Register kMax("max_pool", {forward});
 const Register kMaxTaps("max_pool_taps", {forward_taps});
 const Register kMaxGradient("max_pool_gradient", {max_gradient});
 const Register kMaxPick("max_pool_pick", {pick});
 const Register kAverage("avg_pool", {forward});
-const Register kAverageGradient("avg_pool_gradient", {average_gradient});
+const Register kAverageGradient("avg_pool_gradient", {backward});
 const Register kL2("l2_pool", {forward});
-const Register kL2Gradient("l2_pool_gradient", {l2_gradient});
+const Register kL2Gradient("l2_pool_gradient", {backward});
 
 }  // namespace
 }  // namespace jax_mps::metal

@@ -6,12 +6,6 @@ namespace {
 constexpr int kOtherNeurons = 1 << 12;  // beside the kinds, of which "none" is 0
 constexpr int64_t kMaxSteps = 1 << 15;  // each is a launch or two
 
-const List& neuron_at(const List& neurons, size_t i) {
-  const List* list = i < neurons.size() ? std::get_if<List>(&neurons[i]) : nullptr;
-  require(list, "attribute 'neurons' must be a list of [name, a, b, c]");
-  return *list;
-}
-
 bool is_plain(const List& list, cpu::NeuronKind kind) {
   cpu::Neuron neuron(list);
   return neuron.is(kind) && (kind != cpu::NeuronKind::tanh || (neuron.a == 1 && neuron.b == 1));
@@ -36,21 +30,8 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   plan.cell = cell;
   plan.states = cell == CellKind::lstm ? 2 : 1;
   const TensorType& x = in[skip];
-  const TensorType& w = in[skip + 2 + plan.states];
   const TensorType& r = in[skip + 3 + plan.states];
-  require(x.rank() == 3 && w.rank() == 2 && r.rank() == 2,
-          "takes x [batch, time, inputs] and matrices w and r");
   const int64_t batch = x.dim(0), time = x.dim(1), hidden = r.dim(0), columns = r.dim(1);
-  const int64_t gates = cell == CellKind::lstm  ? 4
-                        : cell == CellKind::rnn ? 1
-                        : cell == CellKind::mgu ? 2
-                                                : 3;
-  require(columns == gates * hidden, "r must be [hidden, " + std::to_string(gates) + " hidden]");
-  require_shape(w, {x.dim(2), columns});
-  require_shape(in[skip + 1], {batch});
-  require(in[skip + 1].dtype == DType::s32, "lengths must be s32");
-  for (int i = 0; i < plan.states; i++) require_shape(in[skip + 2 + i], {batch, hidden});
-  require_shape(in[skip + 4 + plan.states], {columns});
   plan.reverse = node.attributes.boolean("reverse");
   plan.recompute = node.attributes.boolean("recompute");
 
@@ -65,10 +46,9 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   plan.p = 1;
 
   const List& neurons = node.attributes.list("neurons");
-  const size_t count = cell == CellKind::rnn ? 1 : plan.is_lstm() ? 3 : 2;
   bool plain = cell != CellKind::rnn;
-  for (size_t i = 0; i < count; i++) {
-    const List& list = neuron_at(neurons, i);
+  for (size_t i = 0; i < neurons.size(); i++) {
+    const List& list = std::get<List>(neurons[i]);
     cpu::Neuron neuron(list);
     plan.neurons[i] = {neuron.a, neuron.b, neuron.c, neuron.c == -1 ? 1 : std::log(neuron.c)};
     plan.kinds |= static_cast<int>(neuron.kind) << 4 * i;
@@ -84,10 +64,6 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   if (plan.extra) {
     const std::vector<int64_t>& shape = in[operands].shape;
     plan.matrix = cell == CellKind::gru || (plan.is_lstm() && shape.size() == 3);
-    std::vector<int64_t> wanted{hidden};
-    if (plan.matrix) wanted.push_back(hidden);
-    if (plan.is_lstm()) wanted.insert(wanted.begin(), 3);
-    require_shape(in[operands], wanted);
   }
   // Beside matrices gates are kept as what the neurons take.
   if (plain && !plan.matrix) {
@@ -95,7 +71,6 @@ PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
   } else {
     plan.kinds |= kOtherNeurons;
   }
-  require(cell != CellKind::gru_after || plan.extra, "takes a recurrent bias");
   plan.dtype = x.dtype;
   if (!is_floating(x)) return no("the recurrent kernels take one floating dtype");
   for (size_t i = 0; i < operands + plan.extra; i++)

@@ -65,20 +65,8 @@ template <bool training>
 Offer forward(const Node& node, CellKind cell) {
   PlanOrReason found = plan_of(node, cell, 0);
   if (!found.plan) return Offer::none(found.reason);
-  const Plan& p = *found.plan;
-  const size_t kept = training ? p.is_lstm() + !p.recompute : 0;
-  require_counts(node, 5 + p.states + p.extra, 1 + p.states + kept);
-  require_shape(node.out[0], {p.batch, p.time, p.hidden});
-  for (int i = 0; i < p.states; i++) require_shape(node.out[1 + i], {p.batch, p.hidden});
-  for (int i = 0; i <= p.states; i++)
-    require(node.out[i].dtype == p.dtype, "y and the states must have x's dtype");
-  for (size_t i = 1 + p.states; i < node.out.size(); i++) {
-    const bool cells = p.is_lstm() && i == 3;
-    require_shape(node.out[i], {p.time, p.batch, cells ? p.hidden : p.width});
-    require(node.out[i].dtype == DType::f32, "cells and gates must be f32");
-  }
   Recipe recipe(node, "steps");
-  Forward(recipe, p, training);
+  Forward(recipe, *found.plan, training);
   return recipe;
 }
 

@@ -326,24 +326,8 @@ Offer gradient(const Node& node, CellKind cell) {
   PlanOrReason found = plan_of(node, cell, before);
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
-  const size_t operands = before + 5 + states + p.extra;
-  const std::vector<int> places = places_of_results(node, 4 + states + p.extra);
-  require_counts(node, operands + states + !p.recompute, node.out.size());
-  require_shape(node.in[0], {p.batch, p.time, p.hidden});
-  require_shape(node.in[operands], node.in[0].shape);
-  require(node.in[operands].dtype == p.dtype, "y must have x's dtype");
-  for (size_t i = 0; i < states; i++) require_shape(node.in[1 + i], {p.batch, p.hidden});
-  for (size_t i = operands + 1; i < node.in.size(); i++) {
-    const bool cells = p.is_lstm() && i == operands + 1;
-    require_shape(node.in[i], {p.time, p.batch, cells ? p.hidden : p.width});
-    require(node.in[i].dtype == DType::f32, "cells and gates must be f32");
-  }
-  for (size_t i = 0; i < places.size(); i++)
-    if (places[i] >= 0) require_shape(node.out[places[i]], node.in[before + (i ? 1 : 0) + i].shape);
-  for (const TensorType& type : node.out)
-    require(type.dtype == p.dtype, "the gradients must have x's dtype");
   Recipe recipe(node, "steps");
-  Gradient(recipe, p, places);
+  Gradient(recipe, p, places_of_results(node, 4 + states + p.extra));
   return recipe;
 }
 

@@ -42,8 +42,8 @@ class graph:
         fuse: False runs every elementwise op as a kernel of its own, for comparison.
 
     Returns:
-        A function. `jax.grad` of it differentiates the function first and graphs the gradient; `jax.vmap` of it runs
-        the function as it was. Forward-mode differentiation (`jax.jvp`) of it is not there: differentiate inside.
+        A function. `jax.grad` of it differentiates the function first and graphs the gradient, to any order;
+        `jax.vmap` of it runs the function as it was. `jax.jvp` and `jax.linear_transpose` of it work, partly in JAX.
 
     Raises:
         TypeError: if the function is not callable, or for an option of `jax.jit`.
@@ -109,7 +109,7 @@ class graph:
     ) -> Traced:
         key = (key, tuple(jax.typeof(x) for x in arrays), device(), trace_context())
         if key not in self._cache:
-            traced = Traced(flat, arrays, dynamic, lambda function: graph(function, fuse=self._fuse), self._fuse)
+            traced = Traced(flat, arrays, dynamic, functools.partial(graph, fuse=self._fuse), self._fuse)
             if traced.captured:  # values of a trace around this one, soon over
                 return traced
             self._cache[key] = traced

@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jax_mps._compat import across_devices, has_sizes, is_array_type, scan_counts, with_weak_type
+from jax_mps.derivatives import linear_jaxpr
 from jax_mps.eager import unchecked
 
 # A call and the parameter that holds its body.
@@ -25,9 +26,11 @@ CALLS = {
     "remat2": "jaxpr",
     "custom_jvp_call": "call_jaxpr",
     "custom_vjp_call": "call_jaxpr",
+    "mps_graph": "function",  # a graphed function in another
+    "mps_linear": "pull",  # of forward mode
 }
 PROGRAM = "mps_program"
-_PLAIN_CALLS = {"jit", "closed_call", "eval_jaxpr"}  # they change no derivative
+_PLAIN_CALLS = {"jit", "closed_call", "eval_jaxpr", "mps_graph"}  # they change no derivative
 CHECKPOINTS = {"remat2"}
 LOOPS = {"scan", "while", "cond"}
 _IDENTITIES = {"optimization_barrier", "stop_gradient", "copy"}
@@ -168,7 +171,7 @@ def _inline(
     for eqn in jaxpr.eqns:
         name, atoms = eqn.primitive.name, [read(v) for v in eqn.invars]
         if name in CALLS and name in gone:
-            body = eqn.params[CALLS[name]]
+            body = body_of(eqn)
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
             results = _inline(inner, constants, atoms, equations, gone)
         elif name == PROGRAM and gone >= CALLS.keys():  # of a graph in this one: both are planned together
@@ -183,6 +186,17 @@ def _inline(
             results = [*made]
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def body_of(eqn: Any) -> Any:
+    """The jaxpr that a call of `CALLS` calls."""
+    match eqn.primitive.name:
+        case "mps_graph":
+            return eqn.params["function"].closed
+        case "mps_linear":
+            return linear_jaxpr(eqn)
+        case name:
+            return eqn.params[CALLS[name]]
 
 
 def with_bodies(equation: Equation, convert: Callable[[ClosedJaxpr], ClosedJaxpr]) -> Equation:

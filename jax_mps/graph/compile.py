@@ -28,6 +28,7 @@ from jax_mps.graph.plan import Memory, aliases, plan
 from jax_mps.graph.recognise import recognise
 from jax_mps.graph.simplify import simplify
 from jax_mps.graph.softmax import take_softmax
+from jax_mps.graph.variance import shift_variances
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Program
 
@@ -88,7 +89,8 @@ class Graphed:
                 for equation in part:
                     with report.scope(self.reasons[id(equation)]):
                         capture.evaluate_all([equation], env)
-        return capture.results(self.flat, env)
+        with report.scope(report.RESULT_TYPE):
+            return capture.results(self.flat, env)
 
 
 def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
@@ -197,6 +199,7 @@ def _fused(program: Program, fuse: bool) -> Program:
     for node in program.nodes:
         if node.body is not None:
             node.body = _fused(node.body, fuse)
+    program = shift_variances(program)
     if not fuse:
         return fuse_pass(program, ELEMENTWISE, separate=True)
     program = take_softmax(program)

@@ -8,7 +8,6 @@ scan's gradient. An op's own gradient needs no recognition, and keeps less than 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from jax_mps._compat import across_devices, is_array_type
+from jax_mps._compat import across_devices
 from jax_mps.graph import capture
 from jax_mps.graph.capture import Equation, Flat
 from jax_mps.graph.convert import NotConvertible
@@ -48,28 +47,6 @@ def differentiable(closed: ClosedJaxpr) -> Function:
         return capture.results(flat, env)
 
     return run
-
-
-def halves(closed: ClosedJaxpr) -> tuple[Function, Function]:
-    """The two halves of a trace's gradient: (operands) -> (results, pull), and (pull, cotangents) -> cotangents.
-
-    Mutable references and tokens have no gradient: they are the same in both.
-    """
-    arrays = [is_array_type(aval) for aval in closed.in_avals]
-
-    def forward(*operands: Any) -> Any:
-        def of_arrays(*some: Any) -> Sequence[Any]:
-            rest = iter(some)
-            whole = [next(rest) if is_array else o for is_array, o in zip(arrays, operands, strict=True)]
-            return differentiable(closed)(*whole)
-
-        return jax.vjp(of_arrays, *itertools.compress(operands, arrays))
-
-    def backward(pull: Any, cotangents: Any) -> Any:
-        rest = iter(pull(cotangents))
-        return tuple(next(rest) if is_array else None for is_array in arrays)
-
-    return forward, backward
 
 
 def _op(flat: Flat, equation: Equation) -> Function | None:

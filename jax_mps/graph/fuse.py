@@ -327,7 +327,10 @@ def _chain(group: _Group, fusion: _Fusion) -> Node:
             return names[id(value)]
         node = fusion.producer[id(value)]
         registers = [register(o) for o in node.operands]
-        return _instructions(node, registers, lambda line: emit((id(value), line), line), names, id(value))
+        own = id(value)  # of a line, but for constants, which all share
+        return _instructions(
+            node, registers, lambda line: emit((not line.startswith("const") and own, line), line), names, own
+        )
 
     outputs: list[tuple[Any, ...]] = []
     results: list[Value] = []
@@ -363,12 +366,13 @@ def _chain(group: _Group, fusion: _Fusion) -> Node:
     return Node("chain", [v.base for v in operands], results, attributes)
 
 
+_REGISTERS = {"f32": "f32", "bf16": "f32", "f16": "f32", "s32": "s32", "u32": "u32", "u8": "u32", "pred": "pred"}
+_WRAPPING = {"add", "sub", "mul", "square", "div", "not", "shift_left", "integer_pow", "convert"}  # beyond a byte
+
+
 def _constant(node: Node) -> str:
-    dtype, value = node.results[0].type.dtype, node.attributes["value"]
-    if dtype in ("f32", "bf16", "f16"):
-        return f"const {float(value)!r}"
-    kind = {"s32": "s32", "u32": "u32", "pred": "pred"}[dtype]
-    return f"const_{kind} {int(value)}"
+    kind, value = _REGISTERS[node.results[0].type.dtype], node.attributes["value"]
+    return f"const {float(value)!r}" if kind == "f32" else f"const_{kind} {int(value)}"
 
 
 def _instructions(node: Node, registers: list[str], emit: Any, names: dict[Any, str], key: Any) -> str:
@@ -380,13 +384,13 @@ def _instructions(node: Node, registers: list[str], emit: Any, names: dict[Any, 
     elif node.op == "bitcast":
         last = emit(f"bitcast_{result.dtype} {registers[0]}")
     elif node.op == "convert":
-        kind = "f32" if result.dtype in ("bf16", "f16") else result.dtype
-        source = node.operands[0].type.dtype
-        wide = "f32" if source in ("bf16", "f16") else source
-        last = registers[0] if wide == kind else emit(f"convert_{kind} {registers[0]}")
+        source, kind = (_REGISTERS[t.dtype] for t in (node.operands[0].type, result))
+        last = registers[0] if source == kind else emit(f"convert_{kind} {registers[0]}")
     else:
         last = emit(" ".join([node.op, *registers]))
     if result.dtype in ("bf16", "f16") and node.op not in ("select", "clamp"):
         last = emit(f"round_{result.dtype} {last}")
+    if result.dtype == "u8" and node.op in _WRAPPING:
+        last = emit(f"and {last} {emit('const_u32 255')}")
     names[key] = last
     return last

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from jax_mps.graph import recognise_erfc, recognise_random, recognise_window
+from jax_mps.graph import recognise_erfc, recognise_gather, recognise_random, recognise_window
 from jax_mps.graph.capture import Atom, Equation, Flat, flatten
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.graph.recognise_conv import Producers, Rewrite, convolution
@@ -25,6 +25,7 @@ from jax_mps.primitive import OPS
 _RULES: dict[str, Callable[[Equation, Producers], Rewrite]] = {
     "conv_general_dilated": convolution,
     **recognise_window.RULES,
+    **recognise_gather.RULES,
     **recognise_random.RULES,
     **recognise_erfc.RULES,
 }

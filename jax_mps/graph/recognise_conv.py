@@ -11,7 +11,9 @@ import numpy as np
 
 from jax_mps.graph.capture import Atom, Equation
 from jax_mps.graph.convert import NotConvertible
-from jax_mps.ops.conv import conv_data_gradient_op, conv_op, conv_weight_gradient_op
+from jax_mps.ops import _crop
+from jax_mps.ops.conv import convolution as conv
+from jax_mps.ops.conv import data_gradient, weight_gradient
 
 Producers = Mapping[int, Equation]  # by id of the result
 Rewrite = tuple[Callable[..., Any], list[Atom]]  # JAX code, and what it is applied to
@@ -55,9 +57,10 @@ def convolution(equation: Equation, producers: Producers) -> Rewrite:
         out_order = inverse((*spec.out_spec[2:], spec.out_spec[0], spec.out_spec[1]))
         sizes = tuple(lhs.aval.shape[i] for i in image[1:-1])
         pads = forward_padding(sizes, out_spatial, window, rhs_dilation, strides, [low for low, _ in padding])
+        _leaves_some(sizes, pads)
 
-        def weight_gradient(x: Any, dy: Any) -> Any:
-            dw = conv_weight_gradient_op(
+        def transposed(x: Any, dy: Any) -> Any:
+            dw = weight_gradient(
                 jnp.transpose(x, image),
                 jnp.transpose(dy, cotangent),
                 window=out_spatial,
@@ -69,12 +72,13 @@ def convolution(equation: Equation, producers: Producers) -> Rewrite:
             )
             return jnp.transpose(dw, out_order)
 
-        return weight_gradient, [lhs, rhs]
+        return transposed, [lhs, rhs]
     if batch_groups != 1:
         raise NotConvertible("a convolution with batch groups that is no weight gradient")
+    _leaves_some([lhs.aval.shape[i] for i in spec.lhs_spec[2:]], padding)
 
     def forward(x: Any, w: Any) -> Any:
-        y = conv_op(
+        y = conv(
             jnp.transpose(x, image),
             jnp.transpose(w, filters),
             neuron=None,
@@ -101,6 +105,7 @@ def _data_gradient(
     low = [k - 1 - lo for k, (lo, _) in zip(dilated, padding, strict=True)]
     small = tuple(dy.aval.shape[i] for i in image[1:-1])
     pads = forward_padding(spatial, window, small, strides, dilation, low)
+    _leaves_some(spatial, pads)
 
     def run(dy: Any, w: Any) -> Any:
         w = jnp.transpose(w, filters)
@@ -108,7 +113,7 @@ def _data_gradient(
             *sizes, grouped, out = w.shape
             w = w.reshape(*sizes, groups, grouped // groups, out)
             w = jnp.moveaxis(w, -3, -2).reshape(*sizes, grouped // groups, groups * out)
-        dx = conv_data_gradient_op(
+        dx = data_gradient(
             jnp.transpose(dy, image),
             w,
             spatial=spatial,
@@ -137,6 +142,11 @@ def forward_padding(
         least = (m - 1) * s + (k - 1) * d + 1 - n - lo
         pairs.append((int(lo), int(min(max(least, 0), least + s - 1))))
     return tuple(pairs)
+
+
+def _leaves_some(spatial: Sequence[int], padding: _crop.Pairs) -> None:
+    if min(_crop.sizes(spatial, _crop.parts(padding)[0])) < 1:
+        raise NotConvertible("a convolution with negative padding that leaves nothing of its input")
 
 
 def _reversed(rhs: Atom, spatial: Sequence[int], producers: Producers) -> Atom | None:

@@ -1,20 +1,18 @@
-"""Recognises pooling and the picking of labels among JAX's windows, gathers and scatters."""
+"""Recognises pooling and its gradients among JAX's windows."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from jax_mps.graph.capture import Atom, Constant, Equation
+from jax_mps.graph.capture import Constant, Equation
 from jax_mps.graph.convert import NotConvertible
 from jax_mps.graph.recognise_conv import Producers, Rewrite, forward_padding, inverse
-from jax_mps.ops.pick import pick_gradient_op, pick_op
+from jax_mps.ops import _crop
 from jax_mps.ops.pool import avg_pool_gradient_op, avg_pool_op, max_pool_gradient_op, max_pool_taps_op
 
 
@@ -35,7 +33,8 @@ def _only(order: Sequence[int], values: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(values[i] for i in order[1:-1])
 
 
-def _geometry(params: dict[str, Any], x: Any) -> tuple[tuple[int, ...], dict[str, Any]]:
+def _geometry(params: dict[str, Any], x: Any) -> tuple[tuple[int, ...], dict[str, Any], _crop.Pairs]:
+    """The order of axes that makes x NHWC, the attributes of a pool, and what negative padding cuts away of x."""
     window = tuple(map(int, params["window_dimensions"]))
     strides = tuple(map(int, params["window_strides"]))
     padding = tuple((int(low), int(high)) for low, high in params["padding"])
@@ -46,23 +45,22 @@ def _geometry(params: dict[str, Any], x: Any) -> tuple[tuple[int, ...], dict[str
         raise NotConvertible("a window over a dilated input")
     if x.aval.dtype not in (np.float32, jnp.bfloat16, np.float16):
         raise NotConvertible(f"a window over {x.aval.dtype}")
-    geometry = {
-        "window": _only(order, window),
-        "strides": _only(order, strides),
-        "padding": _only(order, padding),
-    }
-    return order, geometry
+    cut, pads = _crop.parts(_only(order, padding))
+    if min(_crop.sizes(_only(order, x.aval.shape), cut)) < 1:
+        raise NotConvertible("a window with negative padding that leaves nothing of its input")
+    geometry = {"window": _only(order, window), "strides": _only(order, strides), "padding": pads}
+    return order, geometry, cut
 
 
 def max_window(equation: Equation, producers: Producers) -> Rewrite:
     """reduce_window_max."""
     (x,) = equation.operands
-    order, geometry = _geometry(equation.params, x)
+    order, geometry, cut = _geometry(equation.params, x)
     geometry["dilation"] = _only(order, tuple(map(int, equation.params["window_dilation"])))
 
     def run(x: Any) -> Any:
         # With the taps, which the backward pass asks for too; simplify makes one of the two.
-        y, _ = max_pool_taps_op(jnp.transpose(x, order), **geometry)
+        y, _ = max_pool_taps_op(_crop.crop(jnp.transpose(x, order), cut), **geometry)
         return jnp.transpose(y, inverse(order))
 
     return run, [x]
@@ -71,16 +69,16 @@ def max_window(equation: Equation, producers: Producers) -> Rewrite:
 def scatter_window(equation: Equation, producers: Producers) -> Rewrite:
     """select_and_scatter_add, the gradient of reduce_window_max."""
     dy, x = equation.operands
-    order, geometry = _geometry(equation.params, x)
+    order, geometry, cut = _geometry(equation.params, x)
     if equation.params["select_prim"].name != "ge":
         raise NotConvertible("a scatter that does not select the maximum")
     geometry["dilation"] = (1,) * len(geometry["window"])
 
     def run(dy: Any, x: Any) -> Any:
-        _, taps = max_pool_taps_op(jnp.transpose(x, order), **geometry)
-        spatial = _only(order, x.shape)
+        _, taps = max_pool_taps_op(_crop.crop(jnp.transpose(x, order), cut), **geometry)
+        spatial = _crop.sizes(_only(order, x.shape), cut)
         dx = max_pool_gradient_op(jnp.transpose(dy, order), taps, spatial=spatial, **geometry)
-        return jnp.transpose(dx, inverse(order))
+        return jnp.transpose(_crop.uncrop(dx, cut), inverse(order))
 
     return run, [dy, x]
 
@@ -94,11 +92,11 @@ def sum_window(equation: Equation, producers: Producers) -> Rewrite:
     gradient = _sum_gradient(equation, producers)
     if gradient is not None:
         return gradient
-    order, geometry = _geometry(params, x)
+    order, geometry, cut = _geometry(params, x)
     area = math.prod(geometry["window"])
 
     def run(x: Any) -> Any:
-        y = avg_pool_op(jnp.transpose(x, order), count_padding=True, **geometry) * area
+        y = avg_pool_op(_crop.crop(jnp.transpose(x, order), cut), count_padding=True, **geometry) * area
         return jnp.transpose(y, inverse(order))
 
     return run, [x]
@@ -134,102 +132,8 @@ def _sum_gradient(equation: Equation, producers: Producers) -> Rewrite | None:
     return run, [dy]
 
 
-def _index(index: Any, mode: Any, classes: int) -> Any:
-    index = index.reshape(index.shape[:-2])
-    return jnp.clip(index, 0, classes - 1) if mode == lax.GatherScatterMode.CLIP else index
-
-
-def gather(equation: Equation, producers: Producers) -> Rewrite:
-    """take_along_axis of one element a row, or a column by a constant index."""
-    x, index = equation.operands
-    numbers, params, rank = equation.params["dimension_numbers"], equation.params, x.aval.ndim
-    leading = tuple(range(rank - 1))
-    if _is_one_index(index):
-        start = np.asarray(index.value)
-        sizes = tuple(params["slice_sizes"])
-        inside = all(
-            0 <= i <= x.aval.shape[axis] - sizes[axis] for i, axis in zip(start, numbers.start_index_map, strict=True)
-        )
-        if not inside:
-            raise NotConvertible("a gather out of range")
-        first = [0] * rank
-        for i, axis in zip(start, numbers.start_index_map, strict=True):
-            first[axis] = int(i)
-        limit = [f + n for f, n in zip(first, sizes, strict=True)]
-        shape = equation.results[0].aval.shape
-        return (lambda x: lax.slice(x, first, limit).reshape(shape)), [x]
-    _one_of_each_row(numbers.operand_batching_dims, numbers.collapsed_slice_dims, leading, index)
-    shape, mode = equation.results[0].aval.shape, params["mode"]
-    if x.aval.dtype != np.float32 or (mode == lax.GatherScatterMode.FILL_OR_DROP and not _fills_nan(params)):
-        raise NotConvertible("a gather of another kind")
-
-    def run(x: Any, index: Any) -> Any:
-        return pick_op(x, _index(index, mode, x.shape[-1])).reshape(shape)
-
-    return run, [x, index]
-
-
-def scatter(equation: Equation, producers: Producers) -> Rewrite:
-    """scatter-add into zeros of one element a row, or of a column by a constant index."""
-    zeros, index, updates = equation.operands
-    numbers, rank = equation.params["dimension_numbers"], zeros.aval.ndim
-    shape = zeros.aval.shape
-    if not _is_zero(zeros, producers):
-        raise NotConvertible("a scatter into an array that is not zero")
-    if _is_one_index(index):
-        start = np.asarray(index.value)
-        kept = [i for i in range(rank) if i not in numbers.inserted_window_dims]
-        if len(kept) != updates.aval.ndim:
-            raise NotConvertible("a scatter")
-        sizes = [1] * rank
-        for axis, n in zip(kept, updates.aval.shape, strict=True):
-            sizes[axis] = n
-        first = [0] * rank
-        for i, axis in zip(start, numbers.scatter_dims_to_operand_dims, strict=True):
-            first[axis] = int(i)
-        config = [(f, n - f - k, 0) for f, n, k in zip(first, shape, sizes, strict=True)]
-        if any(low < 0 or high < 0 for low, high, _ in config):
-            raise NotConvertible("a scatter out of range")
-        return (lambda u: lax.pad(u.reshape(sizes), jnp.zeros((), u.dtype), config)), [updates]
-    _one_of_each_row(numbers.operand_batching_dims, numbers.inserted_window_dims, tuple(range(rank - 1)), index)
-    mode = equation.params["mode"]
-    if updates.aval.dtype != np.float32:
-        raise NotConvertible("a scatter of another dtype")
-
-    def run(index: Any, updates: Any) -> Any:
-        index = _index(index, mode, shape[-1])
-        return pick_gradient_op(updates.reshape(index.shape), index, classes=shape[-1])
-
-    return run, [index, updates]
-
-
-def _is_one_index(index: Atom) -> TypeGuard[Constant]:
-    return isinstance(index, Constant) and index.aval.ndim == 1 and not isinstance(index.value, jax.core.Tracer)
-
-
-def _one_of_each_row(batching: Any, collapsed: Any, leading: tuple[int, ...], index: Any) -> None:
-    same = tuple(batching) == leading and tuple(collapsed) == (len(leading),)
-    if not same or index.aval.dtype != np.int32 or index.aval.shape[len(leading) :] != (1, 1):
-        raise NotConvertible("not one element of each row")
-
-
-def _fills_nan(params: dict[str, Any]) -> bool:
-    return params["fill_value"] is None or bool(np.isnan(params["fill_value"]))
-
-
-def _is_zero(atom: Any, producers: Producers) -> bool:
-    while not isinstance(atom, Constant):
-        producer = producers.get(id(atom))
-        if producer is None or producer.name not in ("broadcast_in_dim", "reshape"):
-            return False
-        atom = producer.operands[0]
-    return not jax.dtypes.issubdtype(atom.aval.dtype, jax.dtypes.prng_key) and bool(np.all(np.asarray(atom.value) == 0))
-
-
 RULES = {
     "reduce_window_max": max_window,
     "reduce_window_sum": sum_window,
     "select_and_scatter_add": scatter_window,
-    "gather": gather,
-    "scatter-add": scatter,
 }

@@ -17,21 +17,29 @@ import jax
 from jax_mps.graph.capture import Equation
 from jax_mps.program import Node, Program
 
-FOR_ISLAND = "makes an operand of what stays in JAX, and is small"
+NO_RULE = "mps.graph has no rule for this op: XLA runs it, between native calls"
+FOR_ISLAND = (
+    "feeds only what stays in JAX, and is small: a native call of its own would cost more. It moves with its reader"
+)
 NO_GAIN = "XLA is as fast: only elementwise ops, reductions and small products together"
+RESULT_TYPE = "sets the type of a result, weak or not, as the function had it: no work at run time"
 
 _SCOPE = "stays in JAX: "
 _FOUND = re.compile(re.escape(_SCOPE) + "([^/]*)")
 _SHOWN = 6
 
-# What has no rule, by the beginning of its name, in the words of a user.
+# What has no rule, by the beginning of its name, in the words of a user: what it is, and what to do where that helps.
 _FAMILIES = {
-    ("random_", "threefry"): "random bits and keys are made by JAX",
+    ("random_", "threefry"): "random bits and keys are made by JAX, but for 4096 or more of one key",
     ("while", "cond"): "control flow is JAX's; its branches or body are graphed by themselves",
     ("scan",): "the loop is JAX's; its body is graphed by itself",
-    ("gather", "dynamic_slice", "scatter", "dynamic_update_slice"): "indices known only at run time",
-    ("sort", "top_k", "argmax", "argmin"): "an order of elements",
-    ("cum", "reduce_precision", "reduce_and", "reduce_or", "reduce_prod"): "a reduction or scan that has no kernel",
+    ("gather", "dynamic_slice", "scatter", "dynamic_update_slice"): "indices known only at run time: mps.graph takes "
+    "slices at constant places, and one element of each row",
+    ("sort", "top_k", "argmax", "argmin"): "an order of elements: XLA sorts and searches",
+    ("cumlogsumexp",): "a running log-sum-exp: lax.cumsum, cumprod, cummax and cummin are native",
+    ("reduce_precision", "reduce_xor"): "no instruction of mps.graph: astype(jnp.bfloat16) and astype back is one",
+    ("reduce",): "a reduction by a function: sums, products, maxima, minima, any and all are native",
+    ("rev",): "a reversed axis: chains read forwards. It costs one copy by XLA",
     ("psum", "pmax", "pmin", "all_", "ppermute", "axis_index"): "it works across devices",
 }
 
@@ -40,7 +48,7 @@ def reason(equation: Equation, words: str) -> str:
     """Why an equation stays; `words` are those of whoever refused it."""
     if equation.effects:
         return f"an effect: {', '.join(sorted(map(str, equation.effects)))}"
-    if words == "no kernel for this op" or "dtype key" in words:
+    if words == NO_RULE or "dtype key" in words:
         for beginnings, family in _FAMILIES.items():
             if equation.name.startswith(beginnings):
                 return family

@@ -1,8 +1,8 @@
-"""One trace of a graphed function: compiled, and with its gradient, which is traced from the trace."""
+"""One trace of a graphed function, and what its result is made of beside arrays."""
 
 from __future__ import annotations
 
-import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,15 +11,13 @@ import numpy as np
 
 from jax_mps._compat import Token, named
 from jax_mps.graph.capture import trace
-from jax_mps.graph.compile import compile_jaxpr
-from jax_mps.graph.differentiable import halves
+from jax_mps.graph.function import Function, Grapher
 
 Dynamic = Callable[[Any], bool]  # whether a leaf is traced
-Grapher = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class Traced:
-    """A function of arrays, traced and compiled for their types; differentiable, the gradient graphed in turn.
+    """A function of arrays, traced for their types; what it does not read is no operand.
 
     Values of a trace around this one that the function closes over become operands, so that they have gradients too.
     """
@@ -39,14 +37,12 @@ class Traced:
                 return jax.core.eval_jaxpr(jaxpr, values, *rest)
 
             closed, _ = trace(with_captured, *self.captured, *arrays)
-        compiled = functools.cache(lambda: compile_jaxpr(closed, fuse))  # not where it is only differentiated
-        forward, backward = map(grapher, halves(closed))
-        self._run = jax.custom_vjp(lambda *operands: compiled()(*operands))
-        self._run.defvjp(forward, backward)
+        self._run, self._read = Function(closed, fuse, grapher).reduced((True,) * len(closed.out_avals))
 
     def __call__(self, *arrays: Any) -> Any:
         """Runs it."""
-        return self._result.whole(self._run(*self.captured, *arrays))
+        operands = itertools.compress([*self.captured, *arrays], self._read)
+        return self._result.whole(self._run(*operands))
 
 
 class Result:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import jax_mps as mps
+from jax_mps.nn._checks import check_keep, check_weights, entries, one_for_each, told_shape
 from jax_mps.ops import _check
+from jax_mps.ops.neuron import spec
 
 Params = Any
 Shape = tuple[int, ...]
+ShapeLike = Sequence[int] | jax.Array | np.ndarray | jax.ShapeDtypeStruct  # a shape, or what has one
 Initializer = Callable[[jax.Array, Shape, int, int, Any], jax.Array]  # of key, shape, fan_in, fan_out, dtype
 
 
 def xavier_uniform(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: Any) -> jax.Array:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)): keeps variances through linear and tanh layers."""
-    limit = math.sqrt(6 / (fan_in + fan_out))
+    key = _check.key("nn.xavier_uniform", key)
+    limit = math.sqrt(6 / max(fan_in + fan_out, 1))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 def he_normal(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: Any) -> jax.Array:
     """Normal of variance 2 / fan_in: keeps variances through relu layers."""
-    return jax.random.normal(key, shape, dtype) * jnp.asarray(math.sqrt(2 / fan_in), dtype)
+    key = _check.key("nn.he_normal", key)
+    return jax.random.normal(key, shape, dtype) * jnp.asarray(math.sqrt(2 / max(fan_in, 1)), dtype)
 
 
 def _shape(function: Callable[[Any], Any], input_shape: Shape, dtype: Any = jnp.float32) -> Shape:
@@ -41,11 +47,21 @@ def _weights(layer: Any, key: jax.Array, shape: Shape, fan_in: int, fan_out: int
 
 @dataclass(frozen=True)
 class Layer:
-    """What every layer can do; this one does nothing."""
+    """What every layer can do; this one does nothing.
 
-    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
-        """Makes the parameters, and tells the shape of the output; shapes include the batch axis."""
-        return {}, _shape(lambda x: self.apply({}, x), input_shape)
+    A layer is also a function: `layer(params, x)` is `layer.apply(params, x)`, so `mps.graph(layer)` works.
+    """
+
+    def __call__(self, params: Params, x: Any, *, key: jax.Array | None = None, training: bool = False) -> Any:
+        """The same as `apply`."""
+        return self.apply(params, x, key=key, training=training)
+
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
+        """Makes the parameters, and tells the shape of the output; shapes include the batch axis.
+
+        In place of the shape, the input itself or a jax.ShapeDtypeStruct will do.
+        """
+        return {}, _shape(lambda x: self.apply({}, x), told_shape(f"nn.{type(self).__name__}", input_shape))
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """The layer's output; `key` is needed where training draws random numbers."""
@@ -63,16 +79,22 @@ class Conv(Layer):
     channels: int
     window: int | tuple[int, ...]
     strides: int | tuple[int, ...] = 1
-    padding: Any = "SAME"
+    padding: _check.Padding = "SAME"
     dilation: int | tuple[int, ...] = 1
     groups: int = 1
-    neuron: Any = None
+    neuron: _check.Neuron = None
     bias: bool = True
     initializer: Initializer = xavier_uniform
     dtype: Any = jnp.float32
 
-    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
+    def __post_init__(self) -> None:
+        check_weights("nn.Conv", self, channels=self.channels, groups=self.groups)
+        spec("nn.Conv", self.neuron)
+
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
         """Params {"w": [window, in/groups, channels], "b": [channels]}."""
+        axes = "[batch, height, width, channels] or [batch, width, channels]"
+        key, input_shape = _check.key("nn.Conv", key), told_shape("nn.Conv", input_shape, 3, axes)
         rank = len(input_shape) - 2
         window = _check.integers("nn.Conv", "window", self.window, rank)
         area = math.prod(window)
@@ -88,7 +110,8 @@ class Conv(Layer):
             "dilation": self.dilation,
             "groups": self.groups,
         }
-        return mps.conv(x, params["w"], params.get("b"), neuron=self.neuron, **geometry)
+        (w,) = entries("nn.Conv", params, "w")
+        return mps.conv(x, w, params.get("b"), neuron=self.neuron, **geometry)
 
 
 @dataclass(frozen=True)
@@ -96,27 +119,33 @@ class Dense(Layer):
     """`mps.dense` over the last axis."""
 
     features: int
-    neuron: Any = None
+    neuron: _check.Neuron = None
     bias: bool = True
     initializer: Initializer = xavier_uniform
     dtype: Any = jnp.float32
 
-    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
+    def __post_init__(self) -> None:
+        check_weights("nn.Dense", self, features=self.features)
+        spec("nn.Dense", self.neuron)
+
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
         """Params {"w": [in, features], "b": [features]}."""
+        key, input_shape = _check.key("nn.Dense", key), told_shape("nn.Dense", input_shape, 1, "[..., features]")
         fan_in = input_shape[-1]
         params = _weights(self, key, (fan_in, self.features), fan_in, self.features)
         return params, (*input_shape[:-1], self.features)
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """neuron(x w + b)."""
-        return mps.dense(x, params["w"], params.get("b"), neuron=self.neuron)
+        (w,) = entries("nn.Dense", params, "w")
+        return mps.dense(x, w, params.get("b"), neuron=self.neuron)
 
 
 @dataclass(frozen=True)
 class _Pool(Layer):
     window: int | tuple[int, ...]
     strides: int | tuple[int, ...] | None = None
-    padding: Any = "VALID"
+    padding: _check.Padding = "VALID"
 
 
 class MaxPool(_Pool):
@@ -141,25 +170,34 @@ class BatchNorm(Layer):
 
     epsilon: float = 1e-5
     momentum: float = 0.9
-    neuron: Any = None
+    neuron: _check.Neuron = None
     dtype: Any = jnp.float32
 
-    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
+    def __post_init__(self) -> None:
+        _check.float_dtype("nn.BatchNorm", "dtype", self.dtype)
+        spec("nn.BatchNorm", self.neuron)
+        for word, value in (("epsilon", self.epsilon), ("momentum", self.momentum)):
+            number = _check.number("nn.BatchNorm", word, value)
+            if not 0 <= number <= 1:
+                remedy = "The number of channels is the input's, and is not given."
+                _check.fail("nn.BatchNorm", f"{word} must be from 0 to 1", value, remedy)
+
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
         """Params {"gamma", "beta", "mean", "variance"}, each [channels]; the last two are the running statistics."""
+        input_shape = told_shape("nn.BatchNorm", input_shape, 2, "[..., channels] with at least two axes")
         one, zero = jnp.ones(input_shape[-1:], self.dtype), jnp.zeros(input_shape[-1:], self.dtype)
         return {"gamma": one, "beta": zero, "mean": jnp.copy(zero), "variance": jnp.copy(one)}, tuple(input_shape)
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """By the batch's statistics in training (which this does not record), else by the running ones."""
-        if training:
+        if _check.flag("nn.BatchNorm", "training", training):
             return self.apply_training(params, x)[0]
-        statistics = params["mean"], params["variance"]
-        scale = params["gamma"], params["beta"]
-        return mps.batch_norm_inference(x, *statistics, *scale, epsilon=self.epsilon, neuron=self.neuron)
+        operands = entries("nn.BatchNorm", params, "mean", "variance", "gamma", "beta")
+        return mps.batch_norm_inference(x, *operands, epsilon=self.epsilon, neuron=self.neuron)
 
     def apply_training(self, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, Params]:
         """By the batch's statistics, which move the running ones."""
-        scale = params["gamma"], params["beta"]
+        _, _, *scale = entries("nn.BatchNorm", params, "mean", "variance", "gamma", "beta")
         y, mean, variance = mps.batch_norm(x, *scale, epsilon=self.epsilon, neuron=self.neuron)
         batch = jax.lax.stop_gradient({"mean": mean, "variance": variance})
         moved = {k: self.momentum * params[k] + (1 - self.momentum) * v.astype(self.dtype) for k, v in batch.items()}
@@ -172,9 +210,12 @@ class Dropout(Layer):
 
     keep_probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        check_keep("nn.Dropout", self.keep_probability)
+
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """Zeros a random part of x and scales the rest up; x itself in evaluation."""
-        if not training:
+        if not _check.flag("nn.Dropout", "training", training):
             return x
         if key is None:
             _check.fail("nn.Dropout", "training needs a key", "None", "Pass key=jax.random.key(step) to apply.")
@@ -187,6 +228,9 @@ class Flatten(Layer):
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """The same numbers in two axes."""
+        x = _check.array("nn.Flatten", "x", x)
+        if x.ndim == 0:
+            _check.fail("nn.Flatten", "x must have a batch axis", "a scalar", "Reshape x.")
         return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
@@ -198,6 +242,12 @@ class Neuron(Layer):
     a: float | None = None
     b: float | None = None
     c: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            remedy = 'Pass a name of mps.neuron, such as "relu".'
+            _check.fail("nn.Neuron", "name must be a string", _check.told(self.name), remedy, TypeError)
+        spec("nn.Neuron", (self.name, self.a, self.b, self.c))
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """f(x)."""
@@ -211,11 +261,18 @@ class Sequential(Layer):
     layers: tuple[Layer, ...]
 
     def __init__(self, *layers: Layer):
+        for layer in layers:
+            if isinstance(layer, type) or not hasattr(layer, "init") or not hasattr(layer, "apply"):
+                remedy = "A list is unpacked, nn.Sequential(*layers); an activation is nn.Neuron(name)."
+                _check.fail(
+                    "nn.Sequential", "layers must be layers of jax_mps.nn", _check.told(layer), remedy, TypeError
+                )
         object.__setattr__(self, "layers", layers)
 
-    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
         """The params of every layer, each made for the shape that the one before it gives."""
-        params, shape = [], tuple(input_shape)
+        params, shape = [], told_shape("nn.Sequential", input_shape)
+        key = _check.key("nn.Sequential", key)
         for i, layer in enumerate(self.layers):
             some, shape = layer.init(jax.random.fold_in(key, i), shape)
             params.append(some)
@@ -223,15 +280,17 @@ class Sequential(Layer):
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """Every layer in turn, each with a key of its own made from `key`."""
-        if training:
+        if _check.flag("nn.Sequential", "training", training):
             return self.apply_training(params, x, key=key)[0]
-        for layer, some in zip(self.layers, params, strict=True):
+        for layer, some in zip(self.layers, one_for_each("nn.Sequential", params, len(self.layers)), strict=True):
             x = layer.apply(some, x)
         return x
 
     def apply_training(self, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, Params]:
         """Every layer's `apply_training` in turn."""
         moved = []
+        key = None if key is None else _check.key("nn.Sequential", key)
+        params = one_for_each("nn.Sequential", params, len(self.layers))
         for i, (layer, some) in enumerate(zip(self.layers, params, strict=True)):
             x, some = layer.apply_training(some, x, key=None if key is None else jax.random.fold_in(key, i))
             moved.append(some)

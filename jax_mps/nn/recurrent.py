@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -9,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 import jax_mps as mps
-from jax_mps.nn.layers import Initializer, Layer, Params, Shape, xavier_uniform
+from jax_mps.nn._checks import check_keep, check_weights, entries, one_for_each, told_shape
+from jax_mps.nn.layers import Initializer, Layer, Params, Shape, ShapeLike, xavier_uniform
 from jax_mps.ops import _check
+from jax_mps.ops.neuron import spec
 
 _DIRECTIONS = {
     "forward": ("forward",),
@@ -46,9 +49,23 @@ class Recurrent(Layer):
 
     _gates = 0  # of the cell
 
-    def init(self, key: jax.Array, input_shape: Shape) -> tuple[Params, Shape]:
+    def __post_init__(self) -> None:
+        name = self._name()
+        if not self._gates:
+            _check.fail(
+                name, "a layer must have a cell", "what the cells share", "Use nn.LSTM, nn.GRU, nn.MGU or nn.RNN."
+            )
+        check_weights(name, self, units=self.units, layers=self.layers)
+        check_keep(name, self.keep_probability)
+        self._directions()
+        for field in fields(self):
+            if field.name.endswith("neuron"):
+                spec(name, getattr(self, field.name))
+
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
         """Params: for each layer {"forward": {"w", "r", "b"}, "backward": ...} with the directions that it has."""
-        directions = self._directions()
+        directions, name = self._directions(), self._name()
+        key, input_shape = _check.key(name, key), told_shape(name, input_shape, 3, "[batch, time, features]")
         features, params = input_shape[-1], []
         for i in range(self.layers):
             keys = jax.random.split(jax.random.fold_in(key, i), len(directions))
@@ -76,11 +93,17 @@ class Recurrent(Layer):
         of a chunk cannot know the next one, and is best given none). `lengths`: [batch] steps of each row.
         """
         name, directions = self._name(), self._directions()
-        drop = training and self.keep_probability < 1 and self.layers > 1
+        drop = _check.flag(name, "training", training) and float(self.keep_probability) < 1 and self.layers > 1
         if drop and key is None:
             _check.fail(name, "training with dropout needs a key", "None", "Pass key=jax.random.key(step).")
+        key = None if key is None else _check.key(name, key)
+        params = one_for_each(name, params, self.layers)
+        if states is not None and not _are_states(states, self.layers, directions):
+            rule = f"states must be a tuple of {self.layers}, each a dict of {', '.join(directions)}"
+            _check.fail(name, rule, _check.told(states), "Pass the second result of run.", TypeError)
         last: list[dict[str, Any]] = []
         for i, layer in enumerate(params):
+            entries(name, layer, *directions)
             if i > 0 and drop and key is not None:
                 x = mps.dropout(x, jax.random.fold_in(key, i), keep_probability=self.keep_probability)
             runs = {
@@ -126,6 +149,12 @@ class Recurrent(Layer):
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
 
 
+def _are_states(states: Any, layers: int, directions: tuple[str, ...]) -> bool:
+    if not isinstance(states, tuple | list) or len(states) != layers:
+        return False
+    return all(isinstance(state, Mapping) and set(directions) <= set(state) for state in states)
+
+
 @dataclass(frozen=True)
 class LSTM(Recurrent):
     """`mps.lstm`; its state is (h, c).
@@ -134,9 +163,9 @@ class LSTM(Recurrent):
     """
 
     peephole: bool | str = False
-    gate_neuron: Any = "sigmoid"
-    cell_neuron: Any = "tanh"
-    output_neuron: Any = "tanh"
+    gate_neuron: _check.Neuron = "sigmoid"
+    cell_neuron: _check.Neuron = "tanh"
+    output_neuron: _check.Neuron = "tanh"
     _gates = 4
 
     def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
@@ -146,9 +175,14 @@ class LSTM(Recurrent):
         return {**params, "peephole": jnp.zeros(shape, self.dtype)} if peephole else params
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
+        if state is not None and (not isinstance(state, tuple | list) or len(state) != 2):
+            _check.fail(
+                "nn.LSTM", "a state must be a pair (h, c)", _check.told(state), "Pass the second result of run."
+            )
         h, c = (None, None) if state is None else state
         own = {**self._own(), "peephole": params.get("peephole")}
-        return mps.lstm(x, params["w"], params["r"], params.get("b"), h, c, **own, **options)
+        w, r = entries(self._name(), params, "w", "r")
+        return mps.lstm(x, w, r, params.get("b"), h, c, **own, **options)
 
 
 @dataclass(frozen=True)
@@ -162,9 +196,15 @@ class GRU(Recurrent):
     memory: bool = False
     gate_p_norm: float = 1.0
     flip_output_gates: bool = False
-    gate_neuron: Any = "sigmoid"
-    cell_neuron: Any = "tanh"
+    gate_neuron: _check.Neuron = "sigmoid"
+    cell_neuron: _check.Neuron = "tanh"
     _gates = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check.choice("nn.GRU", "reset", self.reset, ("before", "after"))
+        if _check.flag("nn.GRU", "memory", self.memory) and self.reset == "after":
+            _check.fail("nn.GRU", 'memory goes with reset "before"', 'reset "after"', "Leave one of them out.")
 
     def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
         params, n = super()._init_cell(key, features), self.units
@@ -175,7 +215,8 @@ class GRU(Recurrent):
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
         own = {**self._own(), "memory": params.get("memory"), "recurrent_bias": params.get("recurrent_bias")}
-        return mps.gru(x, params["w"], params["r"], params.get("b"), state, **own, **options)
+        w, r = entries(self._name(), params, "w", "r")
+        return mps.gru(x, w, r, params.get("b"), state, **own, **options)
 
 
 @dataclass(frozen=True)
@@ -184,20 +225,22 @@ class MGU(Recurrent):
 
     gate_p_norm: float = 1.0
     flip_output_gates: bool = False
-    gate_neuron: Any = "sigmoid"
-    cell_neuron: Any = "tanh"
+    gate_neuron: _check.Neuron = "sigmoid"
+    cell_neuron: _check.Neuron = "tanh"
     _gates = 2
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
-        return mps.mgu(x, params["w"], params["r"], params.get("b"), state, **self._own(), **options)
+        w, r = entries(self._name(), params, "w", "r")
+        return mps.mgu(x, w, r, params.get("b"), state, **self._own(), **options)
 
 
 @dataclass(frozen=True)
 class RNN(Recurrent):
     """`mps.rnn`, of a single gate with any neuron."""
 
-    neuron: Any = "tanh"
+    neuron: _check.Neuron = "tanh"
     _gates = 1
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
-        return mps.rnn(x, params["w"], params["r"], params.get("b"), state, **self._own(), **options)
+        w, r = entries(self._name(), params, "w", "r")
+        return mps.rnn(x, w, r, params.get("b"), state, **self._own(), **options)

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
-from jax_mps.ops import _check
+from jax_mps.ops import _check, _crop
 from jax_mps.ops._number import along_last, wide, widen
 from jax_mps.ops.neuron import Spec, fused_forward, neuron_gradient_op, neuron_meaning, neuron_op, spec
 from jax_mps.ops.reduce import bias_gradient_op
@@ -91,16 +92,38 @@ def _(residuals: Any, cotangents: Any, *, window: Any, **geometry: Any) -> Any:
     )
 
 
+# The three by any padding: kernels take none that is negative.
+
+
+def convolution(x: Any, w: Any, *b: Any, padding: _crop.Pairs, **attributes: Any) -> Any:
+    """`conv_op`, by negative padding of a part of x."""
+    cut, padding = _crop.parts(padding)
+    return conv_op(_crop.crop(x, cut), w, *b, padding=padding, **attributes)
+
+
+def data_gradient(dy: Any, w: Any, *, spatial: tuple[int, ...], padding: _crop.Pairs, **attributes: Any) -> Any:
+    """`conv_data_gradient_op`; zero at the pixels that negative padding cut away."""
+    cut, padding = _crop.parts(padding)
+    dx = conv_data_gradient_op(dy, w, spatial=_crop.sizes(spatial, cut), padding=padding, **attributes)
+    return _crop.uncrop(dx, cut)
+
+
+def weight_gradient(x: Any, dy: Any, *, padding: _crop.Pairs, **attributes: Any) -> Any:
+    """`conv_weight_gradient_op`, by negative padding of a part of x."""
+    cut, padding = _crop.parts(padding)
+    return conv_weight_gradient_op(_crop.crop(x, cut), dy, padding=padding, **attributes)
+
+
 def conv(
-    x: Any,
-    w: Any,
-    b: Any = None,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    dilation: Any = 1,
+    strides: _check.Ints = 1,
+    padding: _check.Padding = "SAME",
+    dilation: _check.Ints = 1,
     groups: int = 1,
-    neuron: Any = None,
+    neuron: _check.Neuron = None,
     accumulator: str = "float",
 ) -> jax.Array:
     """Convolves images or sequences with a bank of filters, adds a bias and applies a neuron.
@@ -120,15 +143,18 @@ def conv(
 
     Args:
         x: [batch, height, width, in] or [batch, width, in]; float32, float16 or bfloat16 (others run on XLA).
-        w: [height, width, in/groups, out] or [width, in/groups, out], of x's dtype.
+        w: [height, width, in/groups, out] or [width, in/groups, out], of x's dtype. PyTorch's OIHW is
+            jnp.transpose(w, (2, 3, 1, 0)) here; as it stands it is refused unless its axes happen to fit.
         b: None or [out], of x's dtype.
         strides, dilation: one integer, or one for each spatial axis, at least 1.
         padding: "SAME" (output = ceil(input / stride), odd pixel at the high end), "VALID", or a (low, high) pair
-            for each spatial axis.
+            for each spatial axis; a negative number cuts pixels of x away.
         groups: in and out channels are cut into this many groups, each convolved by itself; groups = in is a
             depthwise convolution.
         neuron: None, a name such as "relu", or a name with its parameters such as ("leaky_relu", 0.1); see `neuron`.
-        accumulator: "float" sums in float32; "half" lets a device sum float16 in float16.
+        accumulator: "float" sums in float32; "half" lets a device keep the sums of float16 in float16, forward and in
+            both gradients, which rounds each partial sum to 11 bits. The Metal device does; the CPU device and XLA
+            keep float32 sums. It changes nothing for other dtypes.
 
     Returns:
         [batch, height', width', out] or [batch, width', out].
@@ -148,19 +174,19 @@ def conv(
     operands = [x, w]
     if b is not None:
         operands.append(_bias("conv", b, x, w.shape[-1]))
-    return conv_op(*operands, neuron=spec("conv", neuron), **attributes)
+    return convolution(*operands, neuron=spec("conv", neuron), **attributes)
 
 
 def conv_transpose(
-    x: Any,
-    w: Any,
-    b: Any = None,
+    x: ArrayLike,
+    w: ArrayLike,
+    b: ArrayLike | None = None,
     *,
-    strides: Any = 1,
-    padding: Any = "SAME",
-    dilation: Any = 1,
+    strides: _check.Ints = 1,
+    padding: _check.Padding = "SAME",
+    dilation: _check.Ints = 1,
     groups: int = 1,
-    neuron: Any = None,
+    neuron: _check.Neuron = None,
     accumulator: str = "float",
 ) -> jax.Array:
     """The transpose of `conv` in its input, as an upsampling layer: spatial sizes grow by `strides`.
@@ -216,6 +242,7 @@ def conv_transpose(
         (n - 1) * s + 1 + low + high - k + 1
         for n, s, (low, high), k in zip(x.shape[1:-1], attributes["strides"], pairs, windows, strict=True)
     )
+    _check.pixels(name, "the result", spatial)
     if min(spatial) < 1:
         _check.fail(name, "the window must fit the padded input", f"output size {spatial}", 'Use padding="SAME".')
     attributes["padding"] = tuple((k - 1 - low, k - 1 - high) for k, (low, high) in zip(windows, pairs, strict=True))
@@ -227,9 +254,9 @@ def conv_transpose(
         swapped = jnp.swapaxes(
             jnp.moveaxis(split, -1, rank).reshape(*window, out // groups, fan_in, groups), -1, -2
         ).reshape(*window, out // groups, fan_in * groups)
-    y = conv_data_gradient_op(x, swapped, spatial=spatial, **attributes)
-    if b is not None:
-        y = y + along_last(_bias(name, b, x, out), y.ndim)
+    y = data_gradient(x, swapped, spatial=spatial, **attributes)
+    if b is not None:  # in float32, and so the sums of b's gradient
+        y = (widen(y) + along_last(widen(_bias(name, b, x, out)), y.ndim)).astype(y.dtype)
     chosen = spec(name, neuron)
     return y if chosen is None else neuron_op(y, neuron=chosen)
 
@@ -261,19 +288,18 @@ def _geometry(
         _check.fail(
             name, "x must be [batch, height, width, channels] or [batch, width, channels]", x.shape, "Add the axis."
         )
+    if x.ndim == 3 and w.ndim == 4:
+        rule = f"with w of shape {w.shape}, x must be [batch, height, width, channels]"
+        _check.fail(name, rule, x.shape, "For one image pass x[None].")
     rank = x.ndim - 2
-    (groups,) = _check.integers(name, "groups", groups, 1)
+    groups = _check.count(name, "groups", groups)
     words = "(H, W, in/groups, out)" if rank == 2 else "(W, in/groups, out)"
     if x.shape[-1] % groups:
         _check.fail(name, f"groups must divide x's {x.shape[-1]} channels", groups, "Choose a divisor.")
     fan_in = x.shape[-1] // groups
     if w.ndim != x.ndim or w.shape[-2] != fan_in:
-        layout = "HWIO" if rank == 2 else "WIO"
         _check.fail(
-            name,
-            f"w must have shape {words} with in/groups = {fan_in}",
-            w.shape,
-            f"Check groups={groups} or the channel axis of w ({layout}).",
+            name, f"w must have shape {words} with in/groups = {fan_in}", w.shape, _of_layout(x.shape, w.shape, groups)
         )
     if w.shape[-1] % groups:
         _check.fail(name, f"groups must divide w's {w.shape[-1]} output channels", groups, "Choose a divisor.")
@@ -285,6 +311,7 @@ def _geometry(
     pairs = _check.padding(name, padding, x.shape[1:-1], windows, strides)
     if check_window:
         _check.window_fits(name, x.shape[1:-1], windows, pairs)
+        _crop.check(name, x.shape[1:-1], pairs)
     _check.choice(name, "accumulator", accumulator, ("float", "half"))
     attributes = {
         "strides": strides,
@@ -294,3 +321,15 @@ def _geometry(
         "accumulator": accumulator if x.dtype == jnp.float16 else "float",
     }
     return x, w, attributes
+
+
+def _of_layout(x: tuple[int, ...], w: tuple[int, ...], groups: int) -> str:
+    """What to do about the shapes of x and w that do not go together: which of them looks like another layout."""
+    rank = len(x) - 2
+    layouts = ("NHWC", "NCHW", "HWIO") if rank == 2 else ("NWC", "NCW", "WIO")
+    if len(w) == len(x) and x[1] == w[-2] * groups:
+        channels_first = f"if it is {layouts[1]}, pass jnp.moveaxis(x, 1, -1)"
+        return f"x is taken as {layouts[0]}, so it has {x[-1]} channels; {channels_first}."
+    if len(w) == len(x) == 4 and w[1] * groups == x[-1] and w[2] == w[3]:
+        return "w is taken as HWIO; if it is OIHW, pass jnp.transpose(w, (2, 3, 1, 0))."
+    return f"Check groups={groups} or the channel axis of w ({layouts[2]})."

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, wide
@@ -66,7 +67,7 @@ def _(residuals: Any, cotangents: Any) -> Any:
     return dense_data_gradient_op(dy, cotangents[0]), dense_op(x, cotangents[0], neuron=None)
 
 
-def dense(x: Any, w: Any, b: Any = None, *, neuron: Any = None) -> jax.Array:
+def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *, neuron: _check.Neuron = None) -> jax.Array:
     """Multiplies the last axis by a matrix, adds a bias and applies a neuron: y = f(x w + b).
 
     Equivalent to::

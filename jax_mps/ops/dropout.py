@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import widen
@@ -40,7 +41,9 @@ def _(key_data: Any, cotangents: Any, **attributes: Any) -> Any:
     return dropout_op(cotangents[0], key_data, **attributes), None
 
 
-def dropout(x: Any, key: Any, *, keep_probability: float, broadcast_axes: int | Sequence[int] = ()) -> jax.Array:
+def dropout(
+    x: ArrayLike, key: ArrayLike, *, keep_probability: float, broadcast_axes: int | Sequence[int] = ()
+) -> jax.Array:
     """Keeps each element with a probability and scales it by the inverse; zeroes the others.
 
     y = x / keep_probability where the mask is set, else 0. The mask is a function of the key, the same on every
@@ -78,7 +81,7 @@ def dropout(x: Any, key: Any, *, keep_probability: float, broadcast_axes: int | 
         _check.fail(
             "dropout", "keep_probability must be in (0, 1]", keep, "It is the part that is kept: 1 - rate of Flax."
         )
-    key = _single_key(key)
+    key = _check.key("dropout", key)
     axes = _axes(x, broadcast_axes)
     if keep == 1:
         return x
@@ -92,27 +95,11 @@ def dropout(x: Any, key: Any, *, keep_probability: float, broadcast_axes: int | 
     )
 
 
-def _single_key(key: Any) -> jax.Array:
-    key = key if isinstance(key, jax.Array) else jnp.asarray(key)
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        if key.dtype != jnp.uint32:
-            _check.fail("dropout", "key must be a JAX key", key.dtype, "Make one: jax.random.key(0).", TypeError)
-        try:
-            key = jax.random.wrap_key_data(key)
-        except TypeError:
-            _check.fail(
-                "dropout", "key must be a single key", f"uint32{list(key.shape)}", "Make one: jax.random.key(0)."
-            )
-    if key.shape:
-        _check.fail("dropout", "key must be a single key", f"keys of shape {key.shape}", "Split and pass one of them.")
-    return key
-
-
 def _axes(x: jax.Array, axes: int | Sequence[int]) -> set[int]:
-    given = (axes,) if isinstance(axes, int | np.integer) else tuple(axes)
-    for axis in given:
-        if not isinstance(axis, int | np.integer) or not -x.ndim <= axis < x.ndim:
-            _check.fail(
-                "dropout", f"broadcast_axes must be axes of x, which has {x.ndim}", axes, "Check broadcast_axes."
-            )
+    given = (axes,) if isinstance(axes, int | np.integer) else axes
+    if not isinstance(given, Sequence | set | np.ndarray) or not all(
+        isinstance(axis, int | np.integer) and -x.ndim <= axis < x.ndim for axis in given
+    ):
+        rule = f"broadcast_axes must be axes of x, which has {x.ndim}"
+        _check.fail("dropout", rule, _check.told(axes), _check.static_remedy(axes, "Check broadcast_axes."))
     return {int(axis) % x.ndim for axis in given}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 
 _LAYOUTS = ("CHW", "HWC")
 
 
-def image_to_matrix(x: Any, *, layout: str = "CHW") -> jax.Array:
+def image_to_matrix(x: ArrayLike, *, layout: str = "CHW") -> jax.Array:
     """Copies images into a matrix, one row for each image.
 
     Equivalent to::
@@ -39,7 +39,7 @@ def image_to_matrix(x: Any, *, layout: str = "CHW") -> jax.Array:
 
     Reference: MPSImageCopyToMatrix.
     """
-    x = jnp.asarray(x)
+    x = _check.array("image_to_matrix", "x", x)
     _check.choice("image_to_matrix", "layout", layout, _LAYOUTS)
     if x.ndim not in (3, 4):
         rule = "x must be [batch, height, width, channels] or [batch, width, channels]"
@@ -48,7 +48,7 @@ def image_to_matrix(x: Any, *, layout: str = "CHW") -> jax.Array:
     return ordered.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def matrix_to_image(x: Any, shape: tuple[int, ...], *, layout: str = "CHW") -> jax.Array:
+def matrix_to_image(x: ArrayLike, shape: tuple[int, ...], *, layout: str = "CHW") -> jax.Array:
     """Copies the rows of a matrix into images: the inverse of `image_to_matrix`.
 
     Equivalent to::
@@ -74,9 +74,9 @@ def matrix_to_image(x: Any, shape: tuple[int, ...], *, layout: str = "CHW") -> j
 
     Reference: MPSMatrixCopyToImage.
     """
-    x = jnp.asarray(x)
+    x = _check.array("matrix_to_image", "x", x)
     _check.choice("matrix_to_image", "layout", layout, _LAYOUTS)
-    shape = tuple(shape)
+    shape = _check.sizes("matrix_to_image", "shape", shape)
     if len(shape) not in (2, 3):
         rule = "shape must be (height, width, channels) or (width, channels)"
         _check.fail("matrix_to_image", rule, shape, "Check shape.")

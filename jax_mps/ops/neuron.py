@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, widen
@@ -30,14 +31,14 @@ _NEURONS = {
     "relu": _Row(lambda x, a, b, c: _leaky(x, a), (0, 0, 0)),
     "linear": _Row(lambda x, a, b, c: a * x + b, (1, 0, 0)),
     "sigmoid": _Row(lambda x, a, b, c: jax.nn.sigmoid(x), (0, 0, 0)),
-    "hard_sigmoid": _Row(lambda x, a, b, c: jnp.clip(a * x + b, 0, 1), (0.2, 0.5, 0)),
+    "hard_sigmoid": _Row(lambda x, a, b, c: _unit(a * x + b), (0.2, 0.5, 0)),
     "tanh": _Row(lambda x, a, b, c: a * jnp.tanh(b * x), (1, 1, 0)),
-    "absolute": _Row(lambda x, a, b, c: jnp.abs(x), (0, 0, 0)),
+    "absolute": _Row(lambda x, a, b, c: _absolute(x), (0, 0, 0)),
     "softplus": _Row(lambda x, a, b, c: a * jax.nn.softplus(b * x), (1, 1, 0)),
-    "softsign": _Row(lambda x, a, b, c: x / (1 + jnp.abs(x)), (0, 0, 0)),
+    "softsign": _Row(lambda x, a, b, c: _softsign(x), (0, 0, 0)),
     "elu": _Row(lambda x, a, b, c: jnp.where(x > 0, x, a * jnp.expm1(jnp.where(x > 0, 0, x))), (1, 0, 0)),
     "relun": _Row(lambda x, a, b, c: jnp.where(_leaky(x, a) >= b, b, _leaky(x, a)), (0, 6, 0)),
-    "power": _Row(lambda x, a, b, c: (a * x + b) ** c, (1, 0, 1)),
+    "power": _Row(lambda x, a, b, c: (a * x + b) ** c if c else jnp.ones_like(x), (1, 0, 1)),
     "exponential": _Row(lambda x, a, b, c: jnp.exp((a * x + b) * _base(c)), (1, 0, -1)),
     "logarithm": _Row(lambda x, a, b, c: jnp.log(a * x + b) / _base(c), (1, 0, -1)),
     "gelu": _Row(lambda x, a, b, c: jax.nn.gelu(x, approximate=False), (0, 0, 0)),
@@ -48,6 +49,28 @@ _ALIASES = {name.replace("_", ""): name for name in _NEURONS}
 def _leaky(x: Any, a: float) -> Any:
     # NaN stays NaN, and -infinity with a = 0 becomes 0.
     return jnp.where(x <= 0, a * x if a else 0, x)
+
+
+# Not JAX's own gradient of abs: it is 1 at 0, and what it makes of softsign cancels where x is large.
+@jax.custom_jvp
+def _absolute(x: Any) -> Any:
+    return jnp.abs(x)
+
+
+_absolute.defjvps(lambda dx, y, x: jnp.sign(x) * dx)
+
+
+@jax.custom_jvp
+def _softsign(x: Any) -> Any:
+    return x / (1 + jnp.abs(x))
+
+
+_softsign.defjvps(lambda dx, y, x: dx / jnp.square(1 + _absolute(x)))
+
+
+def _unit(t: Any) -> Any:
+    # Not jnp.clip, whose gradient at 0 and 1 is halved.
+    return jnp.where(t < 0, 0, jnp.where(t > 1, 1, t))
 
 
 def neuron_meaning(x: Any, neuron: Spec) -> Any:
@@ -81,7 +104,8 @@ def prelu_op(x: Any, slopes: Any) -> Any:
 @op("prelu_gradient")
 def prelu_gradient_op(dy: Any, x: Any, slopes: Any) -> tuple[Any, Any]:
     """The gradients of x and slopes."""
-    return jax.vjp(prelu_op.meaning, x, slopes)[1](dy)
+    dx, dslopes = jax.vjp(prelu_op.meaning, widen(x), widen(slopes))[1](widen(dy))
+    return dx.astype(x.dtype), dslopes.astype(slopes.dtype)
 
 
 @prelu_op.gradient
@@ -107,7 +131,15 @@ def spec(op_name: str, value: Any) -> Spec | None:
     """A neuron as a user gives it to another op: None, "relu", or ("leaky_relu", 0.1) with its a, b, c."""
     if value is None:
         return None
-    name, *numbers = (value,) if isinstance(value, str) else tuple(value)
+    if not isinstance(value, str | tuple | list) or not value or not isinstance(value[0], str):
+        known = str(getattr(value, "__name__", "")).replace("_", "") in (*_ALIASES, "leakyrelu")
+        name = f'"{value.__name__}"' if known else 'its name, as in neuron="relu"'
+        rule = 'neuron must be None, a name such as "relu", or a name with its numbers'
+        remedy = f"Pass {name}, or apply the function to the result."
+        _check.fail(op_name, rule, _check.told(value), remedy, TypeError)
+    name, *numbers = (value,) if isinstance(value, str) else value
+    if len(numbers) > 3:
+        _check.fail(op_name, "a neuron has at most three numbers, a, b and c", f"{len(numbers)} of them", "Leave some.")
     keys = dict(zip("abc", numbers, strict=False))
     result = _spec(op_name, name, **keys)
     return None if result[0] == "none" else result
@@ -121,7 +153,7 @@ def _spec(op_name: str, name: Any, a: float | None = None, b: float | None = Non
         _check.fail(op_name, "a neuron of numbers", "'prelu', which learns its slopes", "Use mps.prelu(x, slopes).")
     if key not in _ALIASES:
         known = ", ".join([*_NEURONS, "leaky_relu"])
-        _check.fail(op_name, f"neuron must be one of {known}", repr(name), "Check the spelling.")
+        _check.fail(op_name, f"neuron must be one of {known}", _check.told(name), "Check the spelling.")
     row = _NEURONS[_ALIASES[key]]
     given = zip("abc", (a, b, c), row.defaults, strict=True)
     values = [float(default) if v is None else _check.number(op_name, n, v) for n, v, default in given]
@@ -130,7 +162,9 @@ def _spec(op_name: str, name: Any, a: float | None = None, b: float | None = Non
     return (_ALIASES[key], *values)  # type: ignore[return-value]
 
 
-def neuron(x: Any, name: str, a: float | None = None, b: float | None = None, c: float | None = None) -> jax.Array:
+def neuron(
+    x: ArrayLike, name: str, a: float | None = None, b: float | None = None, c: float | None = None
+) -> jax.Array:
     """Applies one of MPS's neurons to each element.
 
     ============  ==========================================  ============
@@ -153,8 +187,9 @@ def neuron(x: Any, name: str, a: float | None = None, b: float | None = None, c:
     gelu          x (1 + erf(x / sqrt 2)) / 2
     ============  ==========================================  ============
 
-    The 16th, PReLU, learns its slopes: see `prelu`. Derivatives are the true ones; at a kink of relu, relun and elu
-    the lower side's, as in jax.nn.relu (MPS's header gives the upper side's).
+    The 16th, PReLU, learns its slopes: see `prelu`. Derivatives are the true ones; at a kink of relu, prelu and elu the
+    lower side's, as in jax.nn.relu (MPS's header gives the upper side's), of relun also 0 at b, of hard_sigmoid a
+    where a x + b is 0 or 1, and of absolute 0, these two as in MPS's header.
 
     Args:
         x: an array of any shape; float32, float16 or bfloat16 (other floating dtypes run on XLA).
@@ -178,7 +213,7 @@ def neuron(x: Any, name: str, a: float | None = None, b: float | None = None, c:
     return neuron_op(x, neuron=_spec("neuron", name, a, b, c))
 
 
-def prelu(x: Any, slopes: Any) -> jax.Array:
+def prelu(x: ArrayLike, slopes: ArrayLike) -> jax.Array:
     """x where it is positive, else its channel's slope times x; the slopes have a gradient too.
 
     Equivalent to::
@@ -211,8 +246,8 @@ def prelu(x: Any, slopes: Any) -> jax.Array:
 
 
 def _named(name: str, signature: str) -> Callable[..., jax.Array]:
-    def function(x: Any, *args: float, **kwargs: float) -> jax.Array:
-        return neuron(x, name, *args, **kwargs)
+    def function(x: ArrayLike, a: float | None = None, b: float | None = None, c: float | None = None) -> jax.Array:
+        return neuron(x, name, a, b, c)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The neuron {name}({signature}) of each element of x; see `neuron` for formula and errors."

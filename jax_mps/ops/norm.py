@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, wide, widen
@@ -130,7 +131,7 @@ def _(residuals: Any, cotangents: Any, *, epsilon: float, neuron: Spec | None) -
 
 
 def batch_norm(
-    x: Any, gamma: Any, beta: Any, *, epsilon: float, neuron: Any = None
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, *, epsilon: float, neuron: _check.Neuron = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises each channel by its mean and variance over the batch, scales, shifts and applies a neuron.
 
@@ -175,7 +176,14 @@ def batch_norm(
 
 
 def batch_norm_inference(
-    x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, *, epsilon: float, neuron: Any = None
+    x: ArrayLike,
+    mean: ArrayLike,
+    variance: ArrayLike,
+    gamma: ArrayLike,
+    beta: ArrayLike,
+    *,
+    epsilon: float,
+    neuron: _check.Neuron = None,
 ) -> jax.Array:
     """Normalises each channel by a given mean and variance, scales, shifts and applies a neuron.
 
@@ -214,7 +222,7 @@ def batch_norm_inference(
 
 
 def update_running_statistics(
-    running_mean: Any, running_variance: Any, mean: Any, variance: Any, *, momentum: float = 0.9
+    running_mean: ArrayLike, running_variance: ArrayLike, mean: ArrayLike, variance: ArrayLike, *, momentum: float = 0.9
 ) -> tuple[jax.Array, jax.Array]:
     """Moves running averages of mean and variance towards those of a batch.
 
@@ -267,7 +275,7 @@ def _input(name: str, x: Any, epsilon: Any) -> tuple[jax.Array, float]:
 
 
 def _channels(name: str, word: str, value: Any, x: jax.Array) -> jax.Array:
-    value = jnp.asarray(value)
+    value = _check.array(name, word, value)
     if value.dtype not in (x.dtype, jnp.float32):
         rule = f"{word} must have the dtype of x, {x.dtype}, or float32"
         _check.fail(name, rule, value.dtype, f"Cast it: {word}.astype(x.dtype).", TypeError)

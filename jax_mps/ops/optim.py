@@ -80,9 +80,13 @@ def _sgd(numbers: Any, g: Any, *trace: Any, nesterov: bool) -> Any:
 
 def _rmsprop(numbers: Any, g: Any, nu: Any, *rest: Any, centered: bool, nesterov: bool) -> Any:
     *momentum, decay, one_minus_decay, correction, eps_root, eps = numbers
-    nu = decay * nu + one_minus_decay * (g * g)
-    mu = [decay * m + one_minus_decay * g for m in rest[:centered]]
-    spread = correction * nu - sum((correction * m) ** 2 for m in mu)
+    if centered:  # nu is the variance, which grows by squares alone: nothing cancels
+        off = g - rest[0]
+        nu = decay * nu + correction * (off * off)
+        mu, spread = [rest[0] + one_minus_decay * off], nu
+    else:
+        nu = decay * nu + one_minus_decay * (g * g)
+        mu, spread = [], correction * nu
     u, *trace = _with_momentum(momentum, g / (jnp.sqrt(spread + eps_root) + eps), rest[centered:], nesterov)
     return [u, nu, *mu, *trace]
 
@@ -104,7 +108,7 @@ def sgd_op(hyper: Any, *leaves: Any, **attributes: Any) -> Any:
 
 @op("rmsprop", aliases=_in_place)
 def rmsprop_op(hyper: Any, *leaves: Any, **attributes: Any) -> Any:
-    """States: nu, then mu if centered, then the trace if there is momentum."""
+    """States: nu, then mu if centered, then the trace if there is momentum. Centred, nu is the variance."""
     return _over_leaves(_rmsprop, hyper, leaves, **attributes)
 
 

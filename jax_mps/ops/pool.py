@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from jax_mps.ops import _check
+from jax_mps.ops import _check, _crop
 from jax_mps.ops._number import wide, widen
 from jax_mps.primitive import op
 
@@ -197,7 +198,14 @@ def _(residuals: Any, cotangents: Any, **geometry: Any) -> Any:
     return (l2_pool_gradient_op(cotangents[0], x, y, **geometry),)
 
 
-def max_pool(x: Any, window: Any, *, strides: Any = None, padding: Any = "VALID", dilation: Any = 1) -> jax.Array:
+def max_pool(
+    x: ArrayLike,
+    window: _check.Ints,
+    *,
+    strides: _check.Ints | None = None,
+    padding: _check.Padding = "VALID",
+    dilation: _check.Ints = 1,
+) -> jax.Array:
     """The maximum of each window, channel by channel.
 
     y[n,i,j,c] = max over p, q of x[n, si*i + di*p - low_i, sj*j + dj*q - low_j, c]; padding never wins. NaN does. The
@@ -214,7 +222,7 @@ def max_pool(x: Any, window: Any, *, strides: Any = None, padding: Any = "VALID"
         window: one integer, or one for each spatial axis, at least 1.
         strides: alike; as the window if None.
         padding: "SAME" (output = ceil(input / stride), odd pixel at the high end), "VALID", or a (low, high) pair for
-            each spatial axis.
+            each spatial axis; a negative number cuts pixels of x away.
         dilation: the distance between the pixels of a window, one integer or one for each spatial axis.
 
     Returns:
@@ -231,7 +239,7 @@ def max_pool(x: Any, window: Any, *, strides: Any = None, padding: Any = "VALID"
 
     Reference: MPSCNNPoolingMax, MPSCNNDilatedPoolingMax, MPSCNNPoolingMaxGradient.
     """
-    x, geometry = _geometry("max_pool", x, window, strides, padding, dilation)
+    x, geometry = _geometry("max_pool", x, window, strides, padding, 1 if dilation is None else dilation)
     _, valid = _pixels(x.shape[1:-1], **geometry)
     if not valid.any(axis=1).all():
         _check.fail(
@@ -244,7 +252,12 @@ def max_pool(x: Any, window: Any, *, strides: Any = None, padding: Any = "VALID"
 
 
 def avg_pool(
-    x: Any, window: Any, *, strides: Any = None, padding: Any = "VALID", count_padding: bool = False
+    x: ArrayLike,
+    window: _check.Ints,
+    *,
+    strides: _check.Ints | None = None,
+    padding: _check.Padding = "VALID",
+    count_padding: bool = False,
 ) -> jax.Array:
     """The mean of each window, channel by channel.
 
@@ -275,11 +288,12 @@ def avg_pool(
     Reference: MPSCNNPoolingAverage, MPSCNNPoolingAverageGradient.
     """
     x, geometry = _geometry("avg_pool", x, window, strides, padding)
-    _check.choice("avg_pool", "count_padding", count_padding, (False, True))
-    return avg_pool_op(x, count_padding=bool(count_padding), **geometry)
+    return avg_pool_op(x, count_padding=_check.flag("avg_pool", "count_padding", count_padding), **geometry)
 
 
-def l2_pool(x: Any, window: Any, *, strides: Any = None, padding: Any = "VALID") -> jax.Array:
+def l2_pool(
+    x: ArrayLike, window: _check.Ints, *, strides: _check.Ints | None = None, padding: _check.Padding = "VALID"
+) -> jax.Array:
     """The L2 norm of each window, channel by channel.
 
     y[n,i,j,c] = sqrt(sum over p, q of x[n, si*i + p - low_i, sj*j + q - low_j, c] ** 2), zeros outside x. The gradient
@@ -324,5 +338,8 @@ def _geometry(
     reach = tuple((k - 1) * d + 1 for k, d in zip(window, gaps, strict=True))
     pairs = _check.padding(name, padding, spatial, reach, strides)
     _check.window_fits(name, spatial, reach, pairs)
+    _crop.check(name, spatial, pairs)
+    cut, pairs = _crop.parts(pairs)
+    x = _crop.crop(x, cut)
     geometry = {"window": window, "strides": strides, "padding": pairs}
     return x, geometry if dilation is None else geometry | {"dilation": gaps}

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._recurrent import GRU, LSTM, MGU, RNN, Ops
@@ -27,7 +28,7 @@ def _optional(op: str, name: str, value: Any, shape: tuple[int, ...], x: jax.Arr
 def _lengths(op: str, lengths: Any, x: jax.Array) -> jax.Array:
     if lengths is None:
         return jnp.full(x.shape[:1], x.shape[1], jnp.int32)
-    lengths = jnp.asarray(lengths)
+    lengths = _check.array(op, "lengths", lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         _check.fail(op, "lengths must be integers", lengths.dtype, "Pass the number of steps of each row.", TypeError)
     _check.shape(op, "lengths", lengths, x.shape[:1], "Pass one number of steps for each row of x.")
@@ -68,25 +69,25 @@ def _run(
         for n, (v, axes) in extras.items()
     ]
     for flag in ("reverse", "recompute"):
-        attributes[flag] = bool(_check.choice(name, flag, attributes[flag], (False, True)))
+        attributes[flag] = _check.flag(name, flag, attributes[flag])
     return ops.forward(x, _lengths(name, lengths, x), *states, w, r, b, *arrays, **attributes)
 
 
 def lstm(
-    x: Any,
-    w: Any,
-    r: Any,
-    b: Any = None,
-    h0: Any = None,
-    c0: Any = None,
+    x: ArrayLike,
+    w: ArrayLike,
+    r: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
+    c0: ArrayLike | None = None,
     *,
-    peephole: Any = None,
-    lengths: Any = None,
+    peephole: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
-    gate_neuron: Any = "sigmoid",
-    cell_neuron: Any = "tanh",
-    output_neuron: Any = "tanh",
+    gate_neuron: _check.Neuron = "sigmoid",
+    cell_neuron: _check.Neuron = "tanh",
+    output_neuron: _check.Neuron = "tanh",
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Runs a long short-term memory over whole sequences.
 
@@ -143,7 +144,7 @@ def lstm(
     neurons = tuple(_neuron("lstm", n) for n in (gate_neuron, cell_neuron, output_neuron))
     extras: Any = {}
     if peephole is not None:
-        axes = (3, None, None) if jnp.asarray(peephole).ndim == 3 else (3, None)
+        axes = (3, None, None) if _check.array("lstm", "peephole", peephole).ndim == 3 else (3, None)
         extras = {"peephole": (peephole, axes)}
     attributes = {"neurons": neurons, "reverse": reverse, "recompute": recompute}
     y, h, c = _run(LSTM, x, w, r, b, (h0, c0), lengths, extras, attributes)
@@ -151,22 +152,22 @@ def lstm(
 
 
 def gru(
-    x: Any,
-    w: Any,
-    r: Any,
-    b: Any = None,
-    h0: Any = None,
+    x: ArrayLike,
+    w: ArrayLike,
+    r: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
     reset: str = "before",
-    recurrent_bias: Any = None,
-    memory: Any = None,
+    recurrent_bias: ArrayLike | None = None,
+    memory: ArrayLike | None = None,
     gate_p_norm: float = 1.0,
     flip_output_gates: bool = False,
-    lengths: Any = None,
+    lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
-    gate_neuron: Any = "sigmoid",
-    cell_neuron: Any = "tanh",
+    gate_neuron: _check.Neuron = "sigmoid",
+    cell_neuron: _check.Neuron = "tanh",
 ) -> tuple[jax.Array, jax.Array]:
     """Runs gated recurrent units over whole sequences.
 
@@ -231,19 +232,19 @@ def gru(
 
 
 def mgu(
-    x: Any,
-    w: Any,
-    r: Any,
-    b: Any = None,
-    h0: Any = None,
+    x: ArrayLike,
+    w: ArrayLike,
+    r: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
     gate_p_norm: float = 1.0,
     flip_output_gates: bool = False,
-    lengths: Any = None,
+    lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
-    gate_neuron: Any = "sigmoid",
-    cell_neuron: Any = "tanh",
+    gate_neuron: _check.Neuron = "sigmoid",
+    cell_neuron: _check.Neuron = "tanh",
 ) -> tuple[jax.Array, jax.Array]:
     """Runs minimally gated units over whole sequences: a GRU whose one gate also resets.
 
@@ -292,14 +293,14 @@ def mgu(
 
 
 def rnn(
-    x: Any,
-    w: Any,
-    r: Any,
-    b: Any = None,
-    h0: Any = None,
+    x: ArrayLike,
+    w: ArrayLike,
+    r: ArrayLike,
+    b: ArrayLike | None = None,
+    h0: ArrayLike | None = None,
     *,
-    neuron: Any = "tanh",
-    lengths: Any = None,
+    neuron: _check.Neuron = "tanh",
+    lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
@@ -346,6 +347,6 @@ def _gated(op: str, gate: Any, cell: Any, p: float, flip: bool, reverse: bool, r
     p = _check.number(op, "gate_p_norm", p)
     if p <= 0:
         _check.fail(op, "gate_p_norm must be positive", p, "Use 1 for the plain gates.")
-    flip = bool(_check.choice(op, "flip_output_gates", flip, (False, True)))
+    flip = _check.flag(op, "flip_output_gates", flip)
     neurons = (_neuron(op, gate), _neuron(op, cell))
     return {"neurons": neurons, "p": p, "flip": flip, "reverse": reverse, "recompute": recompute}

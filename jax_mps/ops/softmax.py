@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
 
 from jax_mps.ops import _check
 from jax_mps.ops._number import wide, widen
@@ -51,12 +53,22 @@ def _(residuals: Any, cotangents: Any) -> tuple[Any]:
     return (log_softmax_gradient_op(cotangents[0], y),)
 
 
+def _half_log_p(logits: Any, maximum: Any, log_sum: Any) -> Any:
+    """Half of log_softmax(logits): two finite logits may differ by more than the largest number."""
+    return (0.5 * logits - 0.5 * jnp.expand_dims(maximum, -1)) - 0.5 * jnp.expand_dims(log_sum, -1)
+
+
+def _maximum_and_log_sum(logits: Any) -> tuple[Any, Any]:
+    maximum = lax.stop_gradient(jnp.max(logits, -1))
+    return maximum, jnp.log(jnp.sum(jnp.exp(logits - jnp.expand_dims(maximum, -1)), -1))
+
+
 def _smoothed_loss(logits: Any, labels: Any, smoothing: float) -> Any:
-    log_p = jax.nn.log_softmax(logits)
+    half_log_p = _half_log_p(logits, *_maximum_and_log_sum(logits))
     if jnp.issubdtype(labels.dtype, jnp.integer):
         labels = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     t = labels.astype(logits.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
-    return -jnp.sum(t * _where_it_counts(log_p, t), -1)
+    return -jnp.sum(2 * t * _where_it_counts(half_log_p, t), -1)
 
 
 def _nan_without_class(x: Any, labels: Any, classes: int) -> Any:
@@ -76,10 +88,8 @@ def _where_it_counts(log_p: Any, t: Any) -> Any:
 def softmax_cross_entropy_op(logits: Any, labels: Any, *, smoothing: float) -> Any:
     """The loss of each row; and what its gradient needs again: the maximum, and log sum exp(logits - maximum)."""
     logits = widen(logits)
-    maximum = jnp.max(logits, -1)
-    log_sum = jnp.log(jnp.sum(jnp.exp(logits - jnp.expand_dims(maximum, -1)), -1))
     loss = _smoothed_loss(logits, labels, smoothing)
-    return _nan_without_class(loss, labels, logits.shape[-1]), maximum, log_sum
+    return _nan_without_class(loss, labels, logits.shape[-1]), *_maximum_and_log_sum(logits)
 
 
 @op("softmax_cross_entropy_gradient", batch=[0, 1, 2, 3, 4], vmap="prepend")
@@ -99,13 +109,13 @@ def _(residuals: Any, cotangents: Any, *, smoothing: float) -> tuple[Any, Any]:
     dlogits = softmax_cross_entropy_gradient_op(dloss, logits, labels, maximum, log_sum, smoothing=smoothing)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         return dlogits, None
-    log_p = log_softmax_op(widen(logits))
-    t = labels.astype(log_p.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
-    dlabels = (smoothing - 1) * jnp.expand_dims(dloss, -1) * _where_it_counts(log_p, t)
+    half_log_p = _half_log_p(widen(logits), maximum, log_sum)
+    t = labels.astype(half_log_p.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
+    dlabels = (2 * (smoothing - 1)) * jnp.expand_dims(dloss, -1) * _where_it_counts(half_log_p, t)
     return dlogits, dlabels.astype(labels.dtype)
 
 
-def softmax(x: Any, *, axis: int = -1) -> jax.Array:
+def softmax(x: ArrayLike, *, axis: int = -1) -> jax.Array:
     """Probabilities from logits: positive numbers that add up to 1.
 
     y = exp(x - max x) / sum of exp(x - max x), over one axis.
@@ -134,7 +144,7 @@ def softmax(x: Any, *, axis: int = -1) -> jax.Array:
     return _over_axis("softmax", softmax_op, x, axis)
 
 
-def log_softmax(x: Any, *, axis: int = -1) -> jax.Array:
+def log_softmax(x: ArrayLike, *, axis: int = -1) -> jax.Array:
     """The logarithms of `softmax`, computed without its underflow.
 
     y = x - max x - log(sum of exp(x - max x)), over one axis.
@@ -166,7 +176,8 @@ def log_softmax(x: Any, *, axis: int = -1) -> jax.Array:
 def _over_axis(name: str, run: Op, x: Any, axis: Any) -> jax.Array:
     x = _check.floating(name, "x", x)
     if not isinstance(axis, int | np.integer) or not -x.ndim <= axis < x.ndim:
-        _check.fail(name, f"axis must be one of x's {x.ndim} axes", f"{axis!r} for shape {x.shape}", "Check axis.")
+        got, remedy = f"{_check.told(axis)} for shape {x.shape}", _check.static_remedy(axis, "Check axis.")
+        _check.fail(name, f"axis must be one of x's {x.ndim} axes", got, remedy)
     axis = int(axis)
     if axis in (-1, x.ndim - 1):
         return run(x)
@@ -175,7 +186,7 @@ def _over_axis(name: str, run: Op, x: Any, axis: Any) -> jax.Array:
 
 def cross_entropy_of_rows(name: str, logits: Any, labels: Any, smoothing: Any) -> jax.Array:
     """The checks of `losses.softmax_cross_entropy`, and the loss of each row."""
-    logits, labels = _check.floating(name, "logits", logits), jnp.asarray(labels)
+    logits, labels = _check.floating(name, "logits", logits), _check.array(name, "labels", labels)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         _check.fail(name, "logits must be [..., classes]", logits.shape, "Pass at least one class.")
     smoothing = _check.number(name, "label_smoothing", smoothing)
@@ -185,7 +196,10 @@ def cross_entropy_of_rows(name: str, logits: Any, labels: Any, smoothing: Any) -
         _check.shape(name, "integer labels", labels, logits.shape[:-1], "Pass one class for each row of logits.")
         labels = _as_int32(labels, logits.shape[-1])
     elif labels.dtype in (logits.dtype, wide(jnp.float16)):
-        _check.shape(name, "dense labels", labels, logits.shape, "Pass one number for each logit.")
+        remedy = "Pass one number for each logit."
+        if labels.ndim == logits.ndim - 1:
+            remedy = "Classes must be integers: labels.astype(jnp.int32)."
+        _check.shape(name, "dense labels", labels, logits.shape, remedy)
     else:
         rule = f"labels must be integers, or have the dtype of logits, {logits.dtype}, or float32"
         _check.fail(name, rule, labels.dtype, "Cast them with astype.", TypeError)

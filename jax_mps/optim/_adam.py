@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import adam_op
+from jax_mps.optim._others import Rule, chained
 from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar, storage
 
 
@@ -92,6 +94,7 @@ def adam(
     for name, value in (("eps", eps), ("eps_root", eps_root)):
         number("adam", name, value, least=0)
     _check.choice("adam", "variant", variant, VARIANTS)
+    nesterov, amsgrad = _check.flag("adam", "nesterov", nesterov), _check.flag("adam", "amsgrad", amsgrad)
     if nesterov and (amsgrad or variant != "optax"):
         got = "amsgrad=True" if amsgrad else f"variant={variant!r}"
         _check.fail("adam", 'nesterov goes with the variant "optax" without amsgrad', got, "Leave one of them out.")
@@ -115,8 +118,14 @@ def adam(
         else:
             steps = (-lr * jnp.sqrt(c2) / c1, 0.0, 1.0)
         hyper = (*before.numbers(), k1, 1 - k1, k2, 1 - k2, *steps, eps_root, eps)
-        states = [state.mu, state.nu, *([state.nu_max] if amsgrad else [])]
-        result, new = run(adam_op, hyper, gradients, params, states, apply=apply, regularization=regularization)
-        return result, AdamState(count, new[0], new[1], new[2] if amsgrad else None)
+        states = {"mu": state.mu, "nu": state.nu} | ({"nu_max": state.nu_max} if amsgrad else {})
 
-    return FusedTransformation.of(init, advance)
+        def others() -> Rule:
+            scale = optax.scale_by_amsgrad if amsgrad else functools.partial(optax.scale_by_adam, nesterov=nesterov)
+            return chained(scale(b1, b2, eps, eps_root, mu_dtype), optax.scale_by_learning_rate(learning_rate))
+
+        rule = others if variant == "optax" else None
+        result, new = run(adam_op, hyper, gradients, params, states, before, rule, state.count, apply=apply)
+        return result, AdamState(count, new["mu"], new["nu"], new.get("nu_max"))
+
+    return FusedTransformation.of("adam", init, advance, AdamState)

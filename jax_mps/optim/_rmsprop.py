@@ -10,6 +10,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import rmsprop_op
+from jax_mps.optim._others import Rule, chained
 from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar
 
 
@@ -17,7 +18,7 @@ class RmspropState(NamedTuple):
     """State of `rmsprop`."""
 
     count: Any  # shape=(), dtype=jnp.int32: updates made
-    nu: Any  # like the parameters: mean of the squared gradients
+    nu: Any  # like the parameters: mean of the squared gradients; their variance if centered
     mu: Any  # like the parameters: mean of the gradients; None unless centered
     trace: Any  # like the parameters; None without momentum
 
@@ -44,7 +45,7 @@ def rmsprop(
     The gradient g is first clipped, then rescaled, then regularized: "l2" adds regularization_scale * w, "l1" adds
     regularization_scale * sign(w), the derivative of the penalty (MPS's header prints it without the sign). Then
 
-        nu = decay * nu + (1 - decay) * g**2;  if centered also mu = decay * mu + (1 - decay) * g
+        nu = decay * nu + (1 - decay) * g**2;  mu = decay * mu + (1 - decay) * g if centered, else 0
 
     ==========  ==========================================================================================
     optax       u = -learning_rate * g / sqrt(nu - mu**2 + eps), or / (sqrt(nu - mu**2) + eps) unless eps_in_sqrt;
@@ -53,7 +54,11 @@ def rmsprop(
     tensorflow  m = momentum * m + learning_rate * g / sqrt(nu - mu**2 + eps);  w -= m
     ==========  ==========================================================================================
 
-    where mu is 0 unless centered, and bias_correction divides nu and mu by 1 - decay**t, t counting from 1.
+    where bias_correction divides nu and mu by 1 - decay**t, t counting from 1. The difference nu - mu**2 would lose its
+    figures, and be negative at times, for gradients that are much alike; so of the state's fields nu is the variance
+    itself if centered, and mu the corrected mean: with a = 1 - decay, divided by 1 - decay**t for bias_correction,
+
+        nu = (1 - a) * (nu + a * (g - mu)**2);  mu = mu + a * (g - mu)
 
     Equivalent to `optax.rmsprop` in the variant "optax", and to `tf.raw_ops.ApplyRMSProp` in "tensorflow".
 
@@ -94,6 +99,10 @@ def rmsprop(
     number("rmsprop", "eps", eps, least=0)
     number("rmsprop", "initial_scale", initial_scale, least=0)
     _check.choice("rmsprop", "variant", variant, VARIANTS)
+    given = {"centered": centered, "momentum": momentum, "nesterov": nesterov, "bias_correction": bias_correction}
+    for name, value in (given | {"eps_in_sqrt": eps_in_sqrt}).items():
+        if name != "momentum":
+            _check.flag("rmsprop", name, value)
     if momentum is not None:
         number("rmsprop", "momentum", momentum, least=0, below=1)
     elif nesterov:
@@ -102,7 +111,6 @@ def rmsprop(
         "mps": ("centered", "momentum", "nesterov", "bias_correction"),
         "tensorflow": ("nesterov", "bias_correction"),
     }
-    given = {"centered": centered, "momentum": momentum, "nesterov": nesterov, "bias_correction": bias_correction}
     for name in absent.get(variant, ()):
         if given[name] is not None and given[name] is not False:
             got = f"{name}={given[name]!r}"
@@ -120,30 +128,46 @@ def rmsprop(
     def advance(gradients: Any, state: RmspropState, params: Any, apply: bool) -> Any:
         count = optax.safe_increment(state.count)
         lr, keep = scalar(rate_at(state.count)), scalar(decay)
-        correction = 1 / (1 - keep ** scalar(count)) if bias_correction else 1.0
+        rest, kept, correction = 1 - keep, keep, 1.0
+        if bias_correction:
+            correction = 1 / (1 - keep ** scalar(count))
+        if centered:
+            rest, kept, correction = _shares(keep, correction, count == 1)
         steps = (lr, -1.0) if variant == "tensorflow" else (-lr, 1.0)
         hyper = (
             *before.numbers(),
             0.0 if momentum is None else momentum,
             *steps,
-            keep,
-            1 - keep,
+            kept,
+            rest,
             correction,
             *((eps, 0.0) if inside else (0.0, eps)),
         )
-        kept = [state.nu, *([state.mu] if centered else []), *([] if momentum is None else [state.trace])]
-        result, new = run(
-            rmsprop_op,
-            hyper,
-            gradients,
-            params,
-            kept,
-            apply=apply,
-            regularization=regularization,
-            centered=centered,
-            nesterov=nesterov,
-        )
-        mu = new[1] if centered else None
-        return result, RmspropState(count, new[0], mu, None if momentum is None else new[-1])
+        fields = {"nu": state.nu, "mu": state.mu, "trace": state.trace}
+        states = {name: x for name, x in fields.items() if x is not None}
+        flags = {"centered": centered, "nesterov": nesterov}
 
-    return FusedTransformation.of(init, advance)
+        def others() -> Rule:
+            scale = optax.scale_by_stddev if centered else optax.scale_by_rms
+            return chained(
+                scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction),
+                optax.scale_by_learning_rate(learning_rate),
+                None if momentum is None else optax.trace(momentum, nesterov),
+            )
+
+        rule = others if variant == "optax" else None
+        result, new = run(rmsprop_op, hyper, gradients, params, states, before, rule, state.count, apply=apply, **flags)
+        return result, RmspropState(count, new["nu"], new.get("mu"), new.get("trace"))
+
+    return FusedTransformation.of("rmsprop", init, advance, RmspropState)
+
+
+def _shares(keep: Any, correction: Any, first: Any) -> tuple[Any, Any, Any]:
+    """Of the mean and the variance of what came so far: a new number's share of the mean, what is kept of the variance,
+    and the share of the square of its distance from the mean."""
+    share = (1 - keep) * correction
+    if isinstance(correction, float):  # without bias correction
+        return share, keep, share * keep
+    # The first number is the mean; and what the variance starts with counts decay / (1 - decay) times.
+    share = jnp.where(first, 1, jnp.minimum(share, 1))
+    return share, jnp.where(first, keep / (1 - keep), 1 - share), share * (1 - share)

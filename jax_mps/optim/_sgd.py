@@ -10,6 +10,7 @@ import optax
 
 from jax_mps.ops import _check
 from jax_mps.ops.optim import sgd_op
+from jax_mps.optim._others import Rule, chained
 from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar, storage
 
 
@@ -77,6 +78,7 @@ def sgd(
     """
     rate_at = rate("sgd", learning_rate)
     _check.choice("sgd", "variant", variant, VARIANTS)
+    nesterov = _check.flag("sgd", "nesterov", nesterov)
     if momentum is not None:
         number("sgd", "momentum", momentum, least=0, below=1)
     elif nesterov:
@@ -93,10 +95,16 @@ def sgd(
         folded = variant == "mps" and momentum is not None and not nesterov
         steps = (lr, -1.0) if folded else (1.0, -lr)
         hyper = (*before.numbers(), 0.0 if momentum is None else momentum, *steps)
-        states = [] if momentum is None else [state.trace]
-        result, new = run(
-            sgd_op, hyper, gradients, params, states, apply=apply, regularization=regularization, nesterov=nesterov
-        )
-        return result, SgdState(optax.safe_increment(state.count), new[0] if new else None)
+        states = {} if momentum is None else {"trace": state.trace}
 
-    return FusedTransformation.of(init, advance)
+        def others() -> Rule:
+            trace = None if momentum is None else optax.trace(momentum, nesterov, accumulator_dtype)
+            return chained(trace, optax.scale_by_learning_rate(learning_rate))
+
+        rule = others if variant == "optax" else None
+        result, new = run(
+            sgd_op, hyper, gradients, params, states, before, rule, state.count, apply=apply, nesterov=nesterov
+        )
+        return result, SgdState(optax.safe_increment(state.count), new.get("trace"))
+
+    return FusedTransformation.of("sgd", init, advance, SgdState)

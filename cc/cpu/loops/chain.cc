@@ -17,7 +17,8 @@ constexpr size_t kWord = sizeof(uint32_t);
 uint32_t word_of(uint32_t x) { return x; }
 uint32_t word_of_bf16(uint16_t x) { return std::bit_cast<uint32_t>(bf16_to_f32(x)); }
 uint32_t word_of_f16(uint16_t x) { return std::bit_cast<uint32_t>(f16_to_f32(x)); }
-uint32_t word_of_byte(uint8_t x) { return x != 0; }
+uint32_t word_of_byte(uint8_t x) { return x; }
+uint32_t word_of_truth(uint8_t x) { return x != 0; }
 uint16_t bf16_of(uint32_t x) { return f32_to_bf16(std::bit_cast<float>(x)); }
 uint16_t f16_of(uint32_t x) { return f32_to_f16(std::bit_cast<float>(x)); }
 uint8_t byte_of(uint32_t x) { return static_cast<uint8_t>(x); }
@@ -76,6 +77,8 @@ void run_load(const ChainLoad& load, const void* operand, int64_t offset, int64_
       return load_tile<uint16_t, word_of_f16>(load, operand, offset, steps, out);
     case Storage::byte:
       return load_tile<uint8_t, word_of_byte>(load, operand, offset, steps, out);
+    case Storage::truth:
+      return load_tile<uint8_t, word_of_truth>(load, operand, offset, steps, out);
   }
 }
 
@@ -96,6 +99,7 @@ void run_store(Storage storage, const void* x, void* result, int64_t offset, int
     case Storage::f16:
       return store_all<uint16_t, f16_of>(x, result, offset, n);
     case Storage::byte:
+    case Storage::truth:
       return store_all<uint8_t, byte_of>(x, result, offset, n);
   }
 }

@@ -23,8 +23,9 @@ enum class ChainOp : uint8_t {
 };
 // clang-format on
 enum class ChainType : uint8_t { f32, s32, u32, pred };
-enum class Storage : uint8_t { word, bf16, f16, byte };  // of an array's elements
-enum class Reduce : uint8_t { sum, max, min };
+// Of an array's elements: uint8 is u32 in registers.
+enum class Storage : uint8_t { word, bf16, f16, byte, truth };
+enum class Reduce : uint8_t { sum, max, min, prod };
 
 constexpr int kChainRank = 12;               // axes of a collapsed space
 constexpr int kChainRegisters = 512;         // of one chain

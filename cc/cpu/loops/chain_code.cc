@@ -78,11 +78,19 @@ X mul(X a, X b) {
 }
 template <class X>
 X max(X a, X b) {
-  return a > b || a != a ? a : b;
+  return a > b ? a : b;
 }
 template <class X>
 X min(X a, X b) {
-  return a < b || a != a ? a : b;
+  return a < b ? a : b;
+}
+template <>
+float max(float a, float b) {
+  return maximum(a, b);
+}
+template <>
+float min(float a, float b) {
+  return minimum(a, b);
 }
 float div(float a, float b) { return a / b; }
 u32 div_u32(u32 a, u32 b) { return b == 0 ? ~u32{0} : a / b; }
@@ -96,8 +104,13 @@ s32 rem_s32(s32 a, s32 b) {
   return b == -1 ? 0 : a % b;
 }
 float rem(float a, float b) { return __builtin_fmodf(a, b); }
-float power(float a, float b) { return __builtin_powf(a, b); }
-float atan2(float a, float b) { return __builtin_atan2f(a, b); }
+// What XLA's threads take for a zero is one to the library, too: it goes wrong where it finds a
+// subnormal by its bits and computes with a zero.
+float without_subnormals(float x) { return x == 0 ? copy_sign(0, x) : x; }
+float power(float a, float b) { return __builtin_powf(without_subnormals(a), b); }
+float atan2(float a, float b) {
+  return __builtin_atan2f(without_subnormals(a), without_subnormals(b));
+}
 float multiply_add(float a, float b, float c) { return a * b + c; }
 float multiply_sub(float a, float b, float c) { return a * b - c; }
 float multiply_rsub(float a, float b, float c) { return c - a * b; }
@@ -107,9 +120,10 @@ float neg(float x) { return -x; }
 s32 neg_s32(s32 x) { return static_cast<s32>(-static_cast<u32>(x)); }
 float magnitude(float x) { return abs(x); }
 s32 abs_s32(s32 x) { return x < 0 ? neg_s32(x) : x; }
+// By bits: XLA's threads compare subnormals as zeros.
 float sign(float x) {
   float one = copy_sign(1.0f, x);
-  return x == 0 || x != x ? x : one;
+  return (std::bit_cast<u32>(x) & 0x7fffffffu) == 0 || x != x ? x : one;
 }
 s32 sign_s32(s32 x) { return (x > 0) - (x < 0); }
 float square(float x) { return x * x; }
@@ -124,7 +138,7 @@ float round_half_away(float x) {
 }
 float square_root(float x) { return __builtin_sqrtf(x); }
 float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
-float cbrt(float x) { return __builtin_cbrtf(x); }
+float cbrt(float x) { return __builtin_cbrtf(without_subnormals(x)); }
 float sin(float x) { return __builtin_sinf(x); }
 float cos(float x) { return __builtin_cosf(x); }
 float tan(float x) { return __builtin_tanf(x); }

@@ -1,6 +1,8 @@
 // The reductions of chains: of the columns and of the rows of a tile.
 #include "chain_reduce.h"
 
+#include <bit>
+
 #include "lanes.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
@@ -14,15 +16,22 @@ struct Sum {
     a += b;
   }
 };
+template <class X>
+struct Product {
+  static constexpr X identity = 1;
+  template <class V>
+  static void combine(V& a, const V& b) {
+    a *= b;
+  }
+};
 
-// NaN wins in both, as in lax.max and lax.min. Each is one value or a vector of them.
+// Of integers; each is one value or a vector of them.
 template <class X, X least>
 struct Max {
   static constexpr X identity = least;
   template <class V>
   static void combine(V& a, const V& b) {
-    V greater = a > b ? a : b;
-    a = a != a ? a : greater;
+    a = a > b ? a : b;
   }
 };
 template <class X, X greatest>
@@ -30,12 +39,41 @@ struct Min {
   static constexpr X identity = greatest;
   template <class V>
   static void combine(V& a, const V& b) {
-    V less = a < b ? a : b;
-    a = a != a ? a : less;
+    a = a < b ? a : b;
   }
 };
-struct MaxF32 : Max<float, -__builtin_inff()> {};
-struct MinF32 : Min<float, __builtin_inff()> {};
+
+// The bits of floats, one or a vector of them.
+template <class V>
+struct BitsOf {
+  typedef int32_t Type __attribute__((vector_size(sizeof(V))));
+};
+template <>
+struct BitsOf<float> {
+  using Type = int32_t;
+};
+
+// NaN wins in both, as in lax.max and lax.min, and of two zeros +0 is the greater: p and q differ
+// in zeros' signs alone, or one is NaN.
+struct MaxF32 {
+  static constexpr float identity = -__builtin_inff();
+  template <class V>
+  static void combine(V& a, const V& b) {
+    using Bits = typename BitsOf<V>::Type;
+    V greater = a > b ? a : b, other = b > a ? b : a;
+    Bits p = std::bit_cast<Bits>(greater), q = std::bit_cast<Bits>(other);
+    a = std::bit_cast<V>((p & q) | ((p | q) & 0x7fffffff));
+  }
+};
+struct MinF32 {
+  static constexpr float identity = __builtin_inff();
+  template <class V>
+  static void combine(V& a, const V& b) {
+    using Bits = typename BitsOf<V>::Type;
+    V less = a < b ? a : b, other = b < a ? b : a;
+    a = std::bit_cast<V>(std::bit_cast<Bits>(less) | std::bit_cast<Bits>(other));
+  }
+};
 
 template <class X, class F>
 void fill(void* y, int64_t n) {
@@ -97,13 +135,16 @@ ReduceFns find_reduction(Reduce reduce, ChainType type) {
   switch (type) {
     case ChainType::f32:
       if (reduce == Reduce::sum) return functions<float, Sum<float>>();
+      if (reduce == Reduce::prod) return functions<float, Product<float>>();
       return reduce == Reduce::max ? functions<float, MaxF32>() : functions<float, MinF32>();
     case ChainType::s32:
       if (reduce == Reduce::sum) return functions<uint32_t, Sum<uint32_t>>();
+      if (reduce == Reduce::prod) return functions<uint32_t, Product<uint32_t>>();
       return reduce == Reduce::max ? functions<int32_t, Max<int32_t, INT32_MIN>>()
                                    : functions<int32_t, Min<int32_t, INT32_MAX>>();
     default:
       if (reduce == Reduce::sum) return functions<uint32_t, Sum<uint32_t>>();
+      if (reduce == Reduce::prod) return functions<uint32_t, Product<uint32_t>>();
       return reduce == Reduce::max ? functions<uint32_t, Max<uint32_t, 0>>()
                                    : functions<uint32_t, Min<uint32_t, UINT32_MAX>>();
   }

@@ -15,9 +15,17 @@ inline float copy_sign(float magnitude, float sign) {
   return std::bit_cast<float>((std::bit_cast<uint32_t>(magnitude) & 0x7fffffffu) |
                               (std::bit_cast<uint32_t>(sign) & 0x80000000u));
 }
-// NaN wins in both, as in lax.max and lax.min.
-inline float maximum(float x, float y) { return x > y || x != x ? x : y; }
-inline float minimum(float x, float y) { return x < y || x != x ? x : y; }
+// NaN wins in both, as in lax.max and lax.min; of two zeros +0 is the greater.
+inline float maximum(float x, float y) {
+  float equal = std::bit_cast<float>(std::bit_cast<uint32_t>(x) & std::bit_cast<uint32_t>(y));
+  float greater = x > y || x != x ? x : y;
+  return x == y ? equal : greater;
+}
+inline float minimum(float x, float y) {
+  float equal = std::bit_cast<float>(std::bit_cast<uint32_t>(x) | std::bit_cast<uint32_t>(y));
+  float less = x < y || x != x ? x : y;
+  return x == y ? equal : less;
+}
 
 inline float power_of_two(int32_t n) { return std::bit_cast<float>((n + 127) << 23); }
 
@@ -132,8 +140,8 @@ inline float tanh(float x) {
   p = p * u + 0.133327701f;
   p = p * u - 0.333333289f;
   float small = x + x * u * p;
-  float large = copy_sign(1.0f - 2.0f / (exp(2.0f * abs(x)) + 1.0f), x);
-  return abs(x) < 0.625f || x != x ? small : large;
+  float large = 1.0f - 2.0f / (exp(2.0f * abs(x)) + 1.0f);
+  return copy_sign(abs(x) < 0.625f || x != x ? small : large, x);  // of zeros, too
 }
 
 inline float erf(float x) {

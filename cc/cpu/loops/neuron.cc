@@ -7,8 +7,9 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-// f(x) and f'(x) of one kind. At a kink the derivative is the one of the lower side: 0 for relu at
-// 0, as in jax.nn.relu, because a fused kernel sees only the output.
+// f(x) and dy f'(x) of one kind. At a kink the derivative is the one of the lower side: 0 for relu
+// at 0, as in jax.nn.relu, because a fused kernel sees only the output. Of hard_sigmoid it is that of
+// the slope, of absolute 0. Where it is 0, an infinite dy counts for nothing.
 template <NeuronKind K>
 struct Function {
   float a, b, c, log_c;
@@ -17,13 +18,16 @@ struct Function {
     if constexpr (K == NeuronKind::relu) return leaky(x);
     if constexpr (K == NeuronKind::linear) return a * x + b;
     if constexpr (K == NeuronKind::sigmoid) return sigmoid(x);
-    if constexpr (K == NeuronKind::hard_sigmoid) return minimum(maximum(a * x + b, 0), 1);
+    if constexpr (K == NeuronKind::hard_sigmoid) {
+      float t = a * x + b, bounded = t < 0 ? 0 : t;
+      return bounded > 1 ? 1 : bounded;
+    }
     if constexpr (K == NeuronKind::tanh) return a * tanh(b * x);
     if constexpr (K == NeuronKind::absolute) return abs(x);
     if constexpr (K == NeuronKind::softplus)
       return a * (maximum(b * x, 0) + log1p_unit(exp(-abs(b * x))));
     if constexpr (K == NeuronKind::softsign) return x / (1 + abs(x));
-    if constexpr (K == NeuronKind::elu) return x >= 0 || x != x ? x : a * expm1_negative(x);
+    if constexpr (K == NeuronKind::elu) return x > 0 || x != x ? x : a * expm1_negative(x);
     if constexpr (K == NeuronKind::relun) return minimum(leaky(x), b);
     if constexpr (K == NeuronKind::power) return __builtin_powf(a * x + b, c);
     if constexpr (K == NeuronKind::exponential) return exp((a * x + b) * log_c);
@@ -32,46 +36,50 @@ struct Function {
     return x;
   }
 
+  float gradient(float dy, float x) const {
+    if constexpr (K == NeuronKind::relu) return x <= 0 ? times(a, dy) : dy;
+    if constexpr (K == NeuronKind::relun) {
+      float slope = x <= 0 ? times(a, dy) : dy;
+      return leaky(x) >= b ? 0 : slope;
+    }
+    if constexpr (K == NeuronKind::hard_sigmoid) {
+      float t = a * x + b;
+      return t < 0 || t > 1 ? 0 : a * dy;
+    }
+    if constexpr (K == NeuronKind::power)
+      if (c == 0) return 0;
+    return dy * derivative(x);
+  }
+
+ private:
   float derivative(float x) const {
-    if constexpr (K == NeuronKind::relu) return x <= 0 ? a : 1;
     if constexpr (K == NeuronKind::linear) return a;
     if constexpr (K == NeuronKind::sigmoid) {
       float y = sigmoid(-abs(x));  // the smaller half: 1 - y loses nothing
       return y * (1 - y);
     }
-    if constexpr (K == NeuronKind::hard_sigmoid) {
-      float t = a * x + b;
-      return t >= 0 && t <= 1 ? a : 0;
-    }
     if constexpr (K == NeuronKind::tanh) {
       float y = sigmoid(-abs(2 * b * x));  // 1 - tanh(t)^2 = 4 s(2t) (1 - s(2t))
       return 4 * a * b * y * (1 - y);
     }
-    if constexpr (K == NeuronKind::absolute) return x > 0 ? 1 : (x < 0 ? -1 : 0);
+    if constexpr (K == NeuronKind::absolute) return x > 0 ? 1 : (x < 0 ? -1 : x);
     if constexpr (K == NeuronKind::softplus) return a * b * sigmoid(b * x);
     if constexpr (K == NeuronKind::softsign) {
       float t = 1 + abs(x);
       return 1 / (t * t);
     }
     if constexpr (K == NeuronKind::elu) return x > 0 ? 1 : a * exp(x);
-    if constexpr (K == NeuronKind::relun) {
-      float slope = x <= 0 ? a : 1;
-      return leaky(x) >= b ? 0 : slope;
-    }
-    if constexpr (K == NeuronKind::power)
-      return c == 0 ? 0 : a * c * __builtin_powf(a * x + b, c - 1);
+    if constexpr (K == NeuronKind::power) return a * c * __builtin_powf(a * x + b, c - 1);
     if constexpr (K == NeuronKind::exponential) return a * log_c * exp((a * x + b) * log_c);
-    if constexpr (K == NeuronKind::logarithm) return a / (log_c * (a * x + b));
+    if constexpr (K == NeuronKind::logarithm) return a / (a * x + b) / log_c;
     if constexpr (K == NeuronKind::gelu)
       return 0.5f * (1 + erf(x * 0.707106781f)) + x * 0.398942280f * exp(-0.5f * x * x);
     return 1;
   }
 
- private:
-  float leaky(float x) const {
-    float below = a == 0 ? 0 : a * x;  // 0 at -infinity too
-    return x <= 0 ? below : x;
-  }
+  // 0 if the slope is, at infinity too.
+  static float times(float slope, float x) { return slope == 0 ? 0 : slope * x; }
+  float leaky(float x) const { return x <= 0 ? times(a, x) : x; }
   static float expm1_negative(float x) {
     float large = exp(x) - 1;
     float small =
@@ -129,7 +137,7 @@ void gradient(NeuronKind kind, float a, float b, float c, const float* dy, const
       const float *in = x, *gradient = dy;
       float* out = dx;
 #pragma omp simd
-      for (int64_t i = begin; i < end; i++) out[i] = gradient[i] * function.derivative(in[i]);
+      for (int64_t i = begin; i < end; i++) out[i] = function.gradient(gradient[i], in[i]);
     });
   });
 }

@@ -181,12 +181,15 @@ void each_wide_row(const NormCut& cut, const F& f) {
   });
 }
 
+// 0 if the slope is, for what is infinite, too.
+inline float times(float slope, float x) { return slope == 0 ? 0 : slope * x; }
+
 void normalize_row(const float* x, const float* mean, const float* scale, const float* beta,
                    float slope, float* y, int64_t n) {
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
     float h = (x[j] - mean[j]) * scale[j] + beta[j];
-    y[j] = h <= 0 ? slope * h : h;
+    y[j] = h <= 0 ? times(slope, h) : h;
   }
 }
 
@@ -216,7 +219,7 @@ void tile_sums(const Tile& t, const NormArrays& a, const float* dy, float* dx, c
 #pragma omp simd
       for (int64_t j = 0; j < n; j++) {
         float d = x[i + j] - wide_mean[j];
-        float g = dy[i + j] * (d * wide_scale[j] + wide_beta[j] <= 0 ? slope : 1.0f);
+        float g = d * wide_scale[j] + wide_beta[j] <= 0 ? times(slope, dy[i + j]) : dy[i + j];
         total[j] += g;
         dot[j] += g * d;
         if constexpr (kWithData) dx[i + j] = g * wide_scale[j];
@@ -259,7 +262,7 @@ void gradient_row(const float* x, const float* dy, const float* mean, const floa
 #pragma omp simd
   for (int64_t j = 0; j < n; j++) {
     float d = x[j] - mean[j];
-    float g = dy[j] * (d * scale[j] + beta[j] <= 0 ? slope : 1.0f);
+    float g = d * scale[j] + beta[j] <= 0 ? times(slope, dy[j]) : dy[j];
     dx[j] = scale[j] * g + (slopes[j] * d + offsets[j]);
   }
 }

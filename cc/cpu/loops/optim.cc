@@ -44,13 +44,12 @@ struct RmsProp {
   Momentum momentum;
   float decay, rest, correction, eps_root, eps;
 
+  // Centred, nu is the variance, which grows by squares alone: nothing cancels.
   float operator()(float g, float& nu, float& second, float& third) const {
-    nu = decay * nu + rest * (g * g);
-    float spread = correction * nu;
-    if constexpr (kCentered) {
-      second = decay * second + rest * g;
-      spread -= (correction * second) * (correction * second);
-    }
+    float square = kCentered ? correction * ((g - second) * (g - second)) : rest * (g * g);
+    nu = decay * nu + square;
+    if constexpr (kCentered) second += rest * (g - second);
+    float spread = kCentered ? nu : correction * nu;
     float d = g / (__builtin_sqrtf(spread + eps_root) + eps);
     if constexpr (kMomentum == 0) return momentum.step_out * (momentum.step_in * d);
     return momentum(d, kCentered ? third : second, kMomentum == 2);

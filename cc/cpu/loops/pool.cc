@@ -45,7 +45,11 @@ inline void one_window(const float* x, int64_t down, int64_t right, const PoolSp
       if constexpr (P == Pool::l2) result += v * v;
     }
   }
-  if constexpr (P == Pool::average) result *= ys.share * xs.share;
+  // Divided, so that equal pixels have themselves as their mean; halves are exact in any way.
+  if constexpr (P == Pool::average && H == 2 && W == 2)
+    result *= 0.25f;
+  else if constexpr (P == Pool::average)
+    result /= ys.count * xs.count;
   store(y, result);
   if constexpr (P == Pool::max_taps) store_integers<N>(taps, tap);
 }
@@ -144,17 +148,19 @@ inline void one_pixel(const PoolShape& s, const PoolHit* y, const PoolHit* y_end
   });
 }
 
-template <int N, class A>
+template <Pool P, int N, class A>
 [[gnu::noinline]] void one_row_of_pixels(const PoolShape& s, const float* times, float* dx,
                                          const A& add, int64_t n, int64_t iy) {
   using Float = typename Lanes<N>::Float;
   const PoolHit *y = s.y.hits + s.y.hits_end[iy], *y_end = s.y.hits + s.y.hits_end[iy + 1];
   int64_t row = (n * s.y.in + iy) * s.x.in;
+  float area = static_cast<float>(s.y.window) * static_cast<float>(s.x.window);
   for (int64_t ix = 0; ix < s.x.in; ix++) {
     const PoolHit *x = s.x.hits + s.x.hits_end[ix], *x_end = s.x.hits + s.x.hits_end[ix + 1];
     int64_t in = (row + ix) * s.channels;
     auto put = [&](int64_t c, Float sum) {
-      if (times) sum *= load<Float>(times + in + c);
+      if constexpr (P == Pool::average) sum /= area;
+      if constexpr (P == Pool::l2) sum *= load<Float>(times + in + c);
       store(dx + in + c, sum);
     };
     if (y_end - y == 1 && x_end - x == 1)
@@ -164,21 +170,21 @@ template <int N, class A>
   }
 }
 
-// make_add.template operator()<N>() gives the function that is `add` above; `times`, if any,
-// multiplies dx.
-template <class M>
+// make_add.template operator()<N>() gives the function that is `add` above; `times` multiplies an
+// L2 pool's dx.
+template <Pool P, class M>
 void backward(const PoolShape& s, const float* times, float* dx, const M& make_add) {
   int64_t work = s.batch * s.y.in * s.x.in * s.channels;
   with_lanes(s.channels, [&]<int N>() {
     auto add = make_add.template operator()<N>();
     over_rows(s.batch, s.y.in, work,
-              [&](int64_t n, int64_t iy) { one_row_of_pixels<N>(s, times, dx, add, n, iy); });
+              [&](int64_t n, int64_t iy) { one_row_of_pixels<P, N>(s, times, dx, add, n, iy); });
   });
 }
 
 template <class T>
 void max_gradient(const PoolShape& s, const float* dy, const T* taps, float* dx) {
-  backward(s, nullptr, dx, [=]<int N>() {
+  backward<Pool::max>(s, nullptr, dx, [=]<int N>() {
     return [=](int64_t out, int32_t tap, float) {
       using Float = typename Lanes<N>::Float;
       return load_integers<N>(taps + out) == tap ? load<Float>(dy + out) : Float{};
@@ -187,7 +193,7 @@ void max_gradient(const PoolShape& s, const float* dy, const T* taps, float* dx)
 }
 
 void average_gradient(const PoolShape& s, const float* dy, float* dx) {
-  backward(s, nullptr, dx, [=]<int N>() {
+  backward<Pool::average>(s, nullptr, dx, [=]<int N>() {
     return [=](int64_t out, int32_t, float share) {
       return load<typename Lanes<N>::Float>(dy + out) * share;
     };
@@ -195,7 +201,7 @@ void average_gradient(const PoolShape& s, const float* dy, float* dx) {
 }
 
 void l2_gradient(const PoolShape& s, const float* dy, const float* x, const float* y, float* dx) {
-  backward(s, x, dx, [=]<int N>() {
+  backward<Pool::l2>(s, x, dx, [=]<int N>() {
     return [=](int64_t out, int32_t, float) {
       using Float = typename Lanes<N>::Float;
       Float norm = load<Float>(y + out);

@@ -8,13 +8,13 @@ namespace jax_mps::cpu {
 // What one output sees along one axis: taps [first, last), the first of them at input `start`.
 struct PoolSpan {
   int32_t first, last, start;
-  float share;  // 1 / what the axis contributes to an average's divisor
+  float count;  // what the axis contributes to an average's divisor
 };
 
 // One window over an input along one axis: output `out` sees it with tap `tap`.
 struct PoolHit {
   int32_t out, tap;
-  float share;
+  float share;  // the window's size over that divisor
 };
 
 struct PoolAxis {

@@ -7,7 +7,8 @@
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
 
-// c[i, j] (+)= sum over s of a[i, s] b[s, j]. Columns lie in vectors: the one with columns v L .. v
+// c[i, j] (+)= sum over s of a[i, s] b[s, j], in sums of short runs of s, so that what is added to a
+// sum is not much smaller than it. Columns lie in vectors: the one with columns v L .. v
 // L + L of row s is at b + v * b_vector + s * b_step (L: kMaxLanes), so both a row-major matrix and
 // one cut into panels will do.
 struct Product {
@@ -23,17 +24,15 @@ struct Product {
 
 // As many rows as leave registers for the columns: 32 vector registers with AVX-512, else 16.
 constexpr int kProductRows = kMaxLanes == 16 ? 12 : 6;
+constexpr int64_t kProductRun = 16;  // steps of the depth that are summed by themselves
 
+// One run, of `depth` steps.
 template <int Rows, int Vectors>
-inline void product_tile(const Product& p, const float* a, const float* b, float* c) {
+inline void product_run(const Product& p, int64_t depth, bool add, const float* a, const float* b,
+                        float* c) {
   using V = Lanes<kMaxLanes>::Float;
-  V sum[Rows][Vectors];
-#pragma GCC unroll 16
-  for (int i = 0; i < Rows; i++)
-#pragma GCC unroll 2
-    for (int v = 0; v < Vectors; v++)
-      sum[i][v] = p.add ? load<V>(c + i * p.c_row + v * kMaxLanes) : V{};
-  for (int64_t s = 0; s < p.depth; s++) {
+  V sum[Rows][Vectors] = {};
+  for (int64_t s = 0; s < depth; s++) {
     V right[Vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; v++) right[v] = load<V>(b + v * p.b_vector + s * p.b_step);
@@ -47,7 +46,17 @@ inline void product_tile(const Product& p, const float* a, const float* b, float
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; i++)
 #pragma GCC unroll 2
-    for (int v = 0; v < Vectors; v++) store(c + i * p.c_row + v * kMaxLanes, sum[i][v]);
+    for (int v = 0; v < Vectors; v++) {
+      float* y = c + i * p.c_row + v * kMaxLanes;
+      store(y, add ? load<V>(y) + sum[i][v] : sum[i][v]);
+    }
+}
+
+template <int Rows, int Vectors>
+inline void product_tile(const Product& p, const float* a, const float* b, float* c) {
+  for (int64_t s = 0; s < p.depth; s += kProductRun)
+    product_run<Rows, Vectors>(p, p.depth - s < kProductRun ? p.depth - s : kProductRun,
+                               p.add || s > 0, a + s * p.a_step, b + s * p.b_step, c);
 }
 
 template <int Rows, int Vectors>

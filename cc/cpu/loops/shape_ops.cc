@@ -79,8 +79,8 @@ void fill(const void* value, int width, void* y, int64_t n) {
 void pick(const float* x, const int32_t* index, float* y, int64_t rows, int64_t classes) {
   parallel_elements(rows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
-      bool inside = index[r] >= 0 && index[r] < classes;
-      y[r] = inside ? x[r * classes + index[r]] : __builtin_nanf("");
+      int64_t at = index[r];
+      y[r] = at >= 0 && at < classes ? x[r * classes + at] : __builtin_nanf("");
     }
   });
 }
@@ -91,8 +91,10 @@ void pick_gradient(const float* dy, const int32_t* index, float* dx, int64_t row
   int64_t grain = kPiece / classes > 1 ? kPiece / classes : 1;
   parallel_pieces(rows, grain, rows * classes, [&](int64_t begin, int64_t end) {
     std::memset(dx + begin * classes, 0, (end - begin) * classes * sizeof(float));
-    for (int64_t r = begin; r < end; r++)
-      if (index[r] >= 0 && index[r] < classes) dx[r * classes + index[r]] = dy[r];
+    for (int64_t r = begin; r < end; r++) {
+      int64_t at = index[r];
+      if (at >= 0 && at < classes) dx[r * classes + at] = dy[r];
+    }
   });
 }
 

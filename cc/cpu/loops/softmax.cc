@@ -102,15 +102,16 @@ void gradient(bool log, const float* dy, const float* y, float* dx, int64_t rows
   });
 }
 
-// -sum t (x - maximum - log_sum), where a class of label 0 and probability 0 adds nothing
+// -sum t (x - maximum - log_sum), where a class of label 0 and probability 0 adds nothing. In halves:
+// two finite logits may differ by more than the largest number.
 float dense_loss(const float* x, const float* t, float kept, float spread, float maximum,
                  float log_sum, int64_t n) {
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
   for (int64_t c = 0; c < n; c++) {
-    float label = t[c] * kept + spread, value = (x[c] - maximum) - log_sum;
+    float label = t[c] * kept + spread, value = half_log_p(x[c], maximum, log_sum);
     value = label == 0 ? (value == -__builtin_inff() ? 0 : value) : value;
-    sum += label * value;
+    sum += 2 * label * value;
   }
   return -sum;
 }
@@ -118,12 +119,12 @@ float dense_loss(const float* x, const float* t, float kept, float spread, float
 float index_loss(const float* x, int64_t label, float kept, float spread, float maximum,
                  float log_sum, int64_t n) {
   if (label < 0 || label >= n) return __builtin_nanf("");
-  float loss = kept == 0 ? 0 : -kept * ((x[label] - maximum) - log_sum);
+  float loss = kept == 0 ? 0 : -2 * kept * half_log_p(x[label], maximum, log_sum);
   if (spread == 0) return loss;
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t c = 0; c < n; c++) sum += (x[c] - maximum) - log_sum;
-  return loss - spread * sum;
+  for (int64_t c = 0; c < n; c++) sum += 2 * spread * half_log_p(x[c], maximum, log_sum);
+  return loss - sum;
 }
 
 void cross_entropy(const float* x, const Labels& labels, float* loss, float* maximum,

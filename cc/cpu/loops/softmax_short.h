@@ -111,6 +111,10 @@ void short_gradient(bool log, const float* dy, const float* y, float* dx, int64_
   });
 }
 
+inline float half_log_p(float x, float maximum, float log_sum) {
+  return (0.5f * x - 0.5f * maximum) - 0.5f * log_sum;
+}
+
 // What the classes of sixteen rows should be, after smoothing.
 struct ShortLabels {
   bool is_dense;
@@ -142,9 +146,9 @@ void short_cross_entropy(const float* from, const Labels& labels, float* loss, f
     ShortLabels t(labels, r, count, n);
     Lanes m = maximum_of(x), s = log_sum_of(x, m), total(0);
     x.each([&](float v, int64_t c, int64_t l) {
-      float label = t.dense.at[c][l], value = (v - m.at[l]) - s.at[l];
+      float label = t.dense.at[c][l], value = half_log_p(v, m.at[l], s.at[l]);
       value = label == 0 ? (value == -__builtin_inff() ? 0 : value) : value;
-      total.at[l] -= label * value;
+      total.at[l] -= 2 * label * value;
     });
     for (int64_t l = 0; l < kLanes; l++) total.at[l] = t.checked(total.at[l], l);
     total.store(loss + r, count);

@@ -86,7 +86,8 @@ void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int
         [&](int i, Vector v) {
           if (i / outputs >= rows || i % outputs >= cols) return;
           v += bias;
-          if (tail.relu) v = v <= 0 ? tail.slope * v : v;  // NaN stays
+          Vector below = tail.slope == 0 ? Vector{} : tail.slope * v;  // +0, at -infinity too
+          if (tail.relu) v = v <= 0 ? below : v;                       // NaN stays
           store(corner + (i / outputs * p.cols + i % outputs) * p.y_pixel + k, v);
         });
   }

@@ -24,8 +24,15 @@ inline uint min_uint(uint a, uint b) { return a < b ? a : b; }
 inline uint shift_left(uint a, uint b) { return b < 32u ? a << b : 0u; }
 inline uint shift_right(uint a, uint b) { return b < 32u ? a >> b : 0u; }
 inline int shift_right_arithmetic(int a, uint b) { return a >> (b < 32u ? b : 31u); }
+// Zeros by their bits: the device may compare subnormals as zeros.
 inline float sign_float(float x) {
-  return x == 0.0f || x != x ? x : copysign(1.0f, x);
+  return (as_type<uint>(x) & 0x7fffffffu) == 0u || x != x ? x : copysign(1.0f, x);
+}
+// As fmod, which is told of x - y trunc(x / y), is for an infinite y and for the sign of a zero.
+inline float rem_float(float x, float y) {
+  if (fabs(x) < fabs(y)) return x;
+  float r = fmod(x, y);
+  return r == 0.0f ? copysign(0.0f, x) : r;
 }
 inline float round_away(float x) {
   float whole = trunc(x);

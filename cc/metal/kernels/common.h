@@ -4,9 +4,15 @@
 #include <metal_stdlib>
 using namespace metal;
 
-// NaN wins in both, as in lax.max and lax.min.
-inline float maximum(float x, float y) { return x > y || x != x ? x : y; }
-inline float minimum(float x, float y) { return x < y || x != x ? x : y; }
+// NaN wins in both, as in lax.max and lax.min; of two zeros +0 is the greater.
+inline float maximum(float x, float y) {
+  if (x == y) return as_type<float>(as_type<uint>(x) & as_type<uint>(y));
+  return x > y || x != x ? x : y;
+}
+inline float minimum(float x, float y) {
+  if (x == y) return as_type<float>(as_type<uint>(x) | as_type<uint>(y));
+  return x < y || x != x ? x : y;
+}
 
 // Sums and maxima over a threadgroup: each SIMD-group's own, then of those. `shared` holds one
 // number for each SIMD-group, and is free again when the call returns.

@@ -1,12 +1,13 @@
 // Folds the parts of a chain's reduction, a threadgroup for an element. W is a word: float, int or
 // uint; R is the storage of the result.
-#include "common.h"
 #include "fold_parameters.h"
+#include "wrap.h"
 
 constant int fold_op [[function_constant(0)]];
 
 inline W folded(W a, W b) {
-  if (fold_op == kFoldSum) return a + b;
+  if (fold_op == kFoldSum) return added(a, b);
+  if (fold_op == kFoldProd) return multiplied(a, b);
   if (a != a) return a;
   if (fold_op == kFoldMax) return a > b ? a : b;
   return a < b ? a : b;
@@ -19,10 +20,12 @@ kernel void fold(constant FoldParameters& p [[buffer(0)]], device const W* parts
                  uint simd [[simdgroup_index_in_threadgroup]],
                  uint simds [[simdgroups_per_threadgroup]]) {
   threadgroup W shared[32];
-  // A thread without a part repeats the last one's, which a maximum bears and a sum does not.
+  // A thread without a part repeats the last one's, which a maximum bears, a sum and a product do not.
   uint from = element * uint(p.parts);
   W value = parts[from + min(thread_index, uint(p.parts) - 1u)];
-  if (fold_op == kFoldSum && thread_index >= uint(p.parts)) value = W(0);
+  bool none = thread_index >= uint(p.parts);
+  if (none && fold_op == kFoldSum) value = W(0);
+  if (none && fold_op == kFoldProd) value = W(1);
   for (uint i = thread_index + threads; i < uint(p.parts); i += threads)
     value = folded(value, parts[from + i]);
   for (uint step = 16u; step > 0u; step /= 2u)

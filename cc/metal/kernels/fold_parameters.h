@@ -1,7 +1,7 @@
 // The fold of partial reductions, which lie together for each element of the result.
 #pragma once
 
-enum { kFoldSum, kFoldMax, kFoldMin };
+enum { kFoldSum, kFoldMax, kFoldMin, kFoldProd };
 
 struct FoldParameters {
   int count, parts;

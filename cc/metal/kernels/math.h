@@ -17,7 +17,7 @@ inline float expm1(float x) {
     p = p * x + 0.0416666667f;
     p = p * x + 0.166666667f;
     p = p * x + 0.5f;
-    return x + x * x * p;
+    return x == 0.0f ? x : x + x * x * p;
   }
   return exp(x) - 1.0f;
 }
@@ -84,8 +84,8 @@ inline float erf_inv(float x) {
 }
 
 inline float cbrt(float x) {
-  if (x == 0.0f || fabs(x) == INFINITY || x != x) return x;
   float a = fabs(x);
+  if (a < 0x1p-126f || a == INFINITY || x != x) return x;  // subnormals may be zeros to the device
   float y = exp(log(a) * 0.333333333f);
   for (int i = 0; i < 2; i++) y = y - (y * y * y - a) / (3.0f * y * y);
   return copysign(y, x);

@@ -15,7 +15,7 @@ kernel void neuron_gradient(constant ElementwiseParameters& p [[buffer(0)]],
                             device T* dx [[buffer(3)]], uint first [[thread_position_in_grid]],
                             uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(p.count); i += step)
-    dx[i] = T(float(dy[i]) * neuron_derivative(kind, p.a, p.b, p.c, p.log_c, float(x[i])));
+    dx[i] = T(behind_neuron(kind, p.a, p.b, p.c, p.log_c, float(dy[i]), float(x[i])));
 }
 
 kernel void prelu(constant ElementwiseParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],

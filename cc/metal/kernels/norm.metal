@@ -108,7 +108,7 @@ kernel void normalize_rows(constant NormalizeParameters& p [[buffer(0)]],
 
 // dy behind relu, whose slope below zero is p.slope; 1 where there is none.
 inline float behind_relu(float dy, float x, float mean, float scale, float beta, float slope) {
-  return (x - mean) * scale + beta <= 0.0f ? dy * slope : dy;
+  return (x - mean) * scale + beta <= 0.0f ? times(slope, dy) : dy;
 }
 
 // Parts of the sums of dy and of dy times the normalised x.

@@ -23,12 +23,11 @@ inline float sgd(device const float* h, float g, thread float* state) {
 
 inline float rmsprop(device const float* h, float g, thread float* state) {
   float decay = h[3], rest = h[4], correction = h[5], eps_root = h[6], eps = h[7];
-  state[0] = decay * state[0] + rest * (g * g);
-  float spread = correction * state[0];
-  if (centered) {
-    state[1] = decay * state[1] + rest * g;
-    spread -= (correction * state[1]) * (correction * state[1]);
-  }
+  // Centred, the first state is the variance, which grows by squares alone: nothing cancels.
+  float off = centered ? g - state[1] : g;
+  state[0] = decay * state[0] + (centered ? correction : rest) * (off * off);
+  if (centered) state[1] += rest * off;
+  float spread = centered ? state[0] : correction * state[0];
   float d = g / (sqrt(spread + eps_root) + eps);
   return with_momentum(h, d, states > 1 + centered, state[centered ? 2 : 1]);
 }

@@ -121,12 +121,12 @@ inline int counted(int out, int stride, int pad, int window, int size, int count
   return max(end - begin, 0);
 }
 
-inline float share(constant PoolParameters& p, int y, int x) {
+inline float divisor(constant PoolParameters& p, int y, int x) {
   int rows =
       counted(y, p.stride_height, p.pad_height, p.window_height, p.height, p.count_padding);
   int columns =
       counted(x, p.stride_width, p.pad_width, p.window_width, p.width, p.count_padding);
-  return 1.0f / float(max(rows * columns, 1));
+  return float(max(rows * columns, 1));
 }
 
 kernel void avg_pool(constant PoolParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
@@ -140,7 +140,7 @@ kernel void avg_pool(constant PoolParameters& p [[buffer(0)]], device const T* x
         int at = seen(p, out, row, column);
         if (at >= 0) sum += float(x[at]);
       }
-    y[i] = T(sum * share(p, out.y, out.x));
+    y[i] = T(sum / divisor(p, out.y, out.x));
   }
 }
 
@@ -157,7 +157,7 @@ kernel void avg_pool_gradient(constant PoolParameters& p [[buffer(0)]],
         if (at < 0) continue;
         int y = (in.y + p.pad_height - row) / p.stride_height;
         int x = (in.x + p.pad_width - column) / p.stride_width;
-        sum += float(dy[at]) * share(p, y, x);
+        sum += float(dy[at]) / divisor(p, y, x);
       }
     dx[i] = T(sum);
   }

@@ -76,8 +76,9 @@ kernel void cross_entropy(constant SoftmaxParameters& p [[buffer(0)]],
   for (uint i = first; i < uint(p.classes); i += step) {
     float label = is_log ? float(labels[base + i]) : (int(labels[row]) == int(i) ? 1.0f : 0.0f);
     float t = target(p, label);
-    float log_p = float(x[base + i]) - largest - log_sum;
-    total += t == 0.0f && log_p == -INFINITY ? 0.0f : t * log_p;
+    // In halves: two finite logits may differ by more than the largest number.
+    float half_log_p = (0.5f * float(x[base + i]) - 0.5f * largest) - 0.5f * log_sum;
+    total += t == 0.0f && half_log_p == -INFINITY ? 0.0f : 2.0f * t * half_log_p;
   }
   total = group_sum(total, shared, lane, simd, simds);
   bool valid = is_log || (int(labels[row]) >= 0 && int(labels[row]) < p.classes);

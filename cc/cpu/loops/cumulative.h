@@ -1,0 +1,24 @@
+// Cumulative sums, products and extrema along an axis.
+#pragma once
+
+#include "../isa.h"
+
+namespace jax_mps::cpu {
+
+enum class Cumulative : uint8_t { sum, prod, max, min };
+
+// Arrays [before, n, after]; the last first if `reverse`.
+struct CumulativeShape {
+  int64_t before, n, after;
+  bool reverse;
+};
+
+// y[:, i] is what x[:, 0] to x[:, i] make. x may be y.
+using CumulativeFn = void (*)(const CumulativeShape& shape, const void* x, void* y);
+
+struct CumulativeLoops {
+  CumulativeFn f32[4], s32[4], u32[4];  // by Cumulative
+};
+JAX_MPS_LOOPS(CumulativeLoops, cumulative_loops)
+
+}  // namespace jax_mps::cpu

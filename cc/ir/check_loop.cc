@@ -1,0 +1,11 @@
+// loop(consts, carry, xs): what its node says and what its body is must agree.
+#include "../loop.h"
+#include "check.h"
+
+namespace jax_mps {
+namespace {
+
+const Checker kLoop("loop", [](const Node& node) { LoopShape{node}; });
+
+}  // namespace
+}  // namespace jax_mps

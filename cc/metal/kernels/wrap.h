@@ -1,0 +1,10 @@
+// Sums and products of numbers of any type; signed integers wrap around as unsigned ones do.
+#pragma once
+#include "common.h"
+
+inline float added(float a, float b) { return a + b; }
+inline float multiplied(float a, float b) { return a * b; }
+inline uint added(uint a, uint b) { return a + b; }
+inline uint multiplied(uint a, uint b) { return a * b; }
+inline int added(int a, int b) { return int(uint(a) + uint(b)); }
+inline int multiplied(int a, int b) { return int(uint(a) * uint(b)); }

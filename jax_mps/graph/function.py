@@ -1,0 +1,152 @@
+"""A traced function as one JAX primitive: compiled where it runs, differentiated first and graphed after.
+
+Its derivative is two graphed functions, the forward pass with what it keeps and the pullback. Under vmap, and where a
+linear function is transposed, it is what it was before it was graphed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from jax_mps._compat import (
+    Literal,
+    Primitive,
+    batching,
+    is_array_type,
+    leave_out_unread_of_call,
+    mlir,
+    vmapped,
+    weakly_cached,
+    without_unread,
+)
+from jax_mps.derivatives import Pullback, differentiate_by, transpose_as
+from jax_mps.graph.compile import Graphed, compile_jaxpr
+from jax_mps.graph.differentiable import differentiable
+
+NAME = "mps_graph"
+Grapher = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+_primitive = Primitive(NAME)
+_primitive.multiple_results = True
+
+
+@weakly_cached
+class Function:
+    """A function of arrays by its trace; `grapher` graphs what becomes of it."""
+
+    def __init__(self, closed: ClosedJaxpr, fuse: bool, grapher: Grapher) -> None:
+        self.closed, self._fuse, self._grapher = closed, fuse, grapher
+        self._reduced: dict[tuple[bool, ...], tuple[Function, tuple[bool, ...]]] = {}
+        self._forward: dict[tuple[bool, ...], Callable[..., Any]] = {}
+        self._pull: Callable[..., Any] | None = None
+
+    def __call__(self, *operands: Any) -> list[Any]:
+        """Runs it. One with effects is no call, so that JAX sees them."""
+        if self.closed.effects:
+            return self.compiled(*operands)
+        return list(_primitive.bind(*operands, function=self))
+
+    @functools.cached_property
+    def compiled(self) -> Graphed:
+        """As regions and islands."""
+        return compile_jaxpr(self.closed, self._fuse)
+
+    @functools.cached_property
+    def jaxpr(self) -> ClosedJaxpr:
+        """What runs, with native calls in it."""
+        return jax.make_jaxpr(self.compiled)(*self.closed.in_avals)
+
+    def __repr__(self) -> str:
+        return str(self.jaxpr)
+
+    @property
+    def original(self) -> Callable[..., Sequence[Any]]:
+        """The function as it was."""
+        return jaxpr_as_fun(self.closed)
+
+    def reduced(self, read: tuple[bool, ...]) -> tuple[Function, tuple[bool, ...]]:
+        """The function of the results that are read, and which operands it has."""
+        if read not in self._reduced:
+            inner, kept = without_unread(self.closed, read)
+            self._reduced[read] = Function(inner, self._fuse, self._grapher), kept
+        return self._reduced[read]
+
+    def reached(self, flags: Sequence[bool]) -> list[bool]:
+        """Which results depend on the operands whose flags are set."""
+        jaxpr = self.closed.jaxpr
+        found = {v for v, flag in zip(jaxpr.invars, flags, strict=True) if flag}
+        for equation in jaxpr.eqns:
+            if any(not isinstance(v, Literal) and v in found for v in equation.invars):
+                found.update(equation.outvars)
+        return [not isinstance(v, Literal) and v in found for v in jaxpr.outvars]
+
+    def forward(self, which: tuple[bool, ...]) -> Callable[..., Any]:
+        """Gives the results, what is kept for the cotangents of some operands, and how they are made of it."""
+        if which not in self._forward:
+            closed = self.closed
+            floating = [is_array_type(a) and jnp.issubdtype(a.dtype, jnp.inexact) for a in closed.out_avals]
+
+            def forward(*operands: Any) -> Any:
+                run = differentiable(closed)
+
+                def of_some(*some: Any) -> tuple[list[Any], list[Any]]:
+                    rest = iter(some)
+                    results = run(*(next(rest) if w else x for w, x in zip(which, operands, strict=True)))
+                    pairs = list(zip(floating, results, strict=True))
+                    return [y for f, y in pairs if f], [y for f, y in pairs if not f]
+
+                some = (x for w, x in zip(which, operands, strict=True) if w)
+                first, pull, second = jax.vjp(of_some, *some, has_aux=True)
+                moving, others = iter(first), iter(second)
+                return [next(moving if f else others) for f in floating], pull
+
+            self._forward[which] = self._grapher(forward)
+        return self._forward[which]
+
+    @property
+    def pull(self) -> Callable[..., Any]:
+        """Applies what `forward` kept to cotangents."""
+        if self._pull is None:
+            self._pull = self._grapher(lambda pull, cotangents: pull(cotangents))
+        return self._pull
+
+
+def _forward_pass(
+    operands: tuple[Any, ...], which: tuple[bool, ...], params: dict[str, Any]
+) -> tuple[list[Any], list[Any], Pullback]:
+    function = params["function"]
+    results, kept = function.forward(which)(*operands)
+    leaves, tree = jax.tree.flatten(kept)
+
+    def pull(residuals: list[Any], cotangents: list[Any]) -> Sequence[Any]:
+        return function.pull(jax.tree.unflatten(tree, residuals), cotangents)
+
+    return results, leaves, pull
+
+
+def _batch(batch: Any, operands: Any, axes: Any, *, function: Function) -> Any:
+    if all(a is None for a in axes):
+        return _primitive.bind(*operands, function=function), [None] * len(function.closed.out_avals)
+    # A result of nothing mapped stays one: a branch on it must not become a choice between both.
+    mapped = [0 if r else None for r in function.reached([a is not None for a in axes])]
+    return vmapped(lambda *xs: list(function.original(*xs)), tuple(axes), batch, mapped)(*operands), mapped
+
+
+def _reduce(params: dict[str, Any], read: tuple[bool, ...]) -> tuple[dict[str, Any], tuple[bool, ...]]:
+    function, kept = params["function"].reduced(read)
+    return {"function": function}, kept
+
+
+_primitive.def_impl(lambda *operands, function: function.compiled(*operands))
+_primitive.def_abstract_eval(lambda *avals, function: list(function.closed.out_avals))
+mlir.register_lowering(_primitive, mlir.lower_fun(lambda *xs, function: function.compiled(*xs), multiple_results=True))
+batching.fancy_primitive_batchers[_primitive] = _batch
+differentiate_by(_primitive, _forward_pass)
+transpose_as(_primitive, lambda function: function.original)
+leave_out_unread_of_call(_primitive, _reduce)

@@ -1,0 +1,231 @@
+"""Random convolutions: value and gradients against sums in float64, each run twice, between canaries.
+
+python tests/random_convolutions.py --count 5000 --seed 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import math
+import os
+import sys
+import time
+from typing import Any
+
+if __name__ == "__main__":
+    os.environ.setdefault("JAX_MPS_GUARD", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+import jax_mps as mps
+
+TOLERANCE = {"float32": 2e-5, "float16": 2e-3, "bfloat16": 1.2e-2}
+FORMS = ("op", "op", "graph, channels last", "graph, channels first")
+LAYOUTS = {
+    ("graph, channels last", 1): ("NWC", "WIO", "NWC"),
+    ("graph, channels last", 2): ("NHWC", "HWIO", "NHWC"),
+    ("graph, channels first", 1): ("NCW", "OIW", "NCW"),
+    ("graph, channels first", 2): ("NCHW", "OIHW", "NCHW"),
+}
+FEW = (1, 2, 3, 5, 7, 17)
+MOST = 3_000_000  # multiply-adds
+
+Pairs = tuple[tuple[int, int], ...]
+Ints = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """One convolution, channels last, and how it is asked for."""
+
+    batch: int
+    spatial: Ints
+    window: Ints
+    strides: Ints
+    dilation: Ints
+    padding: Pairs
+    groups: int
+    fan_in: int  # of a group
+    fan_out: int
+    dtype: str
+    form: str
+
+    @property
+    def out(self) -> Ints:
+        """The result's spatial sizes."""
+        axes = zip(self.spatial, self.window, self.strides, self.dilation, self.padding, strict=True)
+        return tuple((n + sum(pad) - (k - 1) * d - 1) // s + 1 for n, k, s, d, pad in axes)
+
+    @property
+    def shapes(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Of x, w, b and dy."""
+        channels, filters = self.groups * self.fan_in, self.groups * self.fan_out
+        x, dy = (self.batch, *self.spatial, channels), (self.batch, *self.out, filters)
+        return x, (*self.window, self.fan_in, filters), (filters,), dy
+
+
+def draw(seed: int) -> Convolution:
+    """The convolution of a seed."""
+    rng = np.random.default_rng(seed)
+    while True:
+        c = _draw(rng)
+        products = c.batch * math.prod(c.out) * math.prod(c.window) * c.fan_in * c.fan_out * c.groups
+        if min(c.out) >= 1 and products <= MOST and math.prod(c.shapes[0]) <= 200_000:
+            return c
+
+
+def _draw(rng: np.random.Generator) -> Convolution:
+    def one(choices: Any) -> Any:
+        return choices[rng.integers(len(choices))]
+
+    rank = one((1, 2, 2, 2))
+    kind = one(("pixel", "grouped", "few", "any"))
+    largest = 150 if rank == 1 else 34
+    each = lambda f: tuple(f() for _ in range(rank))  # noqa: E731
+    equal = rng.random() < 0.6
+    repeat = lambda f: (f(),) * rank if equal else each(f)  # noqa: E731
+    spatial = each(lambda: int(rng.integers(1, largest)))
+    window = (1,) * rank if kind == "pixel" else repeat(lambda: int(one((1, 2, 3, 3, 3, 4, 5, 5, 7))))
+    strides = repeat(lambda: one((2, 2, 3, 4)) if kind == "pixel" else one((1, 1, 1, 2, 2, 3)))
+    dilation = repeat(lambda: one((2, 2, 3) if kind == "grouped" else (1, 1, 1, 2, 3)))
+    dilation = (1,) * rank if kind == "pixel" else dilation
+    wide = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+    padding: Pairs = ((0, 0),) * rank
+    if rng.random() < 0.6:
+        above = one((0, 0, 2))  # also larger than the window
+        padding = tuple((int(rng.integers(0, k + above)), int(rng.integers(0, k + above))) for k in wide)
+    groups, fan_in, fan_out = 1, int(rng.integers(1, 80)), int(rng.integers(1, 80))
+    if kind == "pixel":
+        fan_in, fan_out = one(range(8, 301, 7)), one(range(9, 301, 5))
+        groups = one((1, 1, 1, 1, 2, 3))
+    elif kind == "grouped":
+        groups = one((2, 3, 4, 8, 16, 17, 32, 64))
+        fan_in, fan_out = (
+            (1, one((1, 1, 2, 3))) if rng.random() < 0.5 else (one((1, 2, 3, 4, 5, 8, 16)), one((1, 2, 3, 4, 8, 16)))
+        )
+    elif kind == "few":
+        fan_in, fan_out = one(FEW), one((*FEW, 8, 16, 32))
+        fan_in, fan_out = (fan_in, fan_out) if rng.random() < 0.7 else (fan_out, fan_in)
+    elif rng.random() < 0.5:
+        fan_in, fan_out = one((16, 32, 48)), one((16, 32, 64))
+    dtype = one(("float32", "float32", "bfloat16", "bfloat16", "float16"))
+    batch = int(one((1, 1, 2, 3, 5, 8)))
+    return Convolution(batch, spatial, window, strides, dilation, padding, groups, fan_in, fan_out, dtype, one(FORMS))
+
+
+def operands(c: Convolution, seed: int) -> list[Any]:
+    """x, w, b and dy in the dtype."""
+    rng = np.random.default_rng([seed, 1])
+    return [jnp.asarray(rng.standard_normal(shape), c.dtype) for shape in c.shapes]
+
+
+def exact(c: Convolution, x: Any, w: Any, b: Any, dy: Any) -> list[np.ndarray]:
+    """y, dx, dw and db as float64 sums over shifted windows."""
+    x, w, b, dy = (np.asarray(v, np.float64) for v in (x, w, b, dy))
+    low, rank = [pad[0] for pad in c.padding], len(c.window)
+    padded = np.pad(x, ((0, 0), *c.padding, (0, 0)))
+    y, dpadded, dw = np.zeros(dy.shape), np.zeros(padded.shape), np.zeros(w.shape)
+
+    def rows(v: np.ndarray, fan: int) -> np.ndarray:  # [groups, pixels, channels of a group]
+        return np.moveaxis(v.reshape(-1, c.groups, fan), 1, 0)
+
+    def back(v: np.ndarray, shape: Ints) -> np.ndarray:
+        return np.moveaxis(v, 0, 1).reshape(shape)
+
+    of_dy = rows(dy, c.fan_out)
+    for tap in itertools.product(*map(range, c.window)):
+        axes = zip(tap, c.dilation, c.strides, c.out, strict=True)
+        here = (slice(None), *(slice(t * d, t * d + (n - 1) * s + 1, s) for t, d, s, n in axes))
+        seen = padded[here]
+        of_x, of_w = rows(seen, c.fan_in), np.moveaxis(w[tap].reshape(c.fan_in, c.groups, c.fan_out), 1, 0)
+        y += back(of_x @ of_w, y.shape)
+        dpadded[here] += back(of_dy @ np.swapaxes(of_w, 1, 2), seen.shape)
+        dw[tap] = np.moveaxis(np.swapaxes(of_x, 1, 2) @ of_dy, 0, 1).reshape(dw[tap].shape)
+    inside = tuple(slice(a, a + n) for a, n in zip(low, c.spatial, strict=True))
+    return [y + b, dpadded[(slice(None), *inside)], dw, dy.sum(tuple(range(rank + 1)))]
+
+
+def run(c: Convolution, x: Any, w: Any, b: Any, dy: Any) -> list[list[np.ndarray]]:
+    """y, dx, dw and db, twice."""
+    geometry = {"strides": c.strides, "padding": c.padding}
+    if c.form == "op":
+        conv = lambda x, w, b: mps.conv(x, w, b, dilation=c.dilation, groups=c.groups, **geometry)  # noqa: E731
+
+        def both() -> Any:
+            y, pull = jax.vjp(conv, x, w, b)
+            return [y, *pull(dy)]
+    else:
+        layout = LAYOUTS[c.form, len(c.window)]
+        first = c.form.endswith("first")
+        image = lambda v: jnp.moveaxis(v, -1, 1) if first else v  # noqa: E731
+        weights = lambda v: jnp.moveaxis(v, (-1, -2), (0, 1)) if first else v  # noqa: E731
+
+        def conv(x: Any, w: Any, b: Any) -> Any:
+            y = lax.conv_general_dilated(
+                x, w, c.strides, c.padding, None, c.dilation, layout, feature_group_count=c.groups
+            )
+            shape = [1] * y.ndim
+            shape[1 if first else -1] = -1
+            return y + b.reshape(shape)
+
+        def step(x: Any, w: Any, b: Any, dy: Any) -> Any:
+            y, pull = jax.vjp(conv, x, w, b)
+            return y, *pull(dy)
+
+        compiled, given = jax.jit(mps.graph(step)), (image(x), weights(w), b, image(dy))
+
+        def both() -> Any:
+            y, dx, dw, db = compiled(*given)
+            if not first:
+                return [y, dx, dw, db]
+            return [jnp.moveaxis(y, 1, -1), jnp.moveaxis(dx, 1, -1), jnp.moveaxis(dw, (0, 1), (-1, -2)), db]
+
+    return [[np.asarray(v) for v in both()] for _ in range(2)]
+
+
+def faults(seed: int) -> list[str]:
+    """What is wrong with the convolution of a seed."""
+    c = draw(seed)
+    values = operands(c, seed)
+    try:
+        first, second = run(c, *values)
+    except Exception as error:  # a broken canary among them
+        return [f"seed {seed}: {c}: {error}"]
+    pixels = c.batch * math.prod(c.out)
+    terms = [math.prod(c.window) * c.fan_in, math.prod(c.window) * c.fan_out, pixels, pixels]
+    found = []
+    for name, a, b, wanted, n in zip(("y", "dx", "dw", "db"), first, second, exact(c, *values), terms, strict=True):
+        error = np.abs(a.astype(np.float64) - wanted) / max(np.abs(wanted).max(initial=0), math.sqrt(n))
+        if a.shape != wanted.shape or a.dtype != values[0].dtype or not error.max(initial=0) <= TOLERANCE[c.dtype]:
+            found.append(f"seed {seed}: {c}: {name} is wrong by {error.max(initial=0):.2g} of the largest")
+        if a.tobytes() != b.tobytes():
+            found.append(f"seed {seed}: {c}: {name} is another one when it runs again")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    given = parser.parse_args()
+    total, start = 0, time.monotonic()
+    for i in range(given.count):
+        found = faults(given.seed + i)
+        total += len(found)
+        for line in found:
+            print(line, flush=True)
+        if i % 100 == 99:
+            jax.clear_caches()
+            print(f"{i + 1} convolutions, {total} faults, {time.monotonic() - start:.0f} s", flush=True)
+    print(f"{given.count} convolutions from seed {given.seed}: {total} faults")
+    sys.exit(bool(total))
+
+
+if __name__ == "__main__":
+    main()
