@@ -9,15 +9,7 @@ from typing import Any
 import jax
 
 from jax_mps import ffi
-from jax_mps._compat import (
-    Primitive,
-    batching,
-    lower_with_jax,
-    mlir,
-    result_aval,
-    varying_axes,
-    weakly_cached,
-)
+from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval, varying_axes, weakly_cached
 from jax_mps.derivatives import differentiate_as
 from jax_mps.eager import run_eagerly
 from jax_mps.graph.capture import PROGRAM
