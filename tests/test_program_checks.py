@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from program_nodes import CONV, KEY, LSTM, NODES, NORM, POOL, RULE, C, text_of
+from program_nodes import CONV, KEY, LSTM, NODES, NORM, POOL, RNN, RULE, C, text_of
 
 from jax_mps import ffi
 
@@ -226,6 +226,9 @@ def test_words(native, op, operands, results, attributes, words):
     assert words in refused(op, operands, results, attributes)
 
 
+PIXEL = {"strides": [1, 1], "padding": [[0, 0], [0, 0]], "dilation": [1, 1], "groups": 1}
+
+
 class TestPrograms:
     """Rules that more than one statement breaks."""
 
@@ -272,6 +275,20 @@ class TestPrograms:
         )
         with pytest.raises(ValueError, match="line 2: loop: a value of type"):
             ffi.implementations(text)
+
+    @pytest.mark.parametrize(
+        "op, operands, results, attributes",
+        [
+            ("dense", ["f32[2,4294967296]", "f32[4294967296,4]"], ["f32[2,4]"], {}),
+            ("dense_weight_gradient", ["f32[1,4294967296]", "f32[1,2]"], ["f32[4294967296,2]"], {}),
+            ("dot", ["f32[2,4294967296]", "f32[4294967296]"], ["f32[2]"], {"batch": [[], []], "contract": [[1], [0]]}),
+            ("conv", ["f32[1,1,1,4294967296]", "f32[1,1,4294967296,1]"], ["f32[1,1,1,1]"], PIXEL),
+            ("rnn", ["f32[2,5,4294967296]", "s32[2]", "f32[2,4]", "f32[4294967296,4]", "f32[4,4]", "f32[4]"],
+             ["f32[2,5,4]", "f32[2,4]"], RNN),
+        ],
+    )  # fmt: skip
+    def test_arrays_that_onednn_cannot_count(self, native, op, operands, results, attributes):
+        assert "oneDNN takes arrays of fewer than 2^31 elements" in refused(op, operands, results, attributes)
 
     def test_an_arena_that_there_is_no_memory_for(self, native):
         offset = 2**38 - 64
