@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kPixels = 128, kIn = 192, kOut = 256;
 constexpr int64_t kCopies = kPixels * (kIn + kOut);
 // A tile of sums in registers: 32 vector registers with AVX-512, else 16.
-constexpr int kVectors = kMaxLanes == 16 ? 2 : 2, kTile = kMaxLanes == 16 ? 12 : 6;
+constexpr int kVectors = 2, kTile = kMaxLanes == 16 ? 12 : 6;
 constexpr int64_t kPanel = kVectors * kMaxLanes;
 // Pieces of work that keep a machine of many cores busy, and what their sums may take.
 constexpr int64_t kItems = 32, kSums = 4 << 20, kLeastPixels = 512;
