@@ -400,14 +400,14 @@ def program(steps, gradients=False):
     """The function of steps: its last value and some of the others; and gradients by the first four arguments."""
 
     def run(*args):
-        values = list(args)
+        values, made = list(args), []
         for seed in steps:
             y = Step(seed, values).run()
             if y is not None and 0 < y.size <= 4096 and y.ndim <= 4:
                 values.append(y)
-        made = values[len(args) :] or values
-        keep = np.random.default_rng([*steps[-1], 4]) if steps else None
-        return [v for v in made[:-1] if keep is not None and keep.random() < 0.35] + made[-1:]
+                kept = np.random.default_rng([*seed, 4]).random() < 0.35
+                made.append((y, kept))
+        return [y for y, kept in made[:-1] if kept] + [y for y, _ in made[-1:]] or values[:1]
 
     def loss(*floats, rest):
         results = run(*floats, *rest)
