@@ -22,7 +22,8 @@ def _broadcast(noise, types, params, x):
 
 @primitive("reshape", "squeeze", "expand_dims")
 def _reshape(noise, types, params, x):
-    return x.reshape(types[0].shape)
+    order = params.get("dimensions") if "new_sizes" in params else None  # of the axes before
+    return (x if order is None else x.transpose(order)).reshape(types[0].shape)
 
 
 @primitive("tile")
@@ -112,6 +113,12 @@ def _conv(noise, types, params, x, w):
         *x.shape[:2],
         *(n + lo + hi + (n - 1) * inner for n, (lo, hi, inner) in zip(x.shape[2:], config[2:], strict=True)),
     ]
+    inside = None  # an infinite weight makes NaN of zeros of the padding, or not
+    if noise.rng is not None and noise.rng.random() < 0.5:
+        ones = np.ones(x.shape[2:])
+        inside = (
+            _pad(noise, [jax.ShapeDtypeStruct(shape[2:], np.float64)], {"padding_config": config[2:]}, ones, 0.0) > 0
+        )
     x = _pad(noise, [jax.ShapeDtypeStruct(shape, np.float64)], {"padding_config": config}, x, 0.0)
     out = np.asarray(types[0].shape)[list(spec.out_spec)]
     y = np.zeros(out)
@@ -121,9 +128,15 @@ def _conv(noise, types, params, x, w):
         for g, (part, filters) in enumerate(zip(xs, np.split(w, many, 0), strict=True)):
             channels = slice(g * out[1] // many, (g + 1) * out[1] // many)
             for tap in itertools.product(*map(range, w.shape[2:])):
-                places = zip(tap, params["rhs_dilation"], params["window_strides"], out[2:], strict=True)
-                seen = part[(..., *(slice(t * d, t * d + (m - 1) * s + 1, s) for t, d, s, m in places))]
-                y[:, channels] += np.einsum("nc...,oc->no...", seen, filters[(..., *tap)])
+                steps = zip(tap, params["rhs_dilation"], params["window_strides"], out[2:], strict=True)
+                places = [slice(t * d, t * d + (m - 1) * s + 1, s) for t, d, s, m in steps]
+                seen = part[(..., *places)]
+                if inside is None:
+                    y[:, channels] += np.einsum("nc...,oc->no...", seen, filters[(..., *tap)])
+                    continue
+                at = np.expand_dims(inside[tuple(places)], (0, 1, 2))
+                each = seen[:, None] * filters[(..., *tap)].reshape(1, *filters.shape[:2], *(1,) * (x.ndim - 2))
+                y[:, channels] += np.where(at, each, 0.0).sum(2)
     return noise.zero_sign(y.transpose(np.argsort(spec.out_spec)))
 
 

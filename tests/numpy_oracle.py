@@ -211,6 +211,6 @@ def _floating(y, runs, dtype):
 def _words(what, y, runs, wrong):
     if not wrong.any():
         return ""
-    at = tuple(int(a[0]) for a in np.nonzero(wrong))
+    at = tuple(map(int, np.argwhere(wrong)[0]))
     seen = ", ".join(f"{v:.9g}" for v in runs[(slice(None), *at)])
     return f"not {what} in {wrong.sum()} of {wrong.size}: [{at}] is {y[at]:.9g}, but runs gave {seen}"

@@ -348,19 +348,18 @@ class Step:
         if not is_float(self.x):
             return None
         f, limit = self.one(UNARY), 1 + self.below(4)
-        limit = limit if self.rng.random() < 0.5 else jnp.abs(self.index((), 4)) % 4
         return lax.fori_loop(0, limit, lambda i, c: f(c) * 0.5 + i.astype(c.dtype), self.x)
 
     def while_(self):
         if not is_float(self.x):
             return None
-        f, goal = self.one(UNARY), self.one([5.0, 20.0])
+        f, goal, limit = self.one(UNARY), self.one([5.0, 20.0]), jnp.abs(self.index((), 4)) % 7
         start = jnp.float32(1.0), self.x, jnp.int32(0)
 
         def body(c):
             return jnp.nextafter(c[0] * 2, F.type(1e9)), f(c[1]) * 0.5 + 0.1, c[2] + 1
 
-        _, x, n = lax.while_loop(lambda c: (c[0] < goal) & (c[2] < 7), body, start)
+        _, x, n = lax.while_loop(lambda c: (c[0] < goal) & (c[2] < limit), body, start)
         return self.one([x, x, n])
 
     def cond(self):
@@ -400,14 +399,14 @@ def program(steps, gradients=False):
     """The function of steps: its last value and some of the others; and gradients by the first four arguments."""
 
     def run(*args):
-        values = list(args)
+        values, made = list(args), []
         for seed in steps:
             y = Step(seed, values).run()
             if y is not None and 0 < y.size <= 4096 and y.ndim <= 4:
                 values.append(y)
-        made = values[len(args) :] or values
-        keep = np.random.default_rng([*steps[-1], 4]) if steps else None
-        return [v for v in made[:-1] if keep is not None and keep.random() < 0.35] + made[-1:]
+                kept = np.random.default_rng([*seed, 4]).random() < 0.35
+                made.append((y, kept))
+        return [y for y, kept in made[:-1] if kept] + [y for y, _ in made[-1:]] or values[:1]
 
     def loss(*floats, rest):
         results = run(*floats, *rest)
