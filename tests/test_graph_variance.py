@@ -63,7 +63,9 @@ def test_of_many_numbers_a_part_is_read_before(native):
     assert [o[0] for o in chains[2].attributes["outputs"]] == ["sum"] * 3
 
 
-@pytest.mark.parametrize("shape, axes", [((4, 12, 20, 8), (0, 1, 2)), ((6, 5), 0), ((7, 640), 1), ((2, 9, 9, 4), (1, 2))])
+@pytest.mark.parametrize(
+    "shape, axes", [((4, 12, 20, 8), (0, 1, 2)), ((6, 5), 0), ((7, 640), 1), ((2, 9, 9, 4), (1, 2))]
+)
 @pytest.mark.parametrize("square", [jnp.square, lambda x: x * x, lambda x: x**2])
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_values(native, shape, axes, square, keepdims):
