@@ -112,7 +112,7 @@ class _Variances(Links):
 
 
 def _part(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Strides and shape of the part: spread over the inner axes, but the first numbers of rows, read whole."""
+    """Strides and shape of the part: spread over the inner axes, but of the last axis the first numbers."""
     steps, sizes = [1] * len(shape), list(shape)
     share = min(_SHARE, math.prod(shape[a] for a in axes) // _LEAST)
     for axis in sorted(axes, reverse=True):
