@@ -28,6 +28,7 @@ __all__ = [
     "is_array_type",
     "is_concrete",
     "jaxprs_in_params",
+    "known_among_results",
     "leave_out_unread",
     "leave_out_unread_of_call",
     "lower_with_jax",
@@ -183,6 +184,12 @@ def without_unread(closed: ClosedJaxpr, read: Sequence[bool]) -> tuple[ClosedJax
     inner, used, kept = partial_eval.dce_jaxpr_consts(closed.jaxpr, list(read))
     constants = list(itertools.compress(closed.consts, used))
     return ClosedJaxpr(inner, constants), tuple(kept)
+
+
+def known_among_results(closed: ClosedJaxpr) -> list[int | None]:
+    """Of each result of a jaxpr, which of its operands and, after them, constants it is, or None."""
+    places = {v: i for i, v in enumerate((*closed.jaxpr.invars, *closed.jaxpr.constvars))}
+    return [None if isinstance(v, Literal) else places.get(v) for v in closed.jaxpr.outvars]
 
 
 def weakly_cached(cls: type) -> type:

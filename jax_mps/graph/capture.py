@@ -284,6 +284,7 @@ def capture_arrays(flat: Flat) -> None:
 
     for equation in flat.equations:
         equation.operands = [variable(o) for o in equation.operands]
+    flat.outputs = [variable(o) for o in flat.outputs]
 
 
 def uniform(constant: Constant) -> bool:

@@ -50,6 +50,8 @@ class Function:
         """Runs it. One with effects is no call, so that JAX sees them."""
         if self.closed.effects:
             return self.compiled(*operands)
+        if not self.closed.out_avals:
+            return []
         return list(_primitive.bind(*operands, function=self))
 
     @functools.cached_property
@@ -133,8 +135,9 @@ def _forward_pass(
 def _batch(batch: Any, operands: Any, axes: Any, *, function: Function) -> Any:
     if all(a is None for a in axes):
         return _primitive.bind(*operands, function=function), [None] * len(function.closed.out_avals)
-    # A result of nothing mapped stays one: a branch on it must not become a choice between both.
-    mapped = [0 if r else None for r in function.reached([a is not None for a in axes])]
+    # A result of nothing mapped stays one: a branch on it must not become a choice between both. Tokens have no batch.
+    reached = zip(function.reached([a is not None for a in axes]), function.closed.out_avals, strict=True)
+    mapped = [0 if r and is_array_type(t) else None for r, t in reached]
     return vmapped(lambda *xs: list(function.original(*xs)), tuple(axes), batch, mapped)(*operands), mapped
 
 

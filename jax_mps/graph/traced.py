@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_mps._compat import Token, named
+from jax_mps._compat import Token, known_among_results, named, with_weak_type
 from jax_mps.graph.capture import trace
 from jax_mps.graph.function import Function, Grapher
 
@@ -37,12 +37,16 @@ class Traced:
                 return jax.core.eval_jaxpr(jaxpr, values, *rest)
 
             closed, _ = trace(with_captured, *self.captured, *arrays)
-        self._run, self._read = Function(closed, fuse, grapher).reduced((True,) * len(closed.out_avals))
+        self._types, self._constants = closed.out_avals, closed.consts
+        self._places = known_among_results(closed)
+        self._run, self._read = Function(closed, fuse, grapher).reduced(tuple(p is None for p in self._places))
 
     def __call__(self, *arrays: Any) -> Any:
-        """Runs it."""
-        operands = itertools.compress([*self.captured, *arrays], self._read)
-        return self._result.whole(self._run(*operands))
+        """Runs it. A result that is an operand or a constant is none of the call, nor kept for a gradient once more."""
+        known = [*self.captured, *arrays, *self._constants]
+        made = iter(self._run(*itertools.compress(known, self._read)))
+        pairs = zip(self._places, self._types, strict=True)
+        return self._result.whole([next(made) if p is None else with_weak_type(known[p], t) for p, t in pairs])
 
 
 class Result:
