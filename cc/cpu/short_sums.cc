@@ -1,4 +1,5 @@
-// Convolution and its data gradient at the highest precision.
+// Convolution and its data gradient by plain sums in short runs: at the highest precision, and for
+// few pixels, where oneDNN takes longer to bring the filters into its own order.
 #include "loops/short_sums.h"
 
 #include <optional>
@@ -11,7 +12,8 @@
 namespace jax_mps::cpu {
 namespace {
 
-constexpr int64_t kVector = 16;  // result channels come in whole vectors
+constexpr int64_t kVector = 16;      // result channels come in whole vectors
+constexpr int64_t kFewPixels = 128;  // of the result
 
 // Nothing if the loops do not take the convolution of x and w to y; then `reason` says why.
 std::optional<ShortSumsPlan> plan_of(const Node& node, const TensorType& x, const TensorType& w,
@@ -22,8 +24,9 @@ std::optional<ShortSumsPlan> plan_of(const Node& node, const TensorType& x, cons
     reason = std::string("short sums are for ") + why;
     return std::nullopt;
   };
-  if (!a.has("precision") || a.string("precision") != "highest")
-    return refuse("the highest precision");
+  bool highest = a.has("precision") && a.string("precision") == "highest";
+  if (!highest && y.elements() > kFewPixels * y.dim(-1))
+    return refuse("the highest precision, or few pixels");
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");
   if (a.integer("groups") != 1) return refuse("one group");
