@@ -45,8 +45,7 @@ std::align_val_t alignment(size_t bytes) {
 // than the processor keeps translations of.
 std::byte* allocate(size_t bytes) {
   auto* data = static_cast<std::byte*>(::operator new(bytes, alignment(bytes), std::nothrow));
-  if (!data)
-    throw std::runtime_error("there are no " + std::to_string(bytes) + " bytes of working memory");
+  if (!data) throw std::bad_alloc();
 #ifdef __linux__
   if (bytes >= kHugePage) madvise(data, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);
 #endif

@@ -36,13 +36,13 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
     const Program& program = executable->program();
     // A call may have a result of no bytes behind the program's outputs: jax_mps/ffi.py says why.
     size_t outputs = program.outputs.size();
-    const bool one_more =
-        rets.size() == outputs + 1 && (*rets.get<ffi::AnyBuffer>(outputs))->size_bytes() == 0;
-    if (args.size() != program.inputs.size() || (rets.size() != outputs && !one_more))
+    size_t results = rets.size();
+    if (results > 2 && (*rets.get<ffi::AnyBuffer>(results - 1))->size_bytes() == 0) results--;
+    if (args.size() != program.inputs.size() || results != outputs)
       return ffi::Error::InvalidArgument(
           "jax_mps: the program takes " + std::to_string(program.inputs.size()) +
           " inputs and gives " + std::to_string(outputs) + " outputs, but the call has " +
-          std::to_string(args.size()) + " and " + std::to_string(rets.size()));
+          std::to_string(args.size()) + " and " + std::to_string(results));
     const void* inline_in[kInline];
     void* inline_out[kInline];
     std::vector<const void*> heap_in(args.size() > kInline ? args.size() : 0);

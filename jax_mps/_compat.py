@@ -36,6 +36,7 @@ __all__ = [
     "mlir",
     "named",
     "names_of",
+    "places_devices",
     "result_aval",
     "scan_counts",
     "scan_params",
@@ -125,6 +126,12 @@ def across_devices(params: dict[str, Any], avals: Any) -> bool:
     """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
     names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
     return any(isinstance(n, str) for n in names) or any(a.manual_axis_type.varying for a in avals if is_array_type(a))
+
+
+def places_devices(jaxpr: Any) -> bool:
+    """Whether a jaxpr, or one in it, says on which devices something is."""
+    names = {"shard_map", "sharding_constraint", "reshard", "mesh_cast", "device_put"}
+    return any(e.primitive.name in names or any(map(places_devices, jaxprs_in_params(e.params))) for e in jaxpr.eqns)
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

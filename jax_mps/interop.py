@@ -249,8 +249,8 @@ def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
 
 def _ours(op: str, cell: str, weights: Any, remedy: str) -> None:
     """Weights of one direction of one layer of this package, with nothing that the other library lacks."""
+    for name in ("peephole", "memory"):
+        if isinstance(weights, Mapping) and name in weights:
+            _check.fail(op, f"weights must have no {name}", "one", "The other library's cell has none.")
     _named(op, weights, ("w", "r"), remedy)
     _of_cell(op, cell, weights["w"], weights["r"])
-    for name in ("peephole", "memory"):
-        if name in weights:
-            _check.fail(op, f"weights must have no {name}", "one", "The other library's cell has none.")

@@ -71,3 +71,27 @@ def test_error_is_that_of_plain_sums(native):
     ):
         assert apart(got, wanted) < max(2 * apart(jitted, wanted), 3e-7)
     assert np.isfinite(exact[0]).all()
+
+
+SHORT = [  # x, w, strides, padding, dilation: every way of the loops
+    ((4, 5, 5, 96), (1, 1, 96, 48), (1, 1), "VALID", (1, 1)),
+    ((2, 9, 9, 32), (3, 3, 32, 48), (1, 1), ((3, 1), (0, 2)), (2, 2)),
+    ((2, 11, 8, 16), (1, 7, 16, 16), (1, 1), "SAME", (1, 1)),
+    ((2, 9, 9, 16), (3, 3, 16, 32), (2, 2), "SAME", (1, 1)),
+    ((2, 9, 9, 3), (3, 3, 3, 16), (1, 1), ((5, 0), (0, 4)), (1, 1)),
+]
+
+
+@pytest.mark.parametrize("x, w, strides, padding, dilation", SHORT)
+def test_short_sums(native, x, w, strides, padding, dilation):
+    def f(x, w):
+        y, pull = jax.vjp(lambda x: mps.conv(x, w, strides=strides, padding=padding, dilation=dilation), x)
+        return y, *pull(y)
+
+    args = normal(*x), normal(*w) / 8
+    with jax.default_matmul_precision("highest"):
+        got = jax.jit(f)(*args)
+        found = {row.op: row.implementation for row in mps.explain(f, *args)}
+    for one, exact in zip(got, in_float64(f, *args), strict=True):
+        assert apart(one, exact) < 2.5e-7
+    assert mps.device() != "cpu" or found["conv"].startswith("short sums")

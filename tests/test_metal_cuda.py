@@ -25,7 +25,7 @@ import to_cuda  # noqa: E402
 FILES = sorted((ROOT / "cc" / "metal" / "kernels").glob("*.metal"))
 # What the host puts before a file: the storage of its arrays, and tiles.
 STORAGE = "".join(f"typedef half {name};\n" for name in ("T", "R", "G", "V", "S0", "S1", "S2"))
-STORAGE += "typedef float W;\ntypedef int L;\ntypedef uchar P;\n"
+STORAGE += "typedef float W;\ntypedef float A;\ntypedef int L;\ntypedef uchar P;\n"
 TILES = "#define TILE_M 32\n#define TILE_N 32\n#define TILE_K 16\n"
 CHAIN = """kernel void chain(constant int* p [[buffer(0)]], device const float* x [[buffer(1)]],
     device int* y [[buffer(2)]],

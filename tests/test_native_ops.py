@@ -168,7 +168,7 @@ I4, ZERO = np.zeros(4, np.int32), np.float32(0)
         ("pad", [X, ZERO], (4, 6), {"config": [[0, 0, 0]]}, "one \\[low, high, interior\\] an axis"),
         ("pad", [X, ZERO], (4, 6), {"config": [[0, 1, 0], [0, 0, 0]]}, "must have shape f32\\[5,6\\]"),
         ("pad", [X, ZERO], (4, 6), {"config": [[0, 0, -1], [0, 0, 0]]}, "out of range"),
-        ("pad", [X, np.int32(0)], (4, 6), {"config": [[0, 0, 0]] * 2}, "one dtype"),
+        ("pad", [X, np.int32(0)], (4, 6), {"config": [[0, 0, 0]] * 2}, "must be f32"),
         ("concatenate", [X, X], (8, 6), {"axis": 2}, "'axis' is out of range"),
         ("concatenate", [X, X], (9, 6), {"axis": 0}, "have 8 elements along the axis"),
         ("concatenate", [X, X], (8, 6), {"axis": 1}, "must have shape"),

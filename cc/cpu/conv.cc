@@ -188,10 +188,11 @@ Offer onednn_conv_weight_gradient(const Node& node) {
   return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node));
 }
 
-const Register kConv("conv", {winograd_conv, pointwise_conv, onednn_conv}, /*rows_apart=*/true);
+const Register kConv("conv", {winograd_conv, short_sums_conv, pointwise_conv, onednn_conv},
+                     /*rows_apart=*/true);
 const Register kConvDataGradient("conv_data_gradient",
-                                 {winograd_conv_data_gradient, pointwise_conv_data_gradient,
-                                  onednn_conv_data_gradient},
+                                 {winograd_conv_data_gradient, short_sums_conv_data_gradient,
+                                  pointwise_conv_data_gradient, onednn_conv_data_gradient},
                                  /*rows_apart=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
                                    {winograd_conv_weight_gradient, pixels_weight_gradient,
@@ -201,8 +202,9 @@ const Register kConvWeightGradient("conv_weight_gradient",
 }  // namespace
 #else
 namespace {
-const Register kConv("conv", {winograd_conv}, /*rows_apart=*/true);
-const Register kConvDataGradient("conv_data_gradient", {winograd_conv_data_gradient},
+const Register kConv("conv", {winograd_conv, short_sums_conv}, /*rows_apart=*/true);
+const Register kConvDataGradient("conv_data_gradient",
+                                 {winograd_conv_data_gradient, short_sums_conv_data_gradient},
                                  /*rows_apart=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
                                    {winograd_conv_weight_gradient, pixels_weight_gradient},

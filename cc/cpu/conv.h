@@ -13,6 +13,10 @@ Offer winograd_conv_weight_gradient(const Node& node);
 // By our own product of the pixels that windows of one pixel read.
 Offer pixels_weight_gradient(const Node& node);
 
+// By plain sums in short runs, where the highest precision is asked for.
+Offer short_sums_conv(const Node& node);
+Offer short_sums_conv_data_gradient(const Node& node);
+
 // Those of windows of one pixel as products of matrices, whose rows may be apart.
 Offer pointwise_conv(const Node& node);
 Offer pointwise_conv_data_gradient(const Node& node);

@@ -21,6 +21,7 @@ from jax_mps._compat import (
     is_array_type,
     leave_out_unread_of_call,
     mlir,
+    places_devices,
     vmapped,
     weakly_cached,
     without_unread,
@@ -47,8 +48,8 @@ class Function:
         self._pull: Callable[..., Any] | None = None
 
     def __call__(self, *operands: Any) -> list[Any]:
-        """Runs it. One with effects is no call, so that JAX sees them."""
-        if self.closed.effects:
+        """Runs it. One with effects, or with devices of its own, is no call, so that JAX sees them."""
+        if self.closed.effects or places_devices(self.closed.jaxpr):
             return self.compiled(*operands)
         if not self.closed.out_avals:
             return []

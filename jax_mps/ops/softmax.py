@@ -111,7 +111,7 @@ def _(residuals: Any, cotangents: Any, *, smoothing: float) -> tuple[Any, Any]:
         return dlogits, None
     if smoothing == 1:  # labels count for nothing, not even where a logit is -inf
         return dlogits, jnp.zeros_like(labels)
-    half_log_p = _half_log_p(widen(logits), maximum, log_sum)
+    half_log_p = _half_log_p(widen(logits), *_maximum_and_log_sum(widen(logits)))
     t = labels.astype(half_log_p.dtype) * (1 - smoothing) + smoothing / logits.shape[-1]
     dlabels = (2 * (smoothing - 1)) * jnp.expand_dims(dloss, -1) * _where_it_counts(half_log_p, t)
     return dlogits, dlabels.astype(labels.dtype)

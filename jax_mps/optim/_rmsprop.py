@@ -143,8 +143,8 @@ def rmsprop(
             correction,
             *((eps, 0.0) if inside else (0.0, eps)),
         )
-        fields = {"nu": state.nu, "mu": state.mu, "trace": state.trace}
-        states = {name: x for name, x in fields.items() if x is not None}
+        states = {"nu": state.nu, **({"mu": state.mu} if centered else {})}
+        states |= {} if momentum is None else {"trace": state.trace}
         flags = {"centered": centered, "nesterov": nesterov}
 
         def others() -> Rule:
