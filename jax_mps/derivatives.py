@@ -38,8 +38,8 @@ Pullback = Callable[[list[Any], list[Any]], Sequence[Any]]
 # forward(operands, which of them have a tangent, parameters) -> results, residuals, pullback.
 Forward = Callable[[tuple[Any, ...], tuple[bool, ...], dict[str, Any]], tuple[list[Any], list[Any], Pullback]]
 
-_linear = Primitive("mps_linear")
-_linear.multiple_results = True
+_linear, _together = Primitive("mps_linear"), Primitive("mps_together")
+_linear.multiple_results = _together.multiple_results = True
 
 
 def differentiate_by(primitive: Primitive, forward: Forward) -> None:
@@ -153,6 +153,21 @@ def _batch(batch: Any, operands: Any, axes: Any, *, pull: Pullback, count: int, 
     return _linear.bind(*operands, pull=mapped, count=count, types=batched), [0] * len(types)
 
 
+def with_the_batch_of(inputs: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """The results, which under vmap have the batch if one of the inputs has it."""
+    return list(_together.bind(*results, *inputs, count=len(results)))
+
+
+def _batch_together(batch: Any, operands: Any, axes: Any, *, count: int) -> Any:
+    if all(a is None for a in axes):
+        return _together.bind(*operands, count=count), [None] * count
+    pairs = zip(operands[:count], axes[:count], strict=True)
+    spread = [
+        jnp.broadcast_to(x, (batch.size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs
+    ]
+    return spread, [0] * count
+
+
 def linear_jaxpr(equation: Any) -> Any:
     """What an equation of `mps_linear` evaluates, as a jaxpr."""
     return jax.make_jaxpr(functools.partial(_evaluate, **equation.params))(*(v.aval for v in equation.invars))
@@ -164,3 +179,10 @@ mlir.register_lowering(_linear, mlir.lower_fun(_evaluate, multiple_results=True)
 batching.fancy_primitive_batchers[_linear] = _batch
 differentiate_as(_linear, lambda **params: functools.partial(_evaluate, **params))
 ad.primitive_transposes[_linear] = _transpose
+
+_together.def_impl(lambda *operands, count: list(operands[:count]))
+_together.def_abstract_eval(lambda *avals, count: list(avals[:count]))
+mlir.register_lowering(
+    _together, mlir.lower_fun(lambda *operands, count: list(operands[:count]), multiple_results=True)
+)
+batching.fancy_primitive_batchers[_together] = _batch_together

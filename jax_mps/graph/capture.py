@@ -174,6 +174,8 @@ def _inline(
             body = body_of(eqn)
             inner, constants = (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
             results = _inline(inner, constants, atoms, equations, gone)
+        elif name == "mps_together":  # says what is batched under vmap
+            results = atoms[: eqn.params["count"]]
         elif name == PROGRAM and gone >= CALLS.keys():  # of a graph in this one: both are planned together
             body = jax.make_jaxpr(eqn.params["original"].function)(*(v.aval for v in eqn.invars))
             results = _inline(body.jaxpr, body.consts, atoms, equations, gone)

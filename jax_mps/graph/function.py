@@ -7,6 +7,7 @@ linear function is transposed, it is what it was before it was graphed.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from jax_mps._compat import (
     weakly_cached,
     without_unread,
 )
-from jax_mps.derivatives import Pullback, differentiate_by, transpose_as
+from jax_mps.derivatives import Pullback, differentiate_by, transpose_as, with_the_batch_of
 from jax_mps.graph.compile import Graphed, compile_jaxpr
 from jax_mps.graph.differentiable import differentiable
 
@@ -48,9 +49,9 @@ class Function:
         self._pull: Callable[..., Any] | None = None
 
     def __call__(self, *operands: Any) -> list[Any]:
-        """Runs it. One with effects, or with devices of its own, is no call, so that JAX sees them."""
+        """Runs it. One with effects, or with devices of its own, is a call that JAX looks into."""
         if self.closed.effects or places_devices(self.closed.jaxpr):
-            return self.compiled(*operands)
+            return list(self._open(*operands))
         if not self.closed.out_avals:
             return []
         return list(_primitive.bind(*operands, function=self))
@@ -59,6 +60,35 @@ class Function:
     def compiled(self) -> Graphed:
         """As regions and islands."""
         return compile_jaxpr(self.closed, self._fuse)
+
+    @functools.cached_property
+    def _open(self) -> Callable[..., Sequence[Any]]:
+        """The function by `jax.custom_vjp`; mutable references and tokens have no gradient."""
+        arrays = [is_array_type(a) for a in self.closed.in_avals]
+        results = [is_array_type(a) for a in self.closed.out_avals]
+        closed = self.closed
+
+        def run(*operands: Any) -> list[Any]:
+            found = self.compiled(*operands)
+            inputs = itertools.compress(operands, arrays)
+            mapped = iter(with_the_batch_of(list(inputs), list(itertools.compress(found, results))))
+            return [next(mapped) if r else y for r, y in zip(results, found, strict=True)]
+
+        def forward(*operands: Any) -> Any:
+            def of_arrays(*some: Any) -> Sequence[Any]:
+                rest = iter(some)
+                whole = [next(rest) if a else o for a, o in zip(arrays, operands, strict=True)]
+                return differentiable(closed)(*whole)
+
+            return jax.vjp(of_arrays, *itertools.compress(operands, arrays))
+
+        def backward(pull: Any, cotangents: Any) -> Any:
+            rest = iter(pull(cotangents))
+            return tuple(next(rest) if a else None for a in arrays)
+
+        function = jax.custom_vjp(run)
+        function.defvjp(self._grapher(forward), self._grapher(backward))
+        return function
 
     @functools.cached_property
     def jaxpr(self) -> ClosedJaxpr:

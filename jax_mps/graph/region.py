@@ -10,7 +10,6 @@ import jax
 
 from jax_mps import ffi
 from jax_mps._compat import Primitive, batching, lower_with_jax, mlir, result_aval, varying_axes, weakly_cached
-from jax_mps.derivatives import differentiate_as
 from jax_mps.eager import run_eagerly
 from jax_mps.graph.capture import PROGRAM
 
@@ -88,4 +87,3 @@ _primitive.def_impl(_run_eagerly)
 mlir.register_lowering(_primitive, _lower_to_jax)
 mlir.register_lowering(_primitive, _lower_to_device, platform="cpu")
 batching.primitive_batchers[_primitive] = _batch
-differentiate_as(_primitive, lambda text, types, aliases, original: original.function)
