@@ -257,6 +257,20 @@ class TestEffects:
         jax.effects_barrier()
         assert capfd.readouterr().out.split()[::2] == ["first", "second"]
 
+    def test_gradients_of_a_function_with_effects(self, native):
+        """What changes derivatives is not lost where JAX looks into the function."""
+
+        def f(x, w):
+            jax.debug.callback(lambda v: None, jnp.sum(x))
+            y = jax.nn.relu(x * 0.0) + mps.dense(lax.stop_gradient(x), w) * jnp.sum(x)
+            return jnp.sum(jnp.tanh(y) ** 2)
+
+        x, w = normal(3, 3), normal(3, 3)
+        penalty = lambda f: lambda w: jnp.sum(jax.vmap(jax.grad(f), (0, None))(jnp.stack([x, 2 * x]), w) ** 2)  # noqa: E731
+        for wrap in (lambda g: g, jax.jit):
+            assert_same(wrap(jax.grad(mps.graph(f), (0, 1)))(x, w), jax.grad(f, (0, 1))(x, w))
+            assert_same(wrap(jax.grad(penalty(mps.graph(f))))(w), jax.grad(penalty(f))(w))
+
     def test_callbacks_in_bodies_stay(self, native):
         seen = []
 

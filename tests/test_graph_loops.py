@@ -144,6 +144,19 @@ class TestForms:
         assert_same(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args))
         assert len(loops(f, *args)[0]) == 1
 
+    def test_a_constant_array_among_the_results(self, native):
+        w = np.arange(12, dtype=np.float32).reshape(3, 4) / 8
+
+        def f(x):
+            def body(c, _):
+                return jnp.tanh(c @ w) @ w.T, (w, c)
+
+            return lax.scan(body, x, length=3)
+
+        x, total = normal(2, 3), lambda g: lambda x: g(x)[0].sum()
+        assert_same(jax.jit(mps.graph(f))(x), f(x))
+        assert_same(jax.grad(total(mps.graph(f)))(x), jax.grad(total(f))(x))
+
     def test_captured_arrays_and_shared_constants(self, native):
         table = np.asarray(normal(4, 4))
         f = lambda w, x: lax.scan(lambda c, _: (mps.relu(c @ table @ w) + w[0][None], None), x, length=3)  # noqa: E731
