@@ -18,22 +18,23 @@ kernel void cumulative(constant CumulativeParameters& p [[buffer(0)]],
                        uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint line = first; line < uint(p.lines); line += step) {
     uint start = line / uint(p.after) * uint(p.n) * uint(p.after) + line % uint(p.after);
-    A total = A(0), rest = A(0);
+    A total = A(0), rest = A(0);  // of a sum what its rounding left over
     for (uint i = 0; i < uint(p.n); i++) {
       uint at = start + (p.reverse != 0 ? uint(p.n) - 1u - i : i) * uint(p.after);
       A more = A(x[at]), before = total;
       if (i == 0) {
         total = more;
       } else if (cumulative_kind == kCumulativeSum) {
-        total = added(before, more);
-        rest = added(rest, lost(before, more, total));
+        A sum = added(before, more);
+        A left = added(rest, lost(before, more, sum));
+        total = left == A(0) ? sum : added(sum, left);  // the sum of negative zeros is one
+        rest = lost(sum, left, total);
       } else if (cumulative_kind == kCumulativeProd) {
         total = multiplied(before, more);
-      } else if (before == before) {  // NaN stays
-        bool replaces = cumulative_kind == kCumulativeMax ? !(before > more) : !(before < more);
-        total = replaces ? more : before;
+      } else {
+        total = cumulative_kind == kCumulativeMax ? maximum(before, more) : minimum(before, more);
       }
-      y[at] = T(cumulative_kind == kCumulativeSum && i > 0 ? added(total, rest) : total);
+      y[at] = T(total);
     }
   }
 }

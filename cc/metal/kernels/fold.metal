@@ -8,9 +8,7 @@ constant int fold_op [[function_constant(0)]];
 inline W folded(W a, W b) {
   if (fold_op == kFoldSum) return added(a, b);
   if (fold_op == kFoldProd) return multiplied(a, b);
-  if (a != a) return a;
-  if (fold_op == kFoldMax) return a > b ? a : b;
-  return a < b ? a : b;
+  return fold_op == kFoldMax ? maximum(a, b) : minimum(a, b);
 }
 
 kernel void fold(constant FoldParameters& p [[buffer(0)]], device const W* parts [[buffer(1)]],

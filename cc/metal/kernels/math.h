@@ -85,8 +85,9 @@ inline float erf_inv(float x) {
 
 inline float cbrt(float x) {
   float a = fabs(x);
-  if (a < 1.17549435e-38f || a == INFINITY || x != x) return x;  // subnormals may be zeros to the device
+  // Subnormals may be zeros to the device.
+  if (a < 1.17549435e-38f || a == INFINITY || x != x) return x;
   float y = exp(log(a) * 0.333333333f);
-  for (int i = 0; i < 2; i++) y = y - (y * y * y - a) / (3.0f * y * y);
+  for (int i = 0; i < 2; i++) y -= (y - a / (y * y)) * 0.333333333f;  // y^3 may be infinite
   return copysign(y, x);
 }

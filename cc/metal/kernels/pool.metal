@@ -109,7 +109,8 @@ kernel void max_pool_pick(constant PoolParameters& p [[buffer(0)]], device const
                           uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < out_count(p); i += step) {
     int tap = int(taps[i]);
-    int at = seen(p, out_pixel(p, i), tap / p.window_width, tap % p.window_width);
+    bool inside = tap >= 0 && tap < p.window_height * p.window_width;
+    int at = inside ? seen(p, out_pixel(p, i), tap / p.window_width, tap % p.window_width) : -1;
     y[i] = at >= 0 ? x[at] : T(0.0f);
   }
 }

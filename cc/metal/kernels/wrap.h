@@ -1,4 +1,5 @@
-// Sums and products of numbers of any type; signed integers wrap around as unsigned ones do.
+// Sums, products and extrema of numbers of any type; signed integers wrap around as unsigned ones
+// do.
 #pragma once
 #include "common.h"
 
@@ -8,3 +9,8 @@ inline uint added(uint a, uint b) { return a + b; }
 inline uint multiplied(uint a, uint b) { return a * b; }
 inline int added(int a, int b) { return int(uint(a) + uint(b)); }
 inline int multiplied(int a, int b) { return int(uint(a) * uint(b)); }
+
+inline uint maximum(uint a, uint b) { return a > b ? a : b; }
+inline uint minimum(uint a, uint b) { return a < b ? a : b; }
+inline int maximum(int a, int b) { return a > b ? a : b; }
+inline int minimum(int a, int b) { return a < b ? a : b; }
