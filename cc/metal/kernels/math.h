@@ -85,7 +85,8 @@ inline float erf_inv(float x) {
 
 inline float cbrt(float x) {
   float a = fabs(x);
-  if (a < 1.17549435e-38f || a == INFINITY || x != x) return x;  // subnormals may be zeros to the device
+  if (a < 1.17549435e-38f || a == INFINITY || x != x)
+    return x;  // subnormals may be zeros to the device
   float y = exp(log(a) * 0.333333333f);
   for (int i = 0; i < 2; i++) y = y - (y * y * y - a) / (3.0f * y * y);
   return copysign(y, x);
