@@ -69,7 +69,7 @@ def test_another_process_runs_what_this_one_exports(native, tmp_path):
         assert "@jax_mps" in exported.mlir_module()
     root = str(Path(mps.__file__).resolve().parents[1])
     code = f"import sys; sys.path.insert(0, {root!r})\n{LOADER}"
-    subprocess.run([sys.executable, "-c", code, *map(str, paths)], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code, *map(str, paths)], check=True)
     for path in paths:
         f = FUNCTIONS[path.name]
         with np.load(f"{path}.npz") as found:

@@ -120,5 +120,5 @@ print("ended")
 
 
 def test_loops_that_are_one_call_end():
-    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-P", "-c", ENDS], capture_output=True, text=True, timeout=300)
     assert done.stdout.endswith("ended\n"), done.stderr

@@ -251,7 +251,7 @@ import sys, jax.numpy as jnp, jax_mps as mps
 assert float(mps.graph(lambda x: mps.relu(x))(jnp.ones(2))[0]) == 1.0
 assert not [name for name in sys.modules if name.split(".")[0] == "flax"]
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-P", "-c", code], check=True)
 
 
 def test_arrays_of_numpy_beside_modules(native):

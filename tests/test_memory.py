@@ -48,7 +48,7 @@ print("goes on")
 
 
 def test_an_arena_that_does_not_fit():
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-P", "-c", PROGRAM], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "RESOURCE_EXHAUSTED: jax_mps: program: the working memory of 1.6 GB does not fit" in run.stdout
     assert "Use a smaller batch, jax.checkpoint, or leave part of the function out of mps.graph." in run.stdout
