@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import importlib.metadata
 import itertools
 import math
@@ -20,7 +21,8 @@ if __name__ == "__main__":
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # its compiler is slow, as conftest.py says
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
-    sys.path.insert(0, os.getcwd())  # the checkout, as `python -m pytest` does
+    if glob.glob("jax_mps/_ext*"):  # a checkout with a native half, before an installed package
+        sys.path.insert(0, os.getcwd())
 
 import jax
 import jax.numpy as jnp
