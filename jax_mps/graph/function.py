@@ -50,11 +50,15 @@ class Function:
 
     def __call__(self, *operands: Any) -> list[Any]:
         """Runs it. One with effects, or with devices of its own, is a call that JAX looks into."""
-        if self.closed.effects or places_devices(self.closed.jaxpr):
+        if self._is_open:
             return list(self._open(*operands))
         if not self.closed.out_avals:
             return []
         return list(_primitive.bind(*operands, function=self))
+
+    @functools.cached_property
+    def _is_open(self) -> bool:
+        return bool(self.closed.effects) or places_devices(self.closed.jaxpr)
 
     @functools.cached_property
     def compiled(self) -> Graphed:
