@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if not list((ROOT / "jax_mps").glob("_ext*")):
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
-# Kernels take all cores, and a test process runs on each: threads that wait must not spin.
+# A test process runs on each core: PyTorch's threads, where a test compares with it, must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Most of the time goes to XLA's compiler, and half of that, in jaxlib 0.10, to these; later ones do not have the flag.

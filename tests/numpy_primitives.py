@@ -114,7 +114,10 @@ PRIMITIVES["max"], PRIMITIVES["min"] = extremum(np.maximum), extremum(np.minimum
 
 @primitive("clamp")
 def _clamp(noise, types, params, low, x, high):
-    return np.minimum(np.maximum(x, low), high)
+    y = np.minimum(np.maximum(x, low), high)
+    if not is_float(y):
+        return y
+    return noise.zero_sign(y, (low == 0).astype(int) + (x == 0) + (high == 0) > 1)
 
 
 @primitive("round")

@@ -18,7 +18,6 @@ from typing import Any
 
 if __name__ == "__main__":
     os.environ.setdefault("JAX_MPS_GUARD", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if importlib.metadata.version("jaxlib").startswith("0.10."):  # its compiler is slow, as conftest.py says
         os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
     if glob.glob("jax_mps/_ext*"):  # a checkout with a native half, before an installed package

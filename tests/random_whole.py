@@ -349,6 +349,8 @@ class Step:
         if not is_float(self.x):
             return None
         f, limit = self.one(UNARY), 1 + self.below(4)
+        if self.rng.random() < 0.5:  # a bound that is known when the program runs
+            limit = jnp.abs(self.index((), 5)) % 6
         return lax.fori_loop(0, limit, lambda i, c: f(c) * 0.5 + i.astype(c.dtype), self.x)
 
     def while_(self):

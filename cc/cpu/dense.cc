@@ -1,21 +1,17 @@
 // The dense layer and its two gradients as oneDNN matrix products.
 #include "device.h"
 #include "neuron.h"
-#include "onednn.h"
+#include "onednn_product.h"
 
 #ifdef JAX_MPS_ONEDNN
 
 namespace jax_mps::cpu {
 namespace {
 
-using dnnl::memory;
-
-// [rows, cols] row-major, or its transpose.
-memory::desc matrix(const TensorType& type, memory::data_type dtype, bool transposed = false) {
-  Dims order = transposed ? Dims{1, 0} : Dims{0, 1};
-  return permuted(type, dtype,
-                  {type.dim(static_cast<int>(order[0])), type.dim(static_cast<int>(order[1]))},
-                  order);
+// [rows, cols], or its transpose.
+MatrixProduct::Array matrix(const TensorType& type, dnnl::memory::data_type dtype,
+                            bool transposed = false) {
+  return {dtype, 0, transposed ? 1 : type.pitch(), transposed ? type.pitch() : 1};
 }
 
 // y = left right (+ bias), with the operands transposed as asked.
@@ -31,21 +27,16 @@ Offer product(const Node& node, bool transpose_left, bool transpose_right) {
   auto post = fuse_neuron(node);
   if (!post) return Offer::none("only relu is fused in half precision");
   if (post->after && node.out[0].row) return Offer::none("this neuron with rows apart");
-  memory::desc left = matrix(node.in[0], *dtype, transpose_left),
-               right = matrix(node.in[1], *dtype, transpose_right), y = matrix(node.out[0], *dtype),
-               bias;
-  if (node.in.size() == 3)
-    bias = memory::desc({1, node.in[2].dim(0)}, *dtype, {node.in[2].dim(0), 1});
-  dnnl::matmul::primitive_desc pd(engine(), left, right, bias, y, post->attributes,
-                                  /*allow_empty=*/true);
-  if (!pd) return Offer::none("oneDNN has no product of these shapes");
-  OneDnnRunner runner;
-  runner.argument(DNNL_ARG_SRC, left, pd.src_desc(), false);
-  runner.argument(DNNL_ARG_WEIGHTS, right, pd.weights_desc(), false);
-  if (node.in.size() == 3) runner.argument(DNNL_ARG_BIAS, bias, pd.bias_desc(), false);
-  runner.argument(DNNL_ARG_DST, y, pd.dst_desc(), true);
-  runner.finish(dnnl::matmul(pd), pd.scratchpad_desc(), pd.impl_info_str());
-  return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node, post->after));
+  const TensorType &left = node.in[0], &right = node.in[1], &y = node.out[0];
+  MatrixProduct p{.m = y.dim(0), .k = left.dim(transpose_left ? 0 : 1), .n = y.dim(1)};
+  p.a = matrix(left, *dtype, transpose_left), p.b = matrix(right, *dtype, transpose_right);
+  p.c = matrix(y, *dtype);
+  if (node.in.size() == 3) p.bias = *dtype;
+  p.attributes = post->attributes;
+  p.plain = node.in.size() == 2 && !node.attributes.has("neuron");
+  auto parts = product_parts(p);
+  if (!parts) return Offer::none("oneDNN has no product of these shapes");
+  return Offer(std::make_unique<OneDnnKernel>(std::move(*parts), node, post->after));
 }
 
 Offer dense(const Node& node) { return product(node, false, false); }

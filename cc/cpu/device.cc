@@ -6,6 +6,7 @@
 #include "guard.h"
 #include "isa.h"
 #include "onednn.h"
+#include "threads.h"
 #include "widen.h"
 
 namespace jax_mps::cpu {

@@ -8,9 +8,9 @@
 
 #include "../dot_product.h"
 #include "device.h"
-#include "guard.h"
 #include "isa.h"
-#include "onednn.h"
+#include "onednn_product.h"
+#include "threads.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -60,9 +60,8 @@ size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // One side as oneDNN sees it, after a copy into scratch where its own order does not do.
 struct Bound {
-  memory::desc matrix;
-  std::optional<dnnl::reorder> pack;
-  memory::desc given, copy;
+  MatrixProduct::Array matrix;
+  std::optional<Reorder> pack;
   size_t offset = 0;
 };
 
@@ -75,57 +74,45 @@ bool is_matrix(const Side& side) {
 Bound bind(const TensorType& type, Side side, memory::data_type dtype, size_t& scratch) {
   Bound bound;
   if (!is_matrix(side)) {
-    Dims dims, from, to;
+    Dims dims, from;
     Axes strides = strides_of(type);
     for (int64_t axis : side.order) {
       dims.push_back(type.shape[axis]);
       from.push_back(strides[axis]);
     }
-    to = row_major(dims);
-    bound.given = memory::desc(dims, dtype, from);
-    bound.copy = memory::desc(dims, dtype, to);
-    bound.pack =
-        dnnl::reorder(dnnl::reorder::primitive_desc(engine(), bound.given, engine(), bound.copy));
-    bound.offset = std::exchange(scratch, scratch + align_up(bound.copy.get_size()));
+    const memory::desc given(dims, dtype, from), copy(dims, dtype, row_major(dims));
+    const int widest = static_cast<int>(std::ranges::max_element(dims) - dims.begin());
+    bound.pack.emplace(given, copy, widest);
+    bound.offset = std::exchange(scratch, scratch + align_up(copy.get_size()));
     side = packed(side);
   }
-  // The stride of an axis of one step is free: such that the other one's array is a matrix.
-  if (side.size[2] == 1)
-    side.stride[2] = 1, side.stride[1] = std::max<int64_t>(side.stride[1], 1);
-  else if (side.size[1] == 1)
-    side.stride[1] = side.stride[2] == 1 ? side.size[2] : 1;
-  Dims dims{side.size[1], side.size[2]}, strides{side.stride[1], side.stride[2]};
-  if (side.size[0] > 1) {
-    dims.insert(dims.begin(), side.size[0]);
-    strides.insert(strides.begin(), side.stride[0]);
-  }
-  bound.matrix = memory::desc(dims, dtype, strides);
+  bound.matrix = {dtype, side.stride[0], side.stride[1], side.stride[2]};
   return bound;
 }
 
 class OneDnnDot : public Kernel {
  public:
-  OneDnnDot(OneDnnRunner runner, Bound left, Bound right, size_t pack_bytes)
-      : runner_(std::move(runner)), pack_bytes_(pack_bytes) {
+  OneDnnDot(Parts parts, Bound left, Bound right, size_t pack_bytes)
+      : parts_(std::move(parts)), pack_bytes_(pack_bytes) {
     sides_[0] = std::move(left), sides_[1] = std::move(right);
   }
-  std::string implementation() const override { return runner_.name(); }
-  size_t scratch_bytes() const override { return pack_bytes_ + runner_.scratch_bytes(); }
+  std::string implementation() const override { return parts_.name(); }
+  size_t scratch_bytes() const override { return pack_bytes_ + parts_.scratch_bytes(); }
   void run(const Buffers& b) const override {
-    void* data[3] = {const_cast<void*>(b.in[0]), const_cast<void*>(b.in[1]), b.out[0]};
+    void* arrays[3] = {const_cast<void*>(b.in[0]), const_cast<void*>(b.in[1]), b.out[0]};
     for (int i = 0; i < 2; i++) {
       const Bound& side = sides_[i];
       if (!side.pack) continue;
-      memory given(side.given, engine(), data[i]);
-      data[i] = b.scratch + side.offset;
-      memory copy(side.copy, engine(), data[i]);
-      execute(*side.pack, {{DNNL_ARG_FROM, given}, {DNNL_ARG_TO, copy}}, runner_.name());
+      void* copy = b.scratch + side.offset;
+      share(side.pack->pieces(),
+            [&](int64_t piece, int) { side.pack->run(piece, arrays[i], copy, parts_.name()); });
+      arrays[i] = copy;
     }
-    runner_.run(data, b.scratch + pack_bytes_);
+    parts_.run(arrays, b.scratch + pack_bytes_);
   }
 
  private:
-  OneDnnRunner runner_;
+  Parts parts_;
   Bound sides_[2];
   size_t pack_bytes_;
 };
@@ -146,20 +133,16 @@ Offer onednn_dot(const Node& node) {
   Bound left = bind(node.in[0], p.left, *dtype, scratch);
   Bound right = bind(node.in[1], p.right, *dtype, scratch);
   int64_t row = node.out[0].row ? node.out[0].row : p.n();
-  Dims dims{p.m(), p.n()}, strides{row, 1};
-  if (p.batch() > 1)
-    dims.insert(dims.begin(), p.batch()), strides.insert(strides.begin(), p.m() * row);
-  memory::desc y(dims, *result, strides);
-  dnnl::matmul::primitive_desc pd(engine(), left.matrix, right.matrix, y, user_scratchpad(),
-                                  /*allow_empty=*/true);
-  if (!pd) return Offer::none("oneDNN has no product of these shapes");
-  OneDnnRunner runner;
-  runner.argument(DNNL_ARG_SRC, left.matrix, pd.src_desc(), false);
-  runner.argument(DNNL_ARG_WEIGHTS, right.matrix, pd.weights_desc(), false);
-  runner.argument(DNNL_ARG_DST, y, pd.dst_desc(), true);
-  runner.finish(dnnl::matmul(pd), pd.scratchpad_desc(), pd.impl_info_str());
+  auto parts = product_parts({.batch = p.batch(),
+                              .m = p.m(),
+                              .k = p.k(),
+                              .n = p.n(),
+                              .a = left.matrix,
+                              .b = right.matrix,
+                              .c = {*result, p.m() * row, row, 1}});
+  if (!parts) return Offer::none("oneDNN has no product of these shapes");
   return Offer(
-      std::make_unique<OneDnnDot>(std::move(runner), std::move(left), std::move(right), scratch));
+      std::make_unique<OneDnnDot>(std::move(*parts), std::move(left), std::move(right), scratch));
 }
 
 #endif

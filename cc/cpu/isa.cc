@@ -3,9 +3,6 @@
 #include <cstdlib>
 #include <string_view>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 namespace jax_mps::cpu {
 namespace {
@@ -34,14 +31,6 @@ const char* isa_name() {
   return names[static_cast<int>(isa())];
 #else
   return "baseline";
-#endif
-}
-
-int max_threads() {
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return 1;
 #endif
 }
 

@@ -17,7 +17,6 @@ enum class Isa {
 };  // x86-64-v2 or the platform's own baseline, x86-64-v3, x86-64-v4
 Isa isa();  // JAX_MPS_ISA=baseline|v3 in the environment lowers it, for tests
 const char* isa_name();
-int max_threads();
 
 }  // namespace jax_mps::cpu
 

@@ -1,9 +1,7 @@
 // One matrix product of fixed shape, run many times within a kernel: C (+)= A B (+ bias).
 #pragma once
 
-#include <optional>
-
-#include "onednn.h"
+#include "onednn_product.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -23,10 +21,10 @@ class Matmul {
   // C is [m, n], summed over k. Without oneDNN's support, supported() is false.
   Matmul(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b, int64_t c_stride, Options options);
 
-  bool supported() const { return static_cast<bool>(primitive_); }
+  bool supported() const { return parts_.has_value(); }
   const std::string& name() const { return name_; }
-  size_t packed_bytes() const { return options_.packed ? weights_.get_size() : 0; }
-  size_t scratch_bytes() const { return scratchpad_.get_size(); }
+  size_t packed_bytes() const { return options_.packed && parts_ ? parts_->shared_bytes() : 0; }
+  size_t scratch_bytes() const { return parts_ ? parts_->scratch_bytes() - packed_bytes() : 0; }
 
   void pack(const float* b, void* packed) const;
   // b is packed if the options say so.
@@ -35,10 +33,8 @@ class Matmul {
 
  private:
   Options options_;
-  dnnl::memory::desc a_, b_, c_, bias_, weights_, scratchpad_;
-  dnnl::matmul primitive_;
-  std::optional<dnnl::reorder> reorder_;
-  std::string name_;
+  std::optional<Parts> parts_;
+  std::string name_;  // of oneDNN's implementation
 };
 
 }  // namespace jax_mps::cpu

@@ -1,18 +1,12 @@
 #include "onednn.h"
 
-#include "guard.h"
-
 #ifdef JAX_MPS_ONEDNN
+
+#include <omp.h>
 
 #include <algorithm>
 
 namespace jax_mps::cpu {
-namespace {
-
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
-
-}  // namespace
-
 dnnl::engine& engine() {
   static dnnl::engine* engine = new dnnl::engine(dnnl::engine::kind::cpu, 0);
   return *engine;
@@ -21,6 +15,13 @@ dnnl::engine& engine() {
 dnnl::stream& stream() {
   thread_local dnnl::stream stream(engine());
   return stream;
+}
+
+OneThread::OneThread() : before_(omp_get_max_threads()) {
+  if (before_ != 1) omp_set_num_threads(1);
+}
+OneThread::~OneThread() {
+  if (before_ != 1) omp_set_num_threads(before_);
 }
 
 std::optional<dnnl::memory::data_type> onednn_dtype(DType dtype) {
@@ -48,50 +49,6 @@ dnnl::memory::desc permuted(const TensorType& type, dnnl::memory::data_type dtyp
   Dims permuted_strides;
   for (int64_t axis : order) permuted_strides.push_back(axis < 0 ? stride : strides[axis]);
   return dnnl::memory::desc(dims, dtype, permuted_strides);
-}
-
-void OneDnnRunner::argument(int id, dnnl::memory::desc given, dnnl::memory::desc wanted,
-                            bool is_result) {
-  Argument argument{id, given, wanted, is_result, std::nullopt};
-  if (given != wanted) {
-    const auto& [from, to] = is_result ? std::pair(wanted, given) : std::pair(given, wanted);
-    argument.reorder = dnnl::reorder(dnnl::reorder::primitive_desc(engine(), from, engine(), to));
-    argument.offset = scratch_bytes_;
-    scratch_bytes_ += align_up(wanted.get_size());
-  }
-  arguments_.push_back(std::move(argument));
-}
-
-void OneDnnRunner::finish(dnnl::primitive primitive, const dnnl::memory::desc& scratchpad,
-                          const std::string& name) {
-  primitive_ = std::move(primitive);
-  scratchpad_ = scratchpad;
-  scratchpad_offset_ = scratch_bytes_;
-  scratch_bytes_ += align_up(scratchpad.get_size());
-  name_ = "oneDNN " + name;
-}
-
-void OneDnnRunner::run(void* const* data, std::byte* scratch) const {
-  std::unordered_map<int, dnnl::memory> bound;
-  for (size_t i = 0; i < arguments_.size(); i++) {
-    const Argument& a = arguments_[i];
-    void* own = a.reorder ? static_cast<void*>(scratch + a.offset) : data[i];
-    dnnl::memory memory(a.wanted, engine(), own);
-    if (a.reorder && !a.is_result) {
-      dnnl::memory given(a.given, engine(), data[i]);
-      execute(*a.reorder, {{DNNL_ARG_FROM, given}, {DNNL_ARG_TO, memory}}, name_);
-    }
-    bound.emplace(a.id, std::move(memory));
-  }
-  bound.emplace(DNNL_ARG_SCRATCHPAD,
-                dnnl::memory(scratchpad_, engine(), scratch + scratchpad_offset_));
-  execute(primitive_, bound, name_);
-  for (size_t i = 0; i < arguments_.size(); i++) {
-    const Argument& a = arguments_[i];
-    if (!a.reorder || !a.is_result) continue;
-    dnnl::memory given(a.given, engine(), data[i]);
-    execute(*a.reorder, {{DNNL_ARG_FROM, bound.at(a.id)}, {DNNL_ARG_TO, given}}, name_);
-  }
 }
 
 dnnl::primitive_attr user_scratchpad() {
@@ -124,14 +81,6 @@ std::optional<FusedNeuron> fuse_neuron(const Node& node) {
   if (y.dtype != DType::f32) return std::nullopt;
   fused.after = neuron;
   return fused;
-}
-
-void OneDnnKernel::run(const Buffers& b) const {
-  void* data[4];
-  for (size_t i = 0; i < operands_; i++) data[i] = const_cast<void*>(b.in[i]);
-  data[operands_] = b.out[0];
-  runner_.run(data, b.scratch);
-  if (after_) after_->apply(b.output<float>(0), b.output<float>(0), elements_);
 }
 
 std::string onednn_version() {

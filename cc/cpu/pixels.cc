@@ -6,6 +6,7 @@
 
 #include "conv.h"
 #include "isa.h"
+#include "threads.h"
 
 namespace jax_mps::cpu {
 namespace {

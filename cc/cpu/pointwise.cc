@@ -3,15 +3,14 @@
 #include <algorithm>
 
 #include "conv.h"
-#include "onednn.h"
+#include "onednn_product.h"
 
 #ifdef JAX_MPS_ONEDNN
 
 namespace jax_mps::cpu {
 namespace {
 
-using dnnl::memory;
-constexpr auto kF32 = memory::data_type::f32;
+constexpr auto kF32 = dnnl::memory::data_type::f32;
 
 // Why a convolution of x and w to y is none of pixels whose rows are apart, or nothing if it is.
 std::string refusal(const Node& node, const TensorType& x, const TensorType& w,
@@ -30,31 +29,20 @@ std::string refusal(const Node& node, const TensorType& x, const TensorType& w,
   return w.row ? "the weights' rows are apart" : "";
 }
 
-// [pixels, channels]
-memory::desc pixels(const TensorType& type) {
-  return memory::desc({type.elements() / type.dim(-1), type.dim(-1)}, kF32, Dims{type.pitch(), 1});
+// [pixels, channels], or its transpose
+MatrixProduct::Array pixels(const TensorType& type, bool transposed = false) {
+  return {kF32, 0, transposed ? 1 : type.pitch(), transposed ? type.pitch() : 1};
 }
 
 // [in, out], or its transpose
-memory::desc weights(const TensorType& w, bool transposed = false) {
-  int64_t in = w.dim(-2), out = w.dim(-1);
-  return transposed ? memory::desc({out, in}, kF32, Dims{1, out})
-                    : memory::desc({in, out}, kF32, Dims{out, 1});
+MatrixProduct::Array weights(const TensorType& w, bool transposed = false) {
+  return {kF32, 0, transposed ? 1 : w.dim(-1), transposed ? w.dim(-1) : 1};
 }
 
-Offer product(const Node& node, const memory::desc& left, const memory::desc& right,
-              const memory::desc& result, const memory::desc& bias = {},
-              const FusedNeuron& post = {}) {
-  dnnl::matmul::primitive_desc pd(engine(), left, right, bias, result, post.attributes,
-                                  /*allow_empty=*/true);
-  if (!pd) return Offer::none("oneDNN has no product of these shapes");
-  OneDnnRunner runner;
-  runner.argument(DNNL_ARG_SRC, left, pd.src_desc(), false);
-  runner.argument(DNNL_ARG_WEIGHTS, right, pd.weights_desc(), false);
-  if (node.in.size() == 3) runner.argument(DNNL_ARG_BIAS, bias, pd.bias_desc(), false);
-  runner.argument(DNNL_ARG_DST, result, pd.dst_desc(), true);
-  runner.finish(dnnl::matmul(pd), pd.scratchpad_desc(), pd.impl_info_str());
-  return Offer(std::make_unique<OneDnnKernel>(std::move(runner), node, post.after));
+Offer offer(const Node& node, const MatrixProduct& product, std::optional<Neuron> after = {}) {
+  auto parts = product_parts(product);
+  if (!parts) return Offer::none("oneDNN has no product of these shapes");
+  return Offer(std::make_unique<OneDnnKernel>(std::move(*parts), node, after));
 }
 
 }  // namespace
@@ -65,12 +53,15 @@ Offer pointwise_conv(const Node& node) {
   if (!reason.empty()) return Offer::none(reason);
   auto post = fuse_neuron(node);
   if (!post || (post->after && y.row)) return Offer::none("this neuron with rows apart");
-  memory::desc bias;
+  MatrixProduct p{.m = y.elements() / y.dim(-1), .k = x.dim(-1), .n = y.dim(-1)};
+  p.a = pixels(x), p.b = weights(w), p.c = pixels(y);
   if (node.in.size() == 3) {
     if (node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
-    bias = memory::desc({1, y.dim(-1)}, kF32, Dims{y.dim(-1), 1});
+    p.bias = kF32;
   }
-  return product(node, pixels(x), weights(w), pixels(y), bias, *post);
+  p.attributes = post->attributes;
+  p.plain = node.in.size() == 2 && !node.attributes.has("neuron");
+  return offer(node, p, post->after);
 }
 
 // dx = dy w^T
@@ -78,7 +69,9 @@ Offer pointwise_conv_data_gradient(const Node& node) {
   const TensorType &dy = node.in[0], &w = node.in[1], &dx = node.out[0];
   std::string reason = refusal(node, dx, w, dy);
   if (!reason.empty()) return Offer::none(reason);
-  return product(node, pixels(dy), weights(w, true), pixels(dx));
+  MatrixProduct p{.m = dx.elements() / dx.dim(-1), .k = dy.dim(-1), .n = dx.dim(-1)};
+  p.a = pixels(dy), p.b = weights(w, true), p.c = pixels(dx);
+  return offer(node, p);
 }
 
 // dw = x^T dy
@@ -86,8 +79,9 @@ Offer pointwise_conv_weight_gradient(const Node& node) {
   const TensorType &x = node.in[0], &dy = node.in[1], &dw = node.out[0];
   std::string reason = refusal(node, x, dw, dy);
   if (!reason.empty()) return Offer::none(reason);
-  memory::desc turned({x.dim(-1), x.elements() / x.dim(-1)}, kF32, Dims{1, x.pitch()});
-  return product(node, turned, pixels(dy), weights(dw));
+  MatrixProduct p{.m = x.dim(-1), .k = x.elements() / x.dim(-1), .n = dy.dim(-1)};
+  p.a = pixels(x, true), p.b = pixels(dy), p.c = weights(dw);
+  return offer(node, p);
 }
 
 }  // namespace jax_mps::cpu

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "device.h"
+#include "threads.h"
 
 namespace jax_mps::cpu::recurrent {
 namespace {

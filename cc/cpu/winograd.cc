@@ -9,6 +9,7 @@
 #include "conv.h"
 #include "isa.h"
 #include "neuron.h"
+#include "threads.h"
 
 namespace jax_mps::cpu {
 namespace {

@@ -353,7 +353,7 @@ void run_together(const ChainRun* runs, int count) {
     first[i + 1] = first[i] + piece_count(chain);
     work += chain.work;
   }
-  parallel<true>(first[count], work, [&](int64_t piece) {
+  parallel(first[count], work, [&](int64_t piece) {
     int low = 0, high = count;  // the piece is one of the runs [low, high)
     while (high - low > 1) {
       int middle = (low + high) / 2;

@@ -160,7 +160,7 @@ void over_pieces(const OptimWork& work, const void* const* in, void* const* out,
   constexpr int64_t kTogether = 32;
   const int64_t pieces = work.first_piece[work.leaves];
   // Elementwise work may be shared out as threads come free: results do not depend on it.
-  parallel<true>((pieces + kTogether - 1) / kTogether, work.elements, [&](int64_t some) {
+  parallel((pieces + kTogether - 1) / kTogether, work.elements, [&](int64_t some) {
     const int64_t end = (some + 1) * kTogether < pieces ? (some + 1) * kTogether : pieces;
     for (int64_t piece = some * kTogether; piece < end; piece++) one(piece);
   });

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "lanes.h"
+#include "parallel.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
@@ -107,8 +108,7 @@ inline void strip_product(int64_t rows, const float* strip, const float* panel, 
 
 // f(row, rows, panel, sums) for each strip and panel of the product, all of whose rows are `strips`
 // and whose columns are `panels`; touches(row, rows, panel, ahead) adds where it will read and
-// write. If `shared`, the threads of the surrounding region share them and then wait for each
-// other.
+// write. If `shared`, all threads do.
 template <int Vectors, int Width = Vectors, class Touches, class F>
 inline void tiles(bool shared, const Strips& strips, const float* a, const float* b, Depth depth,
                   int64_t panels, const Touches& touches, const F& f) {
@@ -127,12 +127,7 @@ inline void tiles(bool shared, const Strips& strips, const float* a, const float
                                     sums + v * kLanes, ahead);
     f(row, rows, panel, sums);
   };
-  if (!shared) {
-    for (int64_t item = 0; item < count; item++) tile(item);
-    return;
-  }
-#pragma omp for schedule(static)
-  for (int64_t item = 0; item < count; item++) tile(item);
+  parallel(count, shared ? kSmall : 0, tile);
 }
 
 inline int64_t panel_count(int64_t columns, int vectors) {

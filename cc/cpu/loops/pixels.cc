@@ -1,11 +1,8 @@
 #include "pixels.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 #include "half.h"
 #include "lanes.h"
+#include "parallel.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
@@ -123,22 +120,17 @@ class Gradient {
 
   void run(void* dw) {
     const int64_t count = cut_.slices * p_.groups * cut_.in_count * cut_.out_count;
-    const int64_t size = p_.groups * p_.in * p_.out, products = cut_.pixels * p_.in * p_.out;
+    const int64_t size = p_.groups * p_.in * p_.out;
+    const int64_t work = cut_.pixels * p_.groups * p_.in * p_.out / 4;
     T* to = static_cast<T*>(dw);
-#pragma omp parallel num_threads(p_.threads) if (p_.groups * products > 64 * 1024)
-    {
-#pragma omp for schedule(static)
-      for (int64_t i = 0; i < count; i++) sum(item(i));
-#pragma omp for schedule(static)
-      for (int64_t begin = 0; begin < size; begin += 4096) {
-        const int64_t end = least(begin + 4096, size);
-        for (int64_t s = 1; s < cut_.slices; s++)
+    parallel(count, work, [&](int64_t i, int thread) { sum(item(i), thread); });
+    parallel_pieces(size, 4096, size * cut_.slices, [&](int64_t begin, int64_t end) {
+      for (int64_t s = 1; s < cut_.slices; s++)
 #pragma omp simd
-          for (int64_t i = begin; i < end; i++) sums_[i] += sums_[s * size + i];
+        for (int64_t i = begin; i < end; i++) sums_[i] += sums_[s * size + i];
 #pragma omp simd
-        for (int64_t i = begin; i < end; i++) to[i] = S::store(sums_[i]);
-      }
-    }
+      for (int64_t i = begin; i < end; i++) to[i] = S::store(sums_[i]);
+    });
   }
 
  private:
@@ -194,12 +186,8 @@ class Gradient {
 
   // Block after block of pixels, each summed in registers: the rounding errors of long sums grow
   // with the number of blocks. The next block is asked for meanwhile.
-  void sum(const Item& item) {
-#ifdef _OPENMP
-    float* x = copies_ + omp_get_thread_num() * kCopies;
-#else
-    float* x = copies_;
-#endif
+  void sum(const Item& item, int thread) {
+    float* x = copies_ + thread * kCopies;
     float* dy = x + kPixels * kIn;
     const int64_t row = p_.groups * p_.out;
     float* dw = sums_ + (item.slice * p_.in + item.c) * row + item.k;

@@ -11,8 +11,7 @@ void pack_backward(const Shape& s, const float* r, int64_t first, Depth depth, i
                    float* panels) {
   const int64_t width = vectors * kLanes, blocks = panel_count(s.hidden, vectors);
   const int64_t in_segment = panel_count(s.hidden, 1);
-#pragma omp for schedule(static)
-  for (int64_t block = 0; block < blocks; block++) {
+  parallel(blocks, shared_steps(s) ? kSmall : 0, [&](int64_t block) {
     for (int64_t part = 0; part < depth.blocks(); part++) {
       const int64_t segment = part / in_segment, begin = part % in_segment * kLanes;
       const int64_t n = minimum_of(kLanes, s.hidden - begin);
@@ -23,18 +22,16 @@ void pack_backward(const Shape& s, const float* r, int64_t first, Depth depth, i
         for (int64_t k = 0; k < n; k++) to[k * width + j] = unit < s.hidden ? from[k] : 0;
       }
     }
-  }
+  });
 }
 
 void begin(const Steps& steps, const float* r) {
   const Shape& s = steps.shape;
   const Work work(s, steps.work, true);
   const int vectors = backward_vectors(s);
-  region(s, [&] {
-    pack_backward(s, r, 0, work.depth[0], vectors, work.panels[0]);
-    if (has_second(s.cell))
-      pack_backward(s, r, first_gates(s.cell) * s.hidden, work.depth[1], vectors, work.panels[1]);
-  });
+  pack_backward(s, r, 0, work.depth[0], vectors, work.panels[0]);
+  if (has_second(s.cell))
+    pack_backward(s, r, first_gates(s.cell) * s.hidden, work.depth[1], vectors, work.panels[1]);
 }
 
 // Some units of the rows of a strip, back through the LSTM's cell. dh [rows][lanes], in: all of the

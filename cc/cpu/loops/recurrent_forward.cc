@@ -17,21 +17,23 @@ void pack_forward(const Steps& steps, const float* r, int64_t first, Depth depth
     if (k >= depth.lead) return r + (k - depth.lead) * s.columns;
     return k < s.inputs ? steps.w + k * s.columns : steps.b;
   };
-#pragma omp for schedule(static)
-  for (int64_t k = 0; k < all_rows; k++) {
-    const int64_t place = k < depth.lead ? k : k - depth.lead + depth.begin();
-    for (int g = 0; g < Vectors; g++) {
-      const float* row = source(k) + first + g * s.hidden;
-      for (int64_t block = 0; block < blocks; block++) {
-        const int64_t unit = block * kLanes;
-        float* to = panels + block * size + (place * Vectors + g) * kLanes;
-        with_units(minimum_of(kLanes, s.hidden - unit), [&]<int N>(int64_t n) {
-          copy(row + unit, to, N ? N : n);
-          for (int64_t j = n; j < kLanes; j++) to[j] = 0;
-        });
+  constexpr int64_t kPiece = 8;  // rows
+  parallel((all_rows + kPiece - 1) / kPiece, shared_steps(s) ? kSmall : 0, [&](int64_t piece) {
+    for (int64_t k = piece * kPiece; k < minimum_of(all_rows, (piece + 1) * kPiece); k++) {
+      const int64_t place = k < depth.lead ? k : k - depth.lead + depth.begin();
+      for (int g = 0; g < Vectors; g++) {
+        const float* row = source(k) + first + g * s.hidden;
+        for (int64_t block = 0; block < blocks; block++) {
+          const int64_t unit = block * kLanes;
+          float* to = panels + block * size + (place * Vectors + g) * kLanes;
+          with_units(minimum_of(kLanes, s.hidden - unit), [&]<int N>(int64_t n) {
+            copy(row + unit, to, N ? N : n);
+            for (int64_t j = n; j < kLanes; j++) to[j] = 0;
+          });
+        }
       }
     }
-  }
+  });
 }
 
 // Numbers of a row into its strip.
@@ -45,17 +47,11 @@ void take_inputs(const Steps& s, const Work& work, const Part& part, const Strip
                  int64_t t) {
   const int64_t inputs = s.shape.inputs;
   if (!inputs || t < 0 || t >= s.time) return;
-  auto take = [&](int64_t row) {
+  for (int64_t row = 0; row < part.rows; row++) {
     float* strip = work.strips[t & 1] + strips.offset(row, work.depth[0]);
     copy_row(s.x + (row * s.time + t) * inputs, strip, inputs, strips.height);
     strip[inputs / kLanes * kLanes * strips.height + inputs % kLanes] = 1;
-  };
-  if (!part.shared) {
-    for (int64_t row = 0; row < part.rows; row++) take(row);
-    return;
   }
-#pragma omp for schedule(static) nowait
-  for (int64_t row = 0; row < part.rows; row++) take(row);
 }
 
 void begin(const Steps& steps, const float* r) {
@@ -63,11 +59,9 @@ void begin(const Steps& steps, const float* r) {
   const Work work(s, steps.work, false);
   with_cell(s.cell, [&]<Cell cell> {
     constexpr int gates = first_gates(cell);
-    region(s, [&] {
-      pack_forward<gates>(steps, r, 0, work.depth[0], work.panels[0]);
-      if (has_second(cell))
-        pack_forward<1>(steps, r, gates * s.hidden, work.depth[1], work.panels[1]);
-    });
+    pack_forward<gates>(steps, r, 0, work.depth[0], work.panels[0]);
+    if (has_second(cell))
+      pack_forward<1>(steps, r, gates * s.hidden, work.depth[1], work.panels[1]);
     over_parts(steps, false, [&](const Steps& own, const Work& work, const Part& part) {
       const Strips strips(part.rows, forward_vectors(s));
       for (int64_t row = 0; row < part.rows; row++)

@@ -19,12 +19,9 @@ using Steps = RecurrentSteps;
 
 constexpr int64_t kSmallStep = 128 * 1024;  // multiply-adds below which one thread is faster
 
-// f() by all threads.
-template <class F>
-inline void region(const Shape& s, const F& f) {
-  if (s.batch * s.hidden * s.columns < kSmallStep) return f();
-#pragma omp parallel
-  f();
+// Whether all threads share a step's work.
+inline bool shared_steps(const Shape& s) {
+  return s.parts == 1 && s.batch * s.hidden * s.columns >= kSmallStep;
 }
 
 // Gates of the cell that the first product gives, and whether there is a second one, of one gate.
@@ -89,7 +86,7 @@ struct Part {
       : index(index),
         row(index * s.batch / s.parts),
         rows((index + 1) * s.batch / s.parts - row),
-        shared(s.parts == 1) {}
+        shared(shared_steps(s)) {}
 };
 
 // The work memory: panels of r, and for each part strips of what the products take, the first in
@@ -140,7 +137,7 @@ inline void over_parts(const Steps& steps, bool backward, const F& f) {
     move(own.h_before, at), move(own.reset, at), move(own.dh, at), move(own.dc, at);
     f(own, Work(s, steps.work, backward, index), part);
   };
-  if (s.parts == 1) return region(s, [&] { run(0); });
+  if (s.parts == 1) return run(0);
   if (steps.count * s.batch * s.hidden * s.columns < kSmallStep) {
     for (int index = 0; index < s.parts; index++) run(index);
     return;

@@ -1,22 +1,11 @@
 #include "winograd.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
+#include "parallel.h"
 #include "product.h"
 #include "winograd_tiles.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {
-
-int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -54,28 +43,31 @@ int64_t conv_scratch(const WinogradPlan& p) {
 void turn_weights(const WinogradPlan& p, const float* w, float* turned) {
   constexpr int64_t kPatch = 16;
   int64_t taps = p.taps * p.taps, size = p.channels * p.filters;
-#pragma omp for collapse(2)
-  for (int64_t tap = 0; tap < taps; tap++)
-    for (int64_t k0 = 0; k0 < p.filters; k0 += kPatch)
-      for (int64_t c0 = 0; c0 < p.channels; c0 += kPatch)
-        for (int64_t c = c0; c < c0 + kPatch; c++)
-          for (int64_t k = k0; k < k0 + kPatch; k++)
-            turned[tap * size + c * p.filters + k] =
-                w[(taps - 1 - tap) * size + k * p.channels + c];
+  const int64_t patches = p.filters / kPatch;
+  parallel(taps * patches, taps * size, [&](int64_t item) {
+    const int64_t tap = item / patches, k0 = item % patches * kPatch;
+    for (int64_t c0 = 0; c0 < p.channels; c0 += kPatch)
+      for (int64_t c = c0; c < c0 + kPatch; c++)
+        for (int64_t k = k0; k < k0 + kPatch; k++)
+          turned[tap * size + c * p.filters + k] = w[(taps - 1 - tap) * size + k * p.channels + c];
+  });
 }
 
 template <int taps>
 void transform_filters(const WinogradPlan& p, const float* w, float* filters) {
   int64_t size = p.channels * p.filters;
-#pragma omp for collapse(2)
-  for (int64_t v = 0; v < p.filters / kMaxLanes; v++)
-    for (int64_t c = 0; c < p.channels; c++) {
+  constexpr int64_t kPiece = 16;  // channels
+  const int64_t pieces = p.channels / kPiece;
+  parallel(p.filters / kMaxLanes * pieces, kFrequencies * size, [&](int64_t item) {
+    const int64_t v = item / pieces, first = item % pieces * kPiece;
+    for (int64_t c = first; c < first + kPiece; c++) {
       const float* points[taps * taps];
       for (int tap = 0; tap < taps * taps; tap++)
         points[tap] = w + tap * size + c * p.filters + v * kMaxLanes;
       transform_points<FilterTransform<taps>>(points, kMaxLanes,
                                               filters + (v * p.channels + c) * kMaxLanes, size);
     }
+  });
 }
 
 // One tile of y, from sums [36, ..., filters].
@@ -110,34 +102,30 @@ void conv_of(const WinogradPlan& p, const float* x, const float* w, bool transpo
   int64_t block = block_of(p), tiles = p.tiles(), count = (tiles + block - 1) / block;
   int64_t in_step = frequency_step(block, p.channels), out_step = frequency_step(block, p.filters);
   for (int64_t c = 0; c < p.channels; c++) zeros[c] = 0;
-#pragma omp parallel num_threads(p.threads)
-  {
-    if (transposed) turn_weights(p, w, turned);
-    transform_filters<taps>(p, transposed ? turned : w, filters);
-    float* in = blocks + thread_number() * kFrequencies * (in_step + out_step);
+  if (transposed) turn_weights(p, w, turned);
+  transform_filters<taps>(p, transposed ? turned : w, filters);
+  parallel(count, tiles * p.channels * kFrequencies, [&](int64_t b, int thread) {
+    float* in = blocks + thread * kFrequencies * (in_step + out_step);
     float* out = in + kFrequencies * in_step;
-#pragma omp for schedule(dynamic)
-    for (int64_t b = 0; b < count; b++) {
-      int64_t first = b * block, own = tiles - first < block ? tiles - first : block;
-      transform_image<taps>(p, x, first, own, zeros, in, in_step);
-      for (int64_t f = 0; f < kFrequencies; f++)
-        product({.a = in + f * in_step,
-                 .a_row = p.channels,
-                 .a_step = 1,
-                 .b = filters + f * p.channels * p.filters,
-                 .b_step = kMaxLanes,
-                 .b_vector = p.channels * kMaxLanes,
-                 .c = out + f * out_step,
-                 .c_row = p.filters,
-                 .depth = p.channels,
-                 .run = run_of(p.channels),
-                 .add = false},
-                own, p.filters / kMaxLanes);
-      for (int64_t t = 0; t < own; t++)
-        finish_tile<taps>(p, tile_at(p, first + t, winograd_outputs(taps)), out + t * p.filters,
-                          out_step, tail, y);
-    }
-  }
+    int64_t first = b * block, own = tiles - first < block ? tiles - first : block;
+    transform_image<taps>(p, x, first, own, zeros, in, in_step);
+    for (int64_t f = 0; f < kFrequencies; f++)
+      product({.a = in + f * in_step,
+               .a_row = p.channels,
+               .a_step = 1,
+               .b = filters + f * p.channels * p.filters,
+               .b_step = kMaxLanes,
+               .b_vector = p.channels * kMaxLanes,
+               .c = out + f * out_step,
+               .c_row = p.filters,
+               .depth = p.channels,
+               .run = run_of(p.channels),
+               .add = false},
+              own, p.filters / kMaxLanes);
+    for (int64_t t = 0; t < own; t++)
+      finish_tile<taps>(p, tile_at(p, first + t, winograd_outputs(taps)), out + t * p.filters,
+                        out_step, tail, y);
+  });
 }
 
 void conv(const WinogradPlan& p, const float* x, const float* w, bool transposed,
@@ -172,47 +160,44 @@ void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, 
   float* image = sums + filters_size(p);
   float* gradient = image + kFrequencies * x_step;
   for (int64_t c = 0; c < at_least(p.channels, p.filters); c++) zeros[c] = 0;
-#pragma omp parallel num_threads(p.threads)
-  {
-    for (int64_t first = 0; first < tiles; first += group) {
-      int64_t own = tiles - first < group ? tiles - first : group;
-#pragma omp for schedule(dynamic)
-      for (int64_t t0 = 0; t0 < own; t0 += kTiles) {
-        int64_t count = own - t0 < kTiles ? own - t0 : kTiles;
-        transform_image<taps>(p, x, first + t0, count, zeros, image + t0 * p.channels, x_step);
-        for (int64_t t = t0; t < t0 + count; t++) {
-          Tile tile = tile_at(p, first + t, side);
-          const float* points[side * side];
-          points_of<side>(dy + tile.image * p.rows * p.cols * p.y_pixel, p.rows, p.cols, p.y_pixel,
-                          tile.row, tile.col, zeros, points);
-          transform_points<FilterTransform<side>>(points, p.filters, gradient + t * p.filters,
-                                                  dy_step);
-        }
+  for (int64_t first = 0; first < tiles; first += group) {
+    int64_t own = tiles - first < group ? tiles - first : group;
+    int64_t work = own * (p.channels + p.filters) * kFrequencies;
+    parallel((own + kTiles - 1) / kTiles, work, [&](int64_t item) {
+      int64_t t0 = item * kTiles, count = own - t0 < kTiles ? own - t0 : kTiles;
+      transform_image<taps>(p, x, first + t0, count, zeros, image + t0 * p.channels, x_step);
+      for (int64_t t = t0; t < t0 + count; t++) {
+        Tile tile = tile_at(p, first + t, side);
+        const float* points[side * side];
+        points_of<side>(dy + tile.image * p.rows * p.cols * p.y_pixel, p.rows, p.cols, p.y_pixel,
+                        tile.row, tile.col, zeros, points);
+        transform_points<FilterTransform<side>>(points, p.filters, gradient + t * p.filters,
+                                                dy_step);
       }
-#pragma omp for schedule(dynamic)
-      for (int64_t f = 0; f < kFrequencies; f++)
-        product({.a = image + f * x_step,
-                 .a_row = 1,
-                 .a_step = p.channels,
-                 .b = gradient + f * dy_step,
-                 .b_step = p.filters,
-                 .b_vector = kMaxLanes,
-                 .c = sums + f * size,
-                 .c_row = p.filters,
-                 .depth = own,
-                 .run = 64,
-                 .add = first > 0},
-                p.channels, p.filters / kMaxLanes);
-    }
-#pragma omp for
-    for (int64_t c = 0; c < p.channels; c++)
-      for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
-        const float* sum = sums + c * p.filters + k;
-        transform_tile<OutputsTransform<taps>>(
-            [&](int f) { return load<Vector>(sum + f * size); },
-            [&](int tap, Vector v) { store(dw + tap * size + c * p.filters + k, v); });
-      }
+    });
+    parallel(kFrequencies, work, [&](int64_t f) {
+      product({.a = image + f * x_step,
+               .a_row = 1,
+               .a_step = p.channels,
+               .b = gradient + f * dy_step,
+               .b_step = p.filters,
+               .b_vector = kMaxLanes,
+               .c = sums + f * size,
+               .c_row = p.filters,
+               .depth = own,
+               .run = 64,
+               .add = first > 0},
+              p.channels, p.filters / kMaxLanes);
+    });
   }
+  parallel(p.channels, kFrequencies * size, [&](int64_t c) {
+    for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
+      const float* sum = sums + c * p.filters + k;
+      transform_tile<OutputsTransform<taps>>(
+          [&](int f) { return load<Vector>(sum + f * size); },
+          [&](int tap, Vector v) { store(dw + tap * size + c * p.filters + k, v); });
+    }
+  });
 }
 
 void weight_gradient(const WinogradPlan& p, const float* x, const float* dy, float* dw,
