@@ -8,6 +8,7 @@
 #include "arena.h"
 #include "cpu/device.h"
 #include "executable.h"
+#include "idle_memory.h"
 #include "ir/check.h"
 #ifdef JAX_MPS_METAL
 #include "metal/information.h"
@@ -55,6 +56,7 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
     for (size_t i = 0; i < outputs; i++)
       out[i] = bind(**rets.get<ffi::AnyBuffer>(i), program.values[program.outputs[i]].type, error);
     if (!error.empty()) return ffi::Error::InvalidArgument("jax_mps: " + error);
+    Busy busy;
     executable->run(in, out);
     return ffi::Error::Success();
   } catch (const ProgramError& error) {
@@ -97,6 +99,8 @@ NB_MODULE(_ext, m) {
   m.def("set_cache_limit", &set_cache_limit, nb::arg("programs"));
   m.def("clear_cache", &clear_cache);
   m.def("versions", &cpu::versions);
+  m.def("give_back_when_idle", &give_back_when_idle, nb::arg("seconds"));
+  m.def("give_back_memory", &give_back_memory, nb::call_guard<nb::gil_scoped_release>());
 #ifdef JAX_MPS_METAL
   m.def("metal_information", [] {
     nb::dict d;

@@ -81,7 +81,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
             other[equation.primitive.name, reason_in(equation) or around] += 1
             continue
         operands, results = ([v.aval for v in vs] for vs in (equation.invars, equation.outvars))
-        text, words = op.placement(operands, results, equation.params)
+        text, words = op.placement_alone(operands, results, equation.params)
         types = f"{_types(operands)} -> {_types(results)}"
         own[op.name, types, device() if text else "xla", words, ""] += 1
     rows = [Row(name, types, n, where, words, made_of) for (name, types, where, words, made_of), n in own.items()]

@@ -53,6 +53,7 @@ class Op:
         aliases: `aliases(number of operands, **attributes)`, the (operand, result) pairs that share memory wherever
             their types agree: XLA copies an operand that is needed afterwards, and kernels then work in place.
         partial: whether results that nobody reads are left out; the attribute `wanted` then has a bool for each.
+        alone: `alone(**attributes)`, why XLA runs the op on the CPU where it stands alone, not in a graph; or "".
     """
 
     def __init__(
@@ -63,8 +64,10 @@ class Op:
         vmap: Batching = "loop",
         aliases: Aliases | None = None,
         partial: bool = False,
+        alone: Callable[..., str] | None = None,
     ):
         self.name, self.meaning, self.partial = name, meaning, partial
+        self._alone = alone or (lambda **attributes: "")
         self._batch, self._vmap = frozenset(batch), vmap
         self._aliases: Aliases = aliases or (lambda count, **attributes: ())
         self._gradient: Callable | None = None
@@ -124,6 +127,11 @@ class Op:
         except (TypeError, ValueError) as reason:
             return "", str(reason)
 
+    def placement_alone(self, operands: Sequence[Any], results: Sequence[Any], attributes: Any) -> tuple[str, str]:
+        """The same of the op where no graph is around it."""
+        reason = self._alone(**attributes) if device() == "cpu" else ""
+        return ("", reason) if reason else self.placement(operands, results, attributes)
+
     # From here on: what JAX calls.
 
     def _code(self, **attributes: Any) -> Callable[..., Arrays]:
@@ -146,7 +154,7 @@ class Op:
         return lower_with_jax(ctx, self._results, operands, attributes)
 
     def _lower_to_device(self, ctx: mlir.LoweringRuleContext, *operands: Any, **attributes: Any) -> Any:
-        text, _ = self.placement(ctx.avals_in, ctx.avals_out, attributes)
+        text, _ = self.placement_alone(ctx.avals_in, ctx.avals_out, attributes)
         if not text:
             return self._lower_to_jax(ctx, *operands, **attributes)
         return ffi.lower(ctx, text, operands, self.aliases(len(operands), attributes))
@@ -243,9 +251,10 @@ def op(
     vmap: Batching = "loop",
     aliases: Aliases | None = None,
     partial: bool = False,
+    alone: Callable[..., str] | None = None,
 ) -> Callable[[Callable], Op]:
     """Makes an `Op` of the meaning that it decorates."""
-    return lambda meaning: Op(name, meaning, batch, vmap, aliases, partial)
+    return lambda meaning: Op(name, meaning, batch, vmap, aliases, partial, alone)
 
 
 @functools.lru_cache(maxsize=4096)

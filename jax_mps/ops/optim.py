@@ -41,6 +41,11 @@ def _in_place(operands: int, *, apply: bool, regularization: str, states: int, *
     return parameters + [(1 + before * leaves + i, leaves + i) for i in range(states * leaves)]
 
 
+def _alone(*, apply: bool, **_: Any) -> str:
+    """XLA computes updates and adds them to the parameters in one pass; between two calls they would lie in memory."""
+    return "" if apply else "updates alone are XLA's, which fuses what applies them: mps.optim.step is one call"
+
+
 def _over_leaves(
     rule: Callable, hyper: Any, leaves: Any, *, apply: bool, regularization: str, states: int, **flags: Any
 ) -> tuple[Any, ...]:
@@ -100,19 +105,19 @@ def _adam(numbers: Any, g: Any, mu: Any, nu: Any, *nu_max: Any) -> Any:
     return [(step_mu * mu + step_gradient * g) / (jnp.sqrt(largest + eps_root) + eps), mu, nu, *maxima]
 
 
-@op("sgd", aliases=_in_place)
+@op("sgd", aliases=_in_place, alone=_alone)
 def sgd_op(hyper: Any, *leaves: Any, **attributes: Any) -> Any:
     """States: the trace, if there is momentum."""
     return _over_leaves(_sgd, hyper, leaves, **attributes)
 
 
-@op("rmsprop", aliases=_in_place)
+@op("rmsprop", aliases=_in_place, alone=_alone)
 def rmsprop_op(hyper: Any, *leaves: Any, **attributes: Any) -> Any:
     """States: nu, then mu if centered, then the trace if there is momentum. Centred, nu is the variance."""
     return _over_leaves(_rmsprop, hyper, leaves, **attributes)
 
 
-@op("adam", aliases=_in_place)
+@op("adam", aliases=_in_place, alone=_alone)
 def adam_op(hyper: Any, *leaves: Any, **attributes: Any) -> Any:
     """States: mu, nu, and nu_max for AMSGrad."""
     return _over_leaves(_adam, hyper, leaves, **attributes)
