@@ -74,7 +74,17 @@ def test_a_primitive_that_writes_too_far(tmp_path):
         pytest.skip("needs a C++ compiler and oneDNN's wheels")
     sources = [ROOT / "tests/guard.cc", *(ROOT / f"cc/cpu/{n}.cc" for n in ("guard", "onednn")), ROOT / "cc/program.cc"]
     include = header.parent if header.parent.name != "dnnl" else header.parents[2]
-    command = [COMPILER, "-std=c++20", "-O1", "-DJAX_MPS_ONEDNN", f"-I{ROOT / 'cc'}", "-isystem", include, *sources]
+    command = [
+        COMPILER,
+        "-std=c++20",
+        "-O1",
+        "-fopenmp",
+        "-DJAX_MPS_ONEDNN",
+        f"-I{ROOT / 'cc'}",
+        "-isystem",
+        include,
+        *sources,
+    ]
     command += [library, f"-Wl,-rpath,{library.parent}", "-o", tmp_path / "guard"]
     subprocess.run(command, check=True)
     environment = os.environ | {"JAX_MPS_GUARD": "1"}

@@ -1,6 +1,7 @@
 """The threads of the CPU device: their number changes no bit, callers share them, and there may be none."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -8,6 +9,7 @@ import threading
 import jax
 import numpy as np
 import pytest
+from conftest import ROOT
 
 import jax_mps as mps
 
@@ -126,3 +128,24 @@ def test_no_thread_to_be_had():
         ["bash", "-c", source], capture_output=True, text=True, env={**os.environ, "JAX_MPS_THREADS": "4"}, timeout=300
     )
     assert done.returncode == 0 and done.stdout.splitlines()[0] == "True", done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def callers(tmp_path_factory):
+    """tests/threads.cc under ThreadSanitizer."""
+    compiler = shutil.which("c++") or shutil.which("g++")
+    program = tmp_path_factory.mktemp("threads") / "threads"
+    sources = [ROOT / "tests/threads.cc", ROOT / "cc/cpu/threads.cc"]
+    command = [compiler, "-std=c++20", "-O1", "-g", "-pthread", "-fsanitize=thread", f"-I{ROOT / 'cc'}", *sources]
+    if not compiler or subprocess.run([*command, "-o", program], capture_output=True).returncode:
+        pytest.skip("needs a C++ compiler with ThreadSanitizer")
+    return program
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "3", "8"])
+def test_many_callers_under_thread_sanitizer(callers, threads):
+    environment = os.environ | {"JAX_MPS_THREADS": threads}
+    done = subprocess.run([callers], env=environment, capture_output=True, text=True, timeout=300)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("ThreadSanitizer does not bear this system's address layout")
+    assert (done.returncode, done.stdout) == (0, "0 wrong\n"), done.stderr[-3000:]
