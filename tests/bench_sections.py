@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from bench_busy import busy
 from bench_common import Bench, blocking, nchw, normal
 from bench_graph import graph
 from bench_rnn import rnn
@@ -332,4 +333,5 @@ SECTIONS: dict[str, Callable[[], Iterator[Bench]]] = {
     "graph": graph,
     "rnn": rnn,
     "overhead": overhead,
+    "busy": busy,
 }

@@ -85,7 +85,7 @@ def test_a_primitive_that_writes_too_far(tmp_path):
         include,
         *sources,
     ]
-    command += [library, f"-Wl,-rpath,{library.parent}", "-o", tmp_path / "guard"]
+    command += [library, "-lgomp", f"-Wl,-rpath,{library.parent}", "-o", tmp_path / "guard"]
     subprocess.run(command, check=True)
     environment = os.environ | {"JAX_MPS_GUARD": "1"}
     run = subprocess.run([tmp_path / "guard", "primitive"], env=environment, capture_output=True, text=True, check=True)

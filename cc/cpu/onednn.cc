@@ -2,9 +2,11 @@
 
 #ifdef JAX_MPS_ONEDNN
 
-#include <omp.h>
-
 #include <algorithm>
+
+// Of the OpenMP library that oneDNN is linked with, whatever the compiler's own is.
+extern "C" int omp_get_max_threads();
+extern "C" void omp_set_num_threads(int threads);
 
 namespace jax_mps::cpu {
 dnnl::engine& engine() {
