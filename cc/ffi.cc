@@ -31,9 +31,14 @@ void* bind(ffi::AnyBuffer buffer, const TensorType& type, std::string& error) {
   return buffer.untyped_data();
 }
 
-ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view text) {
+ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
   try {
-    auto executable = compile_cached(text);
+    // A call may have other attributes, which are there to be read by people and to tell calls
+    // apart.
+    ffi::ErrorOr<std::string_view> text = attributes.get<std::string_view>("program");
+    if (text.has_error())
+      return ffi::Error::InvalidArgument("jax_mps: the call has no string named program");
+    auto executable = compile_cached(*text);
     const Program& program = executable->program();
     // A call may have a result of no bytes behind the program's outputs: jax_mps/ffi.py says why.
     size_t outputs = program.outputs.size();
@@ -72,8 +77,7 @@ ffi::Error run(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vie
   }
 }
 
-XLA_FFI_DEFINE_HANDLER(
-    kRun, run, ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<std::string_view>("program"));
+XLA_FFI_DEFINE_HANDLER(kRun, run, ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs());
 
 }  // namespace
 }  // namespace jax_mps
@@ -81,6 +85,7 @@ XLA_FFI_DEFINE_HANDLER(
 NB_MODULE(_ext, m) {
   using namespace jax_mps;
   m.doc() = "The native half of jax_mps.";
+  m.attr("ffi_api") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   m.def("target",
         [] { return nb::capsule(reinterpret_cast<void*>(kRun), "xla._CUSTOM_CALL_TARGET"); });
   m.def(

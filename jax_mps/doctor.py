@@ -165,7 +165,7 @@ def about() -> dict[str, str]:
         "device": mps.device(),
         "native": ffi.native().versions(),
         **_metal(),
-        "jax_mps": mps.__version__,
+        "jax_mps": f"{ffi.build()}, FFI API {'.'.join(map(str, ffi.native().ffi_api))}",
         **{name: version(name) for name in ("jax", "jaxlib", "numpy", "optax")},
         "python": sys.version.split()[0],
         "platform": f"{platform.platform()}",

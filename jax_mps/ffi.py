@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import re
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +23,46 @@ def native() -> Any:
     """The native module, with its custom call registered."""
     import jax_mps._ext as _ext
 
+    _require_api(_ext.ffi_api)
     jax.ffi.register_ffi_target(_TARGET, _ext.target(), platform="cpu")
     return _ext
+
+
+def _require_api(built: tuple[int, int]) -> None:
+    """ImportError where the native half was built for a later FFI API than jaxlib's, which its headers tell.
+
+    Registered all the same, it would be refused when JAX's CPU backend starts, and the backend with it.
+    """
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h")
+    if not header.is_file():
+        return
+    words = re.findall(r"^#define XLA_FFI_API_(?:MAJOR|MINOR) (\d+)$", header.read_text(), re.MULTILINE)
+    has = tuple(map(int, words))
+    if len(has) == 2 and (built[0] != has[0] or built > has):
+        texts = [".".join(map(str, version)) for version in (built, has)]
+        raise ImportError(
+            f"jax_mps: jaxlib must take calls of FFI API {texts[0]}, for which jax_mps was built, but jaxlib "
+            f"{jax.lib.__version__} has {texts[1]}. Install a later jaxlib, or build jax_mps again, with the headers "
+            "that its pyproject.toml names, as pip install does."
+        )
+
+
+@functools.cache
+def build() -> str:
+    """The version, and a digest of the native half: what tells one build of this library from another."""
+    from jax_mps import __version__
+
+    with open(native().__file__, "rb") as file:
+        return f"{__version__}+{hashlib.file_digest(file, 'sha256').hexdigest()[:12]}"
+
+
+def _attributes(text: str) -> dict[str, str]:
+    """The attributes of the custom call.
+
+    JAX finds on disk what it has compiled by a key of the whole function, so `build` keeps each build to its own. The
+    native half does not read it: a function that another version has exported runs.
+    """
+    return {"program": text, "build": build()}
 
 
 @functools.cache
@@ -46,7 +87,7 @@ def lower(ctx: mlir.LoweringRuleContext, text: str, operands: Sequence[Any], ali
     ins, outs = ([str(aval) for aval in avals] for avals in (ctx.avals_in, ctx.avals_out))
     shared = {i: o for i, o in aliases if ins[i] == outs[o]}
     ctx = ctx.replace(avals_out=_more_than_a_state(ctx.avals_out, jax.core.ShapedArray))
-    results = jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=shared)(ctx, *operands, program=text)
+    results = jax.ffi.ffi_lowering(_TARGET, operand_output_aliases=shared)(ctx, *operands, **_attributes(text))
     return results[: len(outs)]
 
 
@@ -63,7 +104,7 @@ def call(text: str, operands: Sequence[jax.Array], results: Sequence[jax.ShapeDt
     """Runs a program on arrays: `results` gives the shapes and dtypes of its outputs."""
     native()
     given = _more_than_a_state(results, jax.ShapeDtypeStruct)
-    return list(jax.ffi.ffi_call(_TARGET, tuple(given))(*operands, program=text))[: len(results)]
+    return list(jax.ffi.ffi_call(_TARGET, tuple(given))(*operands, **_attributes(text)))[: len(results)]
 
 
 class CacheInfo(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from jax import export, lax
 from test_graph import NHWC, assert_same, normal
 
 import jax_mps as mps
+from jax_mps import ffi
 
 pytest.importorskip("flatbuffers")
 
@@ -75,6 +77,49 @@ def test_another_process_runs_what_this_one_exports(native, tmp_path):
         with np.load(f"{path}.npz") as found:
             results = [found[name] for name in found.files]
         assert_same(results, [f(X), f(X), jax.grad(lambda x, f=f: jnp.sum(f(x)))(X)])
+
+
+@pytest.mark.parametrize(
+    "others",
+    [{}, {"build": "0.0.1+000000000000"}, {"build": "9.0.0+ffffffffffff", "of_a_later_version": "yes"}],
+    ids=["before builds had names", "earlier", "later"],
+)
+def test_what_another_version_exported_runs(native, others, tmp_path, monkeypatch):
+    """The build stands in the file for people to read; no build refuses another's."""
+    with monkeypatch.context() as other:
+        other.setattr(ffi, "_attributes", lambda text: {"program": text, **others})
+        for name, f in FUNCTIONS.items():
+            jax.clear_caches()
+            module = written(f, tmp_path / name, disabled_checks=ALLOWED).mlir_module()
+            assert ffi.build() not in module and all(value in module for value in others.values())
+    for name, f in FUNCTIONS.items():
+        found = export.deserialize(bytearray((tmp_path / name).read_bytes()))
+        assert_same([found.call(X), jax.jit(found.call)(X)], [f(X), f(X)])
+
+
+EXPORTED = os.environ.get("JAX_MPS_EXPORTED")
+
+
+@pytest.mark.skipif(
+    not EXPORTED, reason="JAX_MPS_EXPORTED is the folder where runs under several JAX leave their files"
+)
+def test_what_earlier_versions_of_jax_exported_runs(native):
+    """A run under each JAX, the earliest first: it reads what those before have left, and leaves its own."""
+    own = Path(EXPORTED) / jax.__version__
+    own.mkdir(parents=True, exist_ok=True)
+    for name, f in FUNCTIONS.items():
+        written(f, own / name, vjp_order=1, disabled_checks=ALLOWED)
+        for path in sorted(Path(EXPORTED).glob(f"*/{name}")):
+            found = export.deserialize(bytearray(path.read_bytes()))
+            gradient = jax.grad(lambda x, g=found.call: jnp.sum(g(x)))
+            assert_same([found.call(X), gradient(X)], [f(X), jax.grad(lambda x, f=f: jnp.sum(f(x)))(X)])
+
+
+def test_a_call_without_a_program_is_an_error(native):
+    call = jax.ffi.ffi_call("jax_mps", jax.ShapeDtypeStruct(X.shape, X.dtype))
+    for attributes in ({}, {"program": np.int64(1)}):
+        with pytest.raises(jax.errors.JaxRuntimeError, match="jax_mps: the call has no string named program"):
+            jax.block_until_ready(jax.jit(lambda x, a=attributes: call(x, **a))(X))
 
 
 def test_the_reference_device_exports_without_the_custom_call(native, tmp_path):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -101,7 +102,9 @@ import jax
 import jax.numpy as jnp
 from jax import monitoring
 import jax_mps as mps
+from jax_mps import ffi
 
+mps.__version__ = sys.argv[2] or mps.__version__
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -110,22 +113,51 @@ monitoring.register_event_listener(lambda name, **_: seen.append(name))
 mps.set_device("cpu")
 step = mps.graph(lambda x: jax.lax.scan(lambda c, t: (mps.relu(c @ c) + t, c), x, x[None] * jnp.ones((3, 1, 1))))
 x = jnp.arange(16.0).reshape(4, 4) / 16.0
-seen.clear()
-compiled = jax.jit(step).lower(x).compile()
-print(sum(name.endswith("cache_hits") for name in seen), "hits", float(jnp.sum(compiled(x)[0])))
+lowered = jax.jit(step).lower(x)
+seen.clear()  # what the trace computes is XLA's alone
+compiled = lowered.compile()
+print(sum(name.endswith("cache_hits") for name in seen), float(jnp.sum(compiled(x)[0])), ffi.build())
 """
 
 
-def test_a_second_process_finds_what_the_first_compiled(native, tmp_path):
-    if native == "metal":
-        pytest.skip("asked of the CPU device")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)]
-    lines = []
-    for _ in range(2):
+class TestKeptOnDisk:
+    """What JAX's cache of compiled functions gives to a second process."""
+
+    @pytest.fixture(autouse=True)
+    def of_the_cpu(self, native):
+        if native == "metal":
+            pytest.skip("asked of the CPU device")
+
+    def compiled(self, cache, version="", package=None):
+        """The number of functions found on disk, the result and the build, of a process."""
+        paths = [*([str(package)] if package else []), *sys.path]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-P", "-c", textwrap.dedent(SCRIPT), str(cache), version]
         done = subprocess.run(
-            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
+            command, env=environment, cwd=cache, capture_output=True, text=True, check=True, timeout=300
         )
-        lines.append(done.stdout.splitlines()[-1].split())
-    assert lines[0][0] == "0" and int(lines[1][0]) > 0
-    assert lines[0][2] == lines[1][2]
+        hits, result, build = done.stdout.splitlines()[-1].split()
+        return int(hits), result, build
+
+    def test_the_same_build_finds_what_it_compiled(self, tmp_path):
+        first, second = self.compiled(tmp_path), self.compiled(tmp_path)
+        assert first[0] == 0 and second[0] > 0
+        assert first[1:] == second[1:]
+
+    def test_another_build_does_not(self, tmp_path):
+        """Another version, and another library of the same version, which is a byte longer."""
+        version = self.compiled(tmp_path)[2].split("+")[0]
+        package = tmp_path / "other" / "jax_mps"
+        package.mkdir(parents=True)
+        for path in Path(mps.__file__).parent.iterdir():
+            if path.name.startswith("_ext"):
+                (package / path.name).write_bytes(path.read_bytes() + b"\0")
+            elif path.name != "__pycache__":
+                (package / path.name).symlink_to(path)
+        builds = set()
+        for options in ({"version": "0.0.9"}, {"package": package.parent}):
+            for again in (False, True):
+                hits, _, build = self.compiled(tmp_path, **options)
+                assert (hits > 0) == again
+                builds.add(build)
+        assert sorted(b.startswith(f"{version}+") for b in builds) == [False, True]

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from macho import ARM64, DYLIB, MACOS, MachO
 WHEEL = os.environ.get("MACOS_WHEEL")
 pytestmark = pytest.mark.skipif(not WHEEL, reason="needs the wheel: MACOS_WHEEL=$(tests/macos/build)")
 HERE = Path(__file__).parent
-PYTHON = "{}.{}".format(*sys.version_info)
+PYTHON, ABI = Path(WHEEL).name.split("-")[2:4] if WHEEL else ("", "")
+# Python 3.12's wheel keeps to the stable ABI, and is for the later ones too.
+PYTHONS = ["3.12", "3.13", "3.14"] if ABI == "abi3" else [f"3.{PYTHON.removeprefix('cp3')}"]
 LIBRARIES = {
     "Metal": "/System/Library/Frameworks/Metal.framework/Versions/A/Metal",
     "Foundation": "/System/Library/Frameworks/Foundation.framework/Versions/C/Foundation",
@@ -26,7 +29,7 @@ LIBRARIES = {
 def installed(tmp_path_factory):
     """The folder into which pip installs the wheel for a Mac."""
     folder = tmp_path_factory.mktemp("site")
-    install(folder, "macosx_14_0_arm64")
+    install(folder, "macosx_14_0_arm64", PYTHONS[0])
     return folder
 
 
@@ -36,22 +39,24 @@ def library(installed):
     return MachO(path)
 
 
-def install(folder, platform):
+def install(folder, platform, python):
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--only-binary=:all:"]
-    target = ["--platform", platform, "--python-version", PYTHON, "--target", str(folder)]
+    target = ["--platform", platform, "--python-version", python, "--target", str(folder)]
     subprocess.run([*command, *target, WHEEL], check=True, capture_output=True, text=True)
 
 
-def test_pip_takes_it_for_this_platform_only(installed, tmp_path):
-    install(tmp_path / "newer", "macosx_15_0_arm64")
-    for platform in ("macosx_13_0_arm64", "macosx_14_0_x86_64", "manylinux_2_28_x86_64"):
+def test_pip_takes_it_for_these_platforms_and_pythons_only(installed, tmp_path):
+    for platform, python in product(("macosx_14_0_arm64", "macosx_15_0_arm64"), PYTHONS):
+        install(tmp_path / f"{platform}-{python}", platform, python)
+    others = [(p, PYTHONS[0]) for p in ("macosx_13_0_arm64", "macosx_14_0_x86_64", "manylinux_2_28_x86_64")]
+    for platform, python in [*others, ("macosx_14_0_arm64", "3.11" if ABI == "abi3" else "3.13")]:
         with pytest.raises(subprocess.CalledProcessError):
-            install(tmp_path / platform, platform)
+            install(tmp_path / f"{platform}-{python}", platform, python)
 
 
 def test_holds_the_package():
     names = zipfile.ZipFile(WHEEL).namelist()
-    tag = "cpython-{}{}-darwin".format(*sys.version_info)
+    tag = "abi3" if ABI == "abi3" else f"cpython-{PYTHON.removeprefix('cp')}-darwin"
     assert [n for n in names if n.endswith((".so", ".dylib"))] == [f"jax_mps/_ext.{tag}.so"]
     python = {str(p.relative_to(HERE.parent)) for p in (HERE.parent / "jax_mps").rglob("*.py")}
     assert python <= set(names)
