@@ -85,7 +85,7 @@ simple(
     erf_inv=wrapped(lambda x: np.where(abs(x) > 1, np.nan, scipy.special.erfinv(np.clip(x, -1, 1)))),
     abs=wrapped(np.abs), square=wrapped(np.square),
     add=wrapped(np.add), sub=wrapped(np.subtract), mul=wrapped(np.multiply), add_any=wrapped(np.add),
-    div=wrapped(divide), rem=wrapped(remainder),
+    rem=wrapped(remainder),
     pow=wrapped(lambda a, b: np.power(a, b.astype(np.float64))), atan2=np.arctan2,
     one_minus_square=wrapped(lambda x: (1 + x) * (1 - x)),
     eq=np.equal, ne=np.not_equal, lt=np.less, le=np.less_equal, gt=np.greater, ge=np.greater_equal,
@@ -99,6 +99,14 @@ simple(
     optimization_barrier=lambda *x: list(x),
 )  # fmt: skip
 simple(**{"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert})
+
+
+@primitive("div")
+def _div(noise, types, params, a, b):
+    y = wrapped(divide)(a, b)
+    if not is_float(y) and noise.rng is not None and np.array_equal(a, b) and noise.rng.random() < 0.5:
+        y = np.where(b == 0, 1, y).astype(y.dtype)  # x / x is 1 everywhere to XLA from JAX 0.12 on
+    return y
 
 
 def extremum(function):
