@@ -41,6 +41,21 @@ def test_all_else_is_summed(case, native):
     assert not any("winograd" in name for name in implementations(case).values())
 
 
+def test_filters_that_cost_more_than_the_image_are_not_transformed(native):
+    rows = mps.explain(mps.conv, jnp.ones((8, 7, 7, 512)), jnp.ones((3, 3, 512, 512)))
+    assert not any("winograd" in row.implementation for row in rows)
+
+
+def test_few_pixels_of_few_weights_are_summed_in_short_runs(native):
+    """As fast as oneDNN, and more exact."""
+    x, w = jnp.maximum(normal(4, 11, 11, 192), 0), normal(1, 1, 192, 64, seed=1)
+    rows = mps.explain(mps.conv, x, w)
+    assert mps.device() != "cpu" or all(row.implementation.startswith("short sums") for row in rows)
+    with jax.enable_x64(True):
+        exact = np.asarray(mps.conv(*(jnp.asarray(a, jnp.float64) for a in (x, w))))
+    assert mps.device() != "cpu" or np.linalg.norm(np.asarray(mps.conv(x, w)) - exact) < 1.5e-7 * np.linalg.norm(exact)
+
+
 @pytest.mark.parametrize(("x", "w"), SHAPES, ids=["3x3", "5x5"])
 def test_errors_are_small(native, x, w):
     """Against float64: below 1e-5 of the largest element, on average below 1e-6; on the CPU, y as by plain sums."""

@@ -5,6 +5,7 @@
 // plain sums; the gradients take the fewest.
 #include "loops/winograd.h"
 
+#include <cmath>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
@@ -64,11 +65,13 @@ std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const
                     .pad_left = padding[2],
                     .gaussian = gaussian,
                     .threads = max_threads()};
-  // Tiles at the edges are computed whole, and filters are transformed once a call.
-  int64_t sums = plan.batch * plan.rows * plan.cols * plan.taps * plan.taps;
-  int64_t products = plan.tiles() * kRealProducts;
-  double work = static_cast<double>(sums) * plan.channels * plan.filters;
-  if (work < kWorthwhile || sums < 2 * products) return refuse("images larger than this");
+  // Tiles at the edges are computed whole. Filters are transformed once a call; at more points and
+  // of many channels they leave the caches, which takes the time of some tiles.
+  double sums = static_cast<double>(plan.batch * plan.rows * plan.cols * plan.taps * plan.taps);
+  double weights = static_cast<double>(plan.channels) * plan.filters;
+  double least = gaussian ? 1.7 * plan.products() * (plan.tiles() + std::sqrt(weights) / 16)
+                          : 2.0 * plan.products() * plan.tiles();
+  if (sums * weights < kWorthwhile || sums < least) return refuse("images larger than this");
   return plan;
 }
 

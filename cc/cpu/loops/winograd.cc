@@ -34,12 +34,10 @@ int64_t block_of(const WinogradPlan& p) {
 }
 
 // Channels that are summed by themselves: a long sum rounds off more of each product, and the
-// transforms enlarge that. What rounding leaves in y decides which neurons and windows pass a
-// gradient on, in all layers that follow; a data gradient only carries its own.
+// transforms enlarge that.
 int64_t run_of(const WinogradPlan& p) {
-  constexpr int64_t kLeast = 16;
-  int64_t most = p.gaussian ? 32 : 64;
-  return p.channels / 2 < kLeast ? kLeast : p.channels / 2 < most ? p.channels / 2 : most;
+  if (!p.gaussian) return p.channels < 64 ? p.channels : 64;
+  return p.channels < 32 ? 16 : p.channels < 64 ? p.channels / 2 : 32;
 }
 
 int64_t filters_size(const WinogradPlan& p) { return p.products() * p.channels * p.filters; }
