@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kVector = 16;      // result channels come in whole vectors
 constexpr int64_t kFewPixels = 128;  // of the result
+constexpr int64_t kMorePixels = 512, kFewWeights = 32 << 10;  // together; there it is no faster
 
 // Nothing if the loops do not take the convolution of x and w to y; then `reason` says why.
 std::optional<ShortSumsPlan> plan_of(const Node& node, const TensorType& x, const TensorType& w,
@@ -23,8 +24,9 @@ std::optional<ShortSumsPlan> plan_of(const Node& node, const TensorType& x, cons
     return std::nullopt;
   };
   bool highest = a.has("precision") && a.string("precision") == "highest";
-  if (!highest && y.elements() > kFewPixels * y.dim(-1))
-    return refuse("the highest precision, or few pixels");
+  const int64_t pixels = y.dim(-1) ? y.elements() / y.dim(-1) : 0;
+  const bool few = pixels <= kFewPixels || (pixels <= kMorePixels && w.elements() <= kFewWeights);
+  if (!highest && !few) return refuse("the highest precision, or few pixels");
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");
   if (a.integer("groups") != 1) return refuse("one group");

@@ -31,16 +31,21 @@ inline void product_run(const Product& p, int64_t depth, bool add, const float* 
                         float* c) {
   using V = Lanes<kMaxLanes>::Float;
   V sum[Rows][Vectors] = {};
+  // Four rows are addressed from one pointer: a pointer each would not fit into the registers.
+  const float* first = a;
+  const float* second = Rows > 4 ? a + 4 * p.a_row : a;
+  const float* third = Rows > 8 ? a + 8 * p.a_row : a;
   for (int64_t s = 0; s < depth; s++) {
     V right[Vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < Vectors; v++) right[v] = load<V>(b + v * p.b_vector + s * p.b_step);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; i++) {
-      float left = a[i * p.a_row + s * p.a_step];
+      float left = (i < 4 ? first : i < 8 ? second : third)[i % 4 * p.a_row];
 #pragma GCC unroll 2
       for (int v = 0; v < Vectors; v++) sum[i][v] += left * right[v];
     }
+    first += p.a_step, second += p.a_step, third += p.a_step;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < Rows; i++)

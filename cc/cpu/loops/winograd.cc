@@ -2,6 +2,7 @@
 
 #include "parallel.h"
 #include "product.h"
+#include "winograd_gaussian.h"
 #include "winograd_tiles.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
@@ -13,7 +14,7 @@ int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 // but enough to pay for reading all filters.
 int64_t block_of(const WinogradPlan& p) {
   constexpr int64_t kCache = 640 * 1024 / sizeof(float);
-  int64_t fitting = kCache / (kFrequencies * (p.channels + p.filters));
+  int64_t fitting = kCache / (p.products() * (p.channels + p.filters));
   int64_t block = at_least(fitting / kProductRows * kProductRows, 24);
   // Cut evenly, for two threads at least.
   int64_t blocks = (p.tiles() + block - 1) / block;
@@ -22,20 +23,20 @@ int64_t block_of(const WinogradPlan& p) {
 }
 
 // Channels that are summed by themselves: a long sum rounds off more of each product, and the
-// transforms enlarge that. Runs of 16 would cost a tenth of the time.
-int64_t run_of(int64_t channels) {
-  constexpr int64_t kLeast = 16, kMost = 32;
-  return channels / 2 < kLeast ? kLeast : channels / 2 < kMost ? channels / 2 : kMost;
+// transforms enlarge that.
+int64_t run_of(const WinogradPlan& p) {
+  if (!p.gaussian) return p.channels < 64 ? p.channels : 64;
+  return p.channels < 32 ? 16 : p.channels < 64 ? p.channels / 2 : 32;
 }
 
-int64_t filters_size(const WinogradPlan& p) { return kFrequencies * p.channels * p.filters; }
+int64_t filters_size(const WinogradPlan& p) { return p.products() * p.channels * p.filters; }
 int64_t turned_size(const WinogradPlan& p) { return p.taps * p.taps * p.channels * p.filters; }
 
-// Scratch: zeros, filters [36, filters / L, channels, L], turned weights, then each thread's block.
+// Scratch: zeros, filters [products, filters / L, channels, L], turned weights, then each thread's
+// block.
 int64_t conv_scratch(const WinogradPlan& p) {
   int64_t block = block_of(p);
-  int64_t own =
-      kFrequencies * (frequency_step(block, p.channels) + frequency_step(block, p.filters));
+  int64_t own = p.products() * (product_step(block, p.channels) + product_step(block, p.filters));
   return p.channels + filters_size(p) + turned_size(p) + p.threads * own;
 }
 
@@ -53,25 +54,25 @@ void turn_weights(const WinogradPlan& p, const float* w, float* turned) {
   });
 }
 
-template <int taps>
+template <class Points, int taps>
 void transform_filters(const WinogradPlan& p, const float* w, float* filters) {
   int64_t size = p.channels * p.filters;
   constexpr int64_t kPiece = 16;  // channels
   const int64_t pieces = p.channels / kPiece;
-  parallel(p.filters / kMaxLanes * pieces, kFrequencies * size, [&](int64_t item) {
+  parallel(p.filters / kMaxLanes * pieces, Points::products * size, [&](int64_t item) {
     const int64_t v = item / pieces, first = item % pieces * kPiece;
     for (int64_t c = first; c < first + kPiece; c++) {
       const float* points[taps * taps];
       for (int tap = 0; tap < taps * taps; tap++)
         points[tap] = w + tap * size + c * p.filters + v * kMaxLanes;
-      transform_points<FilterTransform<taps>>(points, kMaxLanes,
-                                              filters + (v * p.channels + c) * kMaxLanes, size);
+      transform_points<typename Points::template Filter<taps>>(
+          points, kMaxLanes, filters + (v * p.channels + c) * kMaxLanes, size);
     }
   });
 }
 
-// One tile of y, from sums [36, ..., filters].
-template <int taps>
+// One tile of y, from sums [products, ..., filters].
+template <class Points, int taps>
 void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int64_t step,
                  const WinogradTail& tail, float* y) {
   constexpr int outputs = winograd_outputs(taps);
@@ -80,7 +81,7 @@ void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int
   float* corner = y + ((tile.image * p.rows + tile.row) * p.cols + tile.col) * p.y_pixel;
   for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
     Vector bias = tail.bias ? load<Vector>(tail.bias + k) : Vector{};
-    transform_tile<OutputsTransform<outputs>>(
+    Points::template Outputs<outputs>::apply(
         [&](int f) { return load<Vector>(sums + f * step + k); },
         [&](int i, Vector v) {
           if (i / outputs >= rows || i % outputs >= cols) return;
@@ -92,7 +93,7 @@ void finish_tile(const WinogradPlan& p, const Tile& tile, const float* sums, int
   }
 }
 
-template <int taps>
+template <class Points, int taps>
 void conv_of(const WinogradPlan& p, const float* x, const float* w, bool transposed,
              const WinogradTail& tail, float* y, float* scratch) {
   float* zeros = scratch;
@@ -100,16 +101,16 @@ void conv_of(const WinogradPlan& p, const float* x, const float* w, bool transpo
   float* turned = filters + filters_size(p);
   float* blocks = turned + turned_size(p);
   int64_t block = block_of(p), tiles = p.tiles(), count = (tiles + block - 1) / block;
-  int64_t in_step = frequency_step(block, p.channels), out_step = frequency_step(block, p.filters);
+  int64_t in_step = product_step(block, p.channels), out_step = product_step(block, p.filters);
   for (int64_t c = 0; c < p.channels; c++) zeros[c] = 0;
   if (transposed) turn_weights(p, w, turned);
-  transform_filters<taps>(p, transposed ? turned : w, filters);
-  parallel(count, tiles * p.channels * kFrequencies, [&](int64_t b, int thread) {
-    float* in = blocks + thread * kFrequencies * (in_step + out_step);
-    float* out = in + kFrequencies * in_step;
+  transform_filters<Points, taps>(p, transposed ? turned : w, filters);
+  parallel(count, tiles * p.channels * Points::products, [&](int64_t b, int thread) {
+    float* in = blocks + thread * Points::products * (in_step + out_step);
+    float* out = in + Points::products * in_step;
     int64_t first = b * block, own = tiles - first < block ? tiles - first : block;
-    transform_image<taps>(p, x, first, own, zeros, in, in_step);
-    for (int64_t f = 0; f < kFrequencies; f++)
+    transform_image<Points, taps>(p, x, first, own, zeros, in, in_step);
+    for (int64_t f = 0; f < Points::products; f++)
       product({.a = in + f * in_step,
                .a_row = p.channels,
                .a_step = 1,
@@ -119,18 +120,22 @@ void conv_of(const WinogradPlan& p, const float* x, const float* w, bool transpo
                .c = out + f * out_step,
                .c_row = p.filters,
                .depth = p.channels,
-               .run = run_of(p.channels),
+               .run = run_of(p),
                .add = false},
               own, p.filters / kMaxLanes);
     for (int64_t t = 0; t < own; t++)
-      finish_tile<taps>(p, tile_at(p, first + t, winograd_outputs(taps)), out + t * p.filters,
-                        out_step, tail, y);
+      finish_tile<Points, taps>(p, tile_at(p, first + t, winograd_outputs(taps)),
+                                out + t * p.filters, out_step, tail, y);
   });
 }
 
 void conv(const WinogradPlan& p, const float* x, const float* w, bool transposed,
           const WinogradTail& tail, float* y, float* scratch) {
-  (p.taps == 3 ? conv_of<3> : conv_of<5>)(p, x, w, transposed, tail, y, scratch);
+  auto of = [&](auto points) {
+    using Points = decltype(points);
+    (p.taps == 3 ? conv_of<Points, 3> : conv_of<Points, 5>)(p, x, w, transposed, tail, y, scratch);
+  };
+  p.gaussian ? of(GaussianPoints()) : of(RealPoints());
 }
 
 // The weight gradient is a filter of dy's tile over the image's, so the roles of taps and outputs
@@ -138,14 +143,14 @@ void conv(const WinogradPlan& p, const float* x, const float* w, bool transposed
 // to stay in the last-level cache, enough to pay for reading and writing all sums.
 int64_t group_of(const WinogradPlan& p) {
   constexpr int64_t kCache = 3 * 1024 * 1024 / sizeof(float);
-  int64_t group = at_least(kCache / (kFrequencies * (p.channels + p.filters)), 128);
+  int64_t group = at_least(kCache / (kRealProducts * (p.channels + p.filters)), 128);
   return group < p.tiles() ? group : p.tiles();
 }
 
 int64_t weight_gradient_scratch(const WinogradPlan& p) {
   int64_t group = group_of(p);
   return at_least(p.channels, p.filters) + filters_size(p) +
-         kFrequencies * (frequency_step(group, p.channels) + frequency_step(group, p.filters));
+         kRealProducts * (product_step(group, p.channels) + product_step(group, p.filters));
 }
 
 template <int taps>
@@ -154,28 +159,29 @@ void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, 
   constexpr int side = winograd_outputs(taps);
   constexpr int64_t kTiles = 4;  // transformed by a thread at a time
   int64_t group = group_of(p), tiles = p.tiles(), size = p.channels * p.filters;
-  int64_t x_step = frequency_step(group, p.channels), dy_step = frequency_step(group, p.filters);
+  int64_t x_step = product_step(group, p.channels), dy_step = product_step(group, p.filters);
   float* zeros = scratch;
   float* sums = zeros + at_least(p.channels, p.filters);
   float* image = sums + filters_size(p);
-  float* gradient = image + kFrequencies * x_step;
+  float* gradient = image + kRealProducts * x_step;
   for (int64_t c = 0; c < at_least(p.channels, p.filters); c++) zeros[c] = 0;
   for (int64_t first = 0; first < tiles; first += group) {
     int64_t own = tiles - first < group ? tiles - first : group;
-    int64_t work = own * (p.channels + p.filters) * kFrequencies;
+    int64_t work = own * (p.channels + p.filters) * kRealProducts;
     parallel((own + kTiles - 1) / kTiles, work, [&](int64_t item) {
       int64_t t0 = item * kTiles, count = own - t0 < kTiles ? own - t0 : kTiles;
-      transform_image<taps>(p, x, first + t0, count, zeros, image + t0 * p.channels, x_step);
+      transform_image<RealPoints, taps>(p, x, first + t0, count, zeros, image + t0 * p.channels,
+                                        x_step);
       for (int64_t t = t0; t < t0 + count; t++) {
         Tile tile = tile_at(p, first + t, side);
         const float* points[side * side];
         points_of<side>(dy + tile.image * p.rows * p.cols * p.y_pixel, p.rows, p.cols, p.y_pixel,
                         tile.row, tile.col, zeros, points);
-        transform_points<FilterTransform<side>>(points, p.filters, gradient + t * p.filters,
-                                                dy_step);
+        transform_points<RealPoints::Filter<side>>(points, p.filters, gradient + t * p.filters,
+                                                   dy_step);
       }
     });
-    parallel(kFrequencies, work, [&](int64_t f) {
+    parallel(kRealProducts, work, [&](int64_t f) {
       product({.a = image + f * x_step,
                .a_row = 1,
                .a_step = p.channels,
@@ -190,10 +196,10 @@ void weight_gradient_of(const WinogradPlan& p, const float* x, const float* dy, 
               p.channels, p.filters / kMaxLanes);
     });
   }
-  parallel(p.channels, kFrequencies * size, [&](int64_t c) {
+  parallel(p.channels, kRealProducts * size, [&](int64_t c) {
     for (int64_t k = 0; k < p.filters; k += kMaxLanes) {
       const float* sum = sums + c * p.filters + k;
-      transform_tile<OutputsTransform<taps>>(
+      RealPoints::Outputs<taps>::apply(
           [&](int f) { return load<Vector>(sum + f * size); },
           [&](int tap, Vector v) { store(dw + tap * size + c * p.filters + k, v); });
     }

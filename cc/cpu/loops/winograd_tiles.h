@@ -161,29 +161,48 @@ inline void points_of(const float* image, int64_t height, int64_t width, int64_t
     }
 }
 
-// frequencies[f * step + c] = the f-th of the transformed tile, for every channel.
+// One of the matrices above along both axes.
 template <class T>
-inline void transform_points(const float* const* points, int64_t channels, float* frequencies,
+struct BothAxes {
+  template <class Get, class Put>
+  static void apply(const Get& get, const Put& put) {
+    transform_tile<T>(get, put);
+  }
+};
+
+// The transforms of a convolution.
+struct RealPoints {
+  static constexpr int products = kRealProducts;
+  using Image = BothAxes<ImageTransform>;
+  template <int taps>
+  using Filter = BothAxes<FilterTransform<taps>>;
+  template <int outputs>
+  using Outputs = BothAxes<OutputsTransform<outputs>>;
+};
+
+// factors[f * step + c] = that of the f-th product of the transformed tile, for every channel.
+template <class T>
+inline void transform_points(const float* const* points, int64_t channels, float* factors,
                              int64_t step) {
   for (int64_t c = 0; c < channels; c += kMaxLanes)
-    transform_tile<T>([&](int i) { return load<Vector>(points[i] + c); },
-                      [&](int f, Vector v) { store(frequencies + f * step + c, v); });
+    T::apply([&](int i) { return load<Vector>(points[i] + c); },
+             [&](int f, Vector v) { store(factors + f * step + c, v); });
 }
 
-// The step from one frequency of a block to the next: not a multiple of the page, so that the 36 do
-// not fall on one another in the cache.
-inline int64_t frequency_step(int64_t tiles, int64_t channels) { return tiles * channels + 48; }
+// The step from one product of a block to the next: not a multiple of the page, so that they do not
+// fall on one another in the cache.
+inline int64_t product_step(int64_t tiles, int64_t channels) { return tiles * channels + 48; }
 
-template <int taps>
+template <class Points, int taps>
 inline void transform_image(const WinogradPlan& p, const float* x, int64_t first, int64_t count,
                             const float* zeros, float* out, int64_t step) {
   constexpr int outputs = winograd_outputs(taps);
   for (int64_t t = 0; t < count; t++) {
     Tile tile = tile_at(p, first + t, outputs);
-    const float* points[kFrequencies];
+    const float* points[kWinogradTile * kWinogradTile];
     points_of<kWinogradTile>(x + tile.image * p.height * p.width * p.x_pixel, p.height, p.width,
                              p.x_pixel, tile.row - p.pad_top, tile.col - p.pad_left, zeros, points);
-    transform_points<ImageTransform>(points, p.channels, out + t * p.channels, step);
+    transform_points<typename Points::Image>(points, p.channels, out + t * p.channels, step);
   }
 }
 
