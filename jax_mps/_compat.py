@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax._src import api_util, config, core
 from jax._src.core import Token, is_concrete
+from jax._src.interpreters.partial_eval import DynamicJaxprTrace
 from jax._src.lax.lax import _convert_element_type
 from jax._src.util import weakref_cache_key_types
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxprs_in_params
@@ -27,6 +28,7 @@ __all__ = [
     "has_sizes",
     "is_array_type",
     "is_concrete",
+    "is_staging",
     "jaxprs_in_params",
     "known_among_results",
     "leave_out_unread",
@@ -120,6 +122,16 @@ def is_array_type(aval: Any) -> bool:
 def has_sizes(aval: Any) -> bool:
     """Whether all sizes of an abstract value are known: those of an exported function may be symbols."""
     return not is_array_type(aval) or all(isinstance(size, int) for size in aval.shape)
+
+
+def is_staging() -> bool:
+    """Whether what is called now is being traced for a program, as in `jax.jit`, and does not run."""
+    trace: Any = core.trace_ctx.trace
+    while not isinstance(trace, DynamicJaxprTrace):
+        if not hasattr(trace, "parent_trace"):
+            return False
+        trace = trace.parent_trace  # of a derivative or of vmap
+    return True
 
 
 def across_devices(params: dict[str, Any], avals: Any) -> bool:

@@ -49,6 +49,18 @@ class TestArguments:
         f = lambda: mps.relu(jnp.ones(4))  # noqa: E731
         assert_same(mps.graph(f)(), f())
 
+    @pytest.mark.parametrize("size", [3, (2, 3), np.int32(3)])
+    def test_all_arguments_static_in_jit(self, native, size):
+        f = lambda size: jnp.full(size, 2.0)  # noqa: E731
+        assert_same(jax.jit(mps.graph(f), static_argnums=0)(size), np.full(size, 2.0, np.float32))
+        assert_same(jax.jit(lambda x: x * mps.graph(f)(size))(jnp.float32(1.0)), np.full(size, 2.0, np.float32))
+
+    def test_static_numbers_of_numpy_have_a_sign_at_zero(self, native):
+        g = mps.graph(lambda sign, x: jnp.copysign(x, sign))
+        with_sign = jax.jit(g, static_argnums=0)
+        assert_same(with_sign(np.float32(0.0), jnp.ones(2)), jnp.ones(2))
+        assert_same(jax.jit(lambda x: g(np.float32(-0.0), x))(jnp.ones(2)), -jnp.ones(2))
+
     def test_closure_over_arrays_and_outer_arguments(self, native):
         table = np.asarray(normal(3, 3))
         f = lambda x, w: mps.graph(lambda x: mps.relu(x @ w) @ W * table[:2, :1])(x)  # noqa: E731
