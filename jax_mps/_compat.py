@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jax._src import api_util, config, core
 from jax._src.core import Token, is_concrete
+from jax._src.effects import custom_derivatives_allowed_effects
 from jax._src.interpreters.partial_eval import DynamicJaxprTrace
 from jax._src.lax.lax import _convert_element_type
 from jax._src.util import weakref_cache_key_types
@@ -25,6 +26,7 @@ __all__ = [
     "batched_aval",
     "batching",
     "checked_numbers",
+    "checks_refuse",
     "has_sizes",
     "is_array_type",
     "is_concrete",
@@ -132,6 +134,11 @@ def is_staging() -> bool:
             return False
         trace = trace.parent_trace  # of a derivative or of vmap
     return True
+
+
+def checks_refuse(effects: Any) -> bool:
+    """Whether `jax.enable_checks` is on and refuses a `jax.custom_vjp` of a function with these effects."""
+    return bool(config.enable_checks.value and custom_derivatives_allowed_effects.filter_not_in(effects))
 
 
 def across_devices(params: dict[str, Any], avals: Any) -> bool:

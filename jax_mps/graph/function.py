@@ -19,6 +19,7 @@ from jax_mps._compat import (
     Literal,
     Primitive,
     batching,
+    checks_refuse,
     is_array_type,
     leave_out_unread_of_call,
     mlir,
@@ -49,9 +50,12 @@ class Function:
         self._pull: Callable[..., Any] | None = None
 
     def __call__(self, *operands: Any) -> list[Any]:
-        """Runs it. One with effects, or with devices of its own, is a call that JAX looks into."""
+        """Runs it. One with effects, or with devices of its own, is a call that JAX looks into.
+
+        Where JAX's checks refuse such a call's effects, the function runs as it was.
+        """
         if self._is_open:
-            return list(self._open(*operands))
+            return list((self.original if checks_refuse(self.closed.effects) else self._open)(*operands))
         if not self.closed.out_avals:
             return []
         return list(_primitive.bind(*operands, function=self))
