@@ -12,6 +12,7 @@ from jax._src.core import Token, is_concrete
 from jax._src.effects import custom_derivatives_allowed_effects
 from jax._src.interpreters.partial_eval import DynamicJaxprTrace
 from jax._src.lax.lax import _convert_element_type
+from jax._src.state.types import RefEffect
 from jax._src.util import weakref_cache_key_types
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir, partial_eval
@@ -40,6 +41,7 @@ __all__ = [
     "mlir",
     "named",
     "names_of",
+    "of_references",
     "places_devices",
     "result_aval",
     "scan_counts",
@@ -141,6 +143,11 @@ def checks_refuse(effects: Any) -> bool:
     return bool(config.enable_checks.value and custom_derivatives_allowed_effects.filter_not_in(effects))
 
 
+def of_references(effects: Any) -> bool:
+    """Whether any of these effects is one on a mutable reference."""
+    return any(isinstance(e, RefEffect | core.InternalMutableArrayEffect) for e in effects)
+
+
 def across_devices(params: dict[str, Any], avals: Any) -> bool:
     """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
     names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
@@ -149,8 +156,13 @@ def across_devices(params: dict[str, Any], avals: Any) -> bool:
 
 def places_devices(jaxpr: Any) -> bool:
     """Whether a jaxpr, or one in it, says on which devices something is."""
-    names = {"shard_map", "sharding_constraint", "reshard", "mesh_cast", "device_put"}
-    return any(e.primitive.name in names or any(map(places_devices, jaxprs_in_params(e.params))) for e in jaxpr.eqns)
+    return any(_places(e) or any(map(places_devices, jaxprs_in_params(e.params))) for e in jaxpr.eqns)
+
+
+def _places(equation: Any) -> bool:
+    if equation.primitive.name == "device_put":  # without a device it is a copy, if anything
+        return any(place is not None for place in (*equation.params["devices"], *equation.params["srcs"]))
+    return equation.primitive.name in ("shard_map", "sharding_constraint", "reshard", "mesh_cast")
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

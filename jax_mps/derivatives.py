@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from jax_mps._compat import (
     Primitive,
@@ -48,13 +49,33 @@ def differentiate_by(primitive: Primitive, forward: Forward) -> None:
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...], **params: Any) -> tuple[list[Any], list[Any]]:
         which = tuple(type(t) is not ad.Zero for t in tangents)
         results, residuals, pull = forward(primals, which, params)
-        moving = [t for t in tangents if type(t) is not ad.Zero]
-        types = [tangent_aval(y) for y in results]
-        floating = tuple(t for t in types if _moves(t))
-        moved = iter(_linear.bind(*residuals, *moving, pull=pull, count=len(residuals), types=floating))
-        return results, [next(moved) if _moves(t) else ad.Zero(t) for t in types]
+        return results, _moved(
+            results, residuals, pull, [t for t, w in zip(tangents, which, strict=True) if w], ad.Zero
+        )
 
     ad.primitive_jvps[primitive] = rule
+
+
+def differentiable_by(function: Callable[..., Sequence[Any]], forward: Forward) -> Callable[..., Sequence[Any]]:
+    """`function`, which JAX looks into where it is called, with a derivative of its own."""
+
+    def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+        which = tuple(not isinstance(t, SymbolicZero) for t in tangents)
+        results, residuals, pull = forward(primals, which, {})
+        moving = [t for t, w in zip(tangents, which, strict=True) if w]
+        return results, _moved(results, residuals, pull, moving, SymbolicZero)
+
+    differentiated = jax.custom_jvp(function)
+    differentiated.defjvp(rule, symbolic_zeros=True)
+    return differentiated
+
+
+def _moved(results: Any, residuals: list[Any], pull: Pullback, moving: list[Any], zero: Callable[[Any], Any]) -> Any:
+    """The tangents of the results, of the tangents of the operands that have one."""
+    types = [tangent_aval(y) for y in results]
+    floating = tuple(t for t in types if _moves(t))
+    moved = iter(_linear.bind(*residuals, *moving, pull=pull, count=len(residuals), types=floating))
+    return [next(moved) if _moves(t) else zero(t) for t in types]
 
 
 def _moves(tangent: Any) -> bool:

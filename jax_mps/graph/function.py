@@ -23,12 +23,13 @@ from jax_mps._compat import (
     is_array_type,
     leave_out_unread_of_call,
     mlir,
+    of_references,
     places_devices,
     vmapped,
     weakly_cached,
     without_unread,
 )
-from jax_mps.derivatives import Pullback, differentiate_by, transpose_as, with_the_batch_of
+from jax_mps.derivatives import Pullback, differentiable_by, differentiate_by, transpose_as, with_the_batch_of
 from jax_mps.graph.compile import Graphed, compile_jaxpr
 from jax_mps.graph.differentiable import differentiable
 
@@ -71,8 +72,12 @@ class Function:
 
     @functools.cached_property
     def _open(self) -> Callable[..., Sequence[Any]]:
-        """The function by `jax.custom_vjp`; mutable references and tokens have no gradient."""
+        """The function by `jax.custom_jvp`; by `jax.custom_vjp` with mutable references and tokens: no tangents."""
         arrays = [is_array_type(a) for a in self.closed.in_avals]
+        if all(arrays) and not of_references(self.closed.effects):
+            return differentiable_by(
+                lambda *operands: self.compiled(*operands), lambda xs, which, _: self.pass_forward(xs, which)
+            )
         results = [is_array_type(a) for a in self.closed.out_avals]
         closed = self.closed
 
@@ -150,25 +155,22 @@ class Function:
             self._forward[which] = self._grapher(forward)
         return self._forward[which]
 
+    def pass_forward(self, operands: tuple[Any, ...], which: tuple[bool, ...]) -> tuple[list[Any], list[Any], Pullback]:
+        """The results, what is kept for the cotangents of some operands, and what they are made by."""
+        results, kept = self.forward(which)(*operands)
+        leaves, tree = jax.tree.flatten(kept)
+
+        def pull(residuals: list[Any], cotangents: list[Any]) -> Sequence[Any]:
+            return self.pull(jax.tree.unflatten(tree, residuals), cotangents)
+
+        return results, leaves, pull
+
     @property
     def pull(self) -> Callable[..., Any]:
         """Applies what `forward` kept to cotangents."""
         if self._pull is None:
             self._pull = self._grapher(lambda pull, cotangents: pull(cotangents))
         return self._pull
-
-
-def _forward_pass(
-    operands: tuple[Any, ...], which: tuple[bool, ...], params: dict[str, Any]
-) -> tuple[list[Any], list[Any], Pullback]:
-    function = params["function"]
-    results, kept = function.forward(which)(*operands)
-    leaves, tree = jax.tree.flatten(kept)
-
-    def pull(residuals: list[Any], cotangents: list[Any]) -> Sequence[Any]:
-        return function.pull(jax.tree.unflatten(tree, residuals), cotangents)
-
-    return results, leaves, pull
 
 
 def _batch(batch: Any, operands: Any, axes: Any, *, function: Function) -> Any:
@@ -189,6 +191,6 @@ _primitive.def_impl(lambda *operands, function: function.compiled(*operands))
 _primitive.def_abstract_eval(lambda *avals, function: list(function.closed.out_avals))
 mlir.register_lowering(_primitive, mlir.lower_fun(lambda *xs, function: function.compiled(*xs), multiple_results=True))
 batching.fancy_primitive_batchers[_primitive] = _batch
-differentiate_by(_primitive, _forward_pass)
+differentiate_by(_primitive, lambda operands, which, params: params["function"].pass_forward(operands, which))
 transpose_as(_primitive, lambda function: function.original)
 leave_out_unread_of_call(_primitive, _reduce)
