@@ -21,15 +21,17 @@ from jax_mps._compat import (
     batching,
     checks_refuse,
     is_array_type,
+    jaxprs_in_params,
     leave_out_unread_of_call,
     mlir,
     of_references,
     places_devices,
+    tangent_aval,
     vmapped,
     weakly_cached,
     without_unread,
 )
-from jax_mps.derivatives import Pullback, differentiable_by, differentiate_by, transpose_as, with_the_batch_of
+from jax_mps.derivatives import Passed, differentiable_by, differentiate_by, transpose_as, with_the_batch_of
 from jax_mps.graph.compile import Graphed, compile_jaxpr
 from jax_mps.graph.differentiable import differentiable
 
@@ -48,6 +50,7 @@ class Function:
         self.closed, self._fuse, self._grapher = closed, fuse, grapher
         self._reduced: dict[tuple[bool, ...], tuple[Function, tuple[bool, ...]]] = {}
         self._forward: dict[tuple[bool, ...], Callable[..., Any]] = {}
+        self._with_gradient: dict[tuple[bool, ...], bool] = {}
         self._pull: Callable[..., Any] | None = None
 
     def __call__(self, *operands: Any) -> list[Any]:
@@ -155,8 +158,13 @@ class Function:
             self._forward[which] = self._grapher(forward)
         return self._forward[which]
 
-    def pass_forward(self, operands: tuple[Any, ...], which: tuple[bool, ...]) -> tuple[list[Any], list[Any], Pullback]:
-        """The results, what is kept for the cotangents of some operands, and what they are made by."""
+    def pass_forward(self, operands: tuple[Any, ...], which: tuple[bool, ...]) -> Passed | Callable[..., Any]:
+        """The results, what is kept for the cotangents of some operands, and what they are made by.
+
+        Of a loop that JAX has no gradient of, only forward mode's: the function as JAX differentiates it.
+        """
+        if not self._has_gradient(which):
+            return differentiable(self.closed)
         results, kept = self.forward(which)(*operands)
         leaves, tree = jax.tree.flatten(kept)
 
@@ -165,12 +173,47 @@ class Function:
 
         return results, leaves, pull
 
+    def _has_gradient(self, which: tuple[bool, ...]) -> bool:
+        """Whether JAX has the gradient for some operands: a `lax.while_loop` of what depends on them has none."""
+        if which not in self._with_gradient:
+            self._with_gradient[which] = not _carries_floats(self.closed.jaxpr) or self._try_gradient(which)
+        return self._with_gradient[which]
+
+    def _try_gradient(self, which: tuple[bool, ...]) -> bool:
+        def gradient(*operands: Any) -> Any:
+            def of_some(*some: Any) -> list[Any]:
+                rest = iter(some)
+                return list(self.original(*(next(rest) if w else x for w, x in zip(which, operands, strict=True))))
+
+            results, pull = jax.vjp(of_some, *itertools.compress(operands, which))
+            return pull([jnp.ones(y.shape, tangent_aval(y).dtype) for y in results])
+
+        try:
+            jax.eval_shape(gradient, *self.closed.in_avals)
+        except ValueError:
+            return False
+        return True
+
     @property
     def pull(self) -> Callable[..., Any]:
         """Applies what `forward` kept to cotangents."""
         if self._pull is None:
             self._pull = self._grapher(lambda pull, cotangents: pull(cotangents))
         return self._pull
+
+
+def _carries_floats(jaxpr: Any) -> bool:
+    """Whether a jaxpr, or one in it, has a `lax.while_loop` whose carry has floating elements."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            if any(is_array_type(v.aval) and jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars):
+                return True
+        elif equation.primitive is _primitive:
+            if _carries_floats(equation.params["function"].closed.jaxpr):
+                return True
+        elif any(map(_carries_floats, jaxprs_in_params(equation.params))):
+            return True
+    return False
 
 
 def _batch(batch: Any, operands: Any, axes: Any, *, function: Function) -> Any:
