@@ -29,6 +29,7 @@ __all__ = [
     "checked_numbers",
     "checks_refuse",
     "has_sizes",
+    "has_types_of_its_own",
     "is_array_type",
     "is_concrete",
     "is_staging",
@@ -141,6 +142,11 @@ def is_staging() -> bool:
 def checks_refuse(effects: Any) -> bool:
     """Whether `jax.enable_checks` is on and refuses a `jax.custom_vjp` of a function with these effects."""
     return bool(config.enable_checks.value and custom_derivatives_allowed_effects.filter_not_in(effects))
+
+
+def has_types_of_its_own(closed: ClosedJaxpr) -> bool:
+    """Whether a trace has values of types that JAX takes apart when it lowers them, such as boxes."""
+    return bool(closed.jaxpr.is_high)
 
 
 def of_references(effects: Any) -> bool:

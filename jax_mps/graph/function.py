@@ -20,6 +20,7 @@ from jax_mps._compat import (
     Primitive,
     batching,
     checks_refuse,
+    has_types_of_its_own,
     is_array_type,
     jaxprs_in_params,
     leave_out_unread_of_call,
@@ -56,10 +57,12 @@ class Function:
     def __call__(self, *operands: Any) -> list[Any]:
         """Runs it. One with effects, or with devices of its own, is a call that JAX looks into.
 
-        Where JAX's checks refuse such a call's effects, the function runs as it was.
+        With values of types of its own, or where JAX's checks refuse its effects, the function runs as it was.
         """
+        if has_types_of_its_own(self.closed) or checks_refuse(self.closed.effects):
+            return list(self.original(*operands))
         if self._is_open:
-            return list((self.original if checks_refuse(self.closed.effects) else self._open)(*operands))
+            return list(self._open(*operands))
         if not self.closed.out_avals:
             return []
         return list(_primitive.bind(*operands, function=self))
