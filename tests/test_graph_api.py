@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 
@@ -54,6 +55,13 @@ class TestArguments:
         f = lambda size: jnp.full(size, 2.0)  # noqa: E731
         assert_same(jax.jit(mps.graph(f), static_argnums=0)(size), np.full(size, 2.0, np.float32))
         assert_same(jax.jit(lambda x: x * mps.graph(f)(size))(jnp.float32(1.0)), np.full(size, 2.0, np.float32))
+
+    def test_name_of_a_partial_function(self, native):
+        def scaled(scale, x):
+            return mps.relu(x * scale)
+
+        lowered = jax.jit(mps.graph(functools.partial(functools.partial(scaled, 2.0)))).lower(normal(3))
+        assert "@jit_scaled" in lowered.as_text()
 
     def test_static_numbers_of_numpy_have_a_sign_at_zero(self, native):
         g = mps.graph(lambda sign, x: jnp.copysign(x, sign))
