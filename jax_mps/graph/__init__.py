@@ -68,7 +68,8 @@ class graph:
         if not callable(function):
             raise TypeError(f"graph: function must be callable, but got {function!r}. Pass the function itself.")
         functools.update_wrapper(self, function, updated=())
-        self.__name__ = name_of(function)  # a partial has none of its own
+        if not hasattr(self, "__name__"):  # of a partial
+            self.__name__ = name_of(function)
         self._function, self._fuse = function, fuse
         self._cache: OrderedDict[Any, Traced] = OrderedDict()
 
