@@ -374,3 +374,16 @@ class TestCaches:
     def test_without_jit(self, native):
         with jax.disable_jit():
             assert_same(mps.graph(layer)(normal(2, 3)), layer(normal(2, 3)))
+
+    def test_values_are_concrete_without_jit(self, native):
+        seen = []
+
+        def f(x):
+            seen.append(float(x[0]))
+            return mps.relu(x) * seen[-1]
+
+        for g in (mps.graph(f), jax.jit(mps.graph(f))):
+            with jax.disable_jit():
+                assert_same(g(jnp.array([2.0, -1.0])), jnp.array([4.0, 0.0]))
+                assert_same(g(jnp.array([3.0, -1.0])), jnp.array([9.0, 0.0]))
+        assert seen == [2.0, 3.0] * 2

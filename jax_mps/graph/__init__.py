@@ -84,7 +84,9 @@ class graph:
         return f"graph({name_of(self._function)})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function with `args` and `kwargs`."""
+        """Calls the function with `args` and `kwargs`; under `jax.disable_jit` the function as it was."""
+        if jax.config.jax_disable_jit:
+            return self._function(*args, **kwargs)
         with threaded(self, self._function, args, kwargs) as call:
             leaves = jax.tree.leaves((call.args, call.kwargs))
             inside = is_staging() or any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in leaves)
