@@ -34,6 +34,7 @@ __all__ = [
     "is_concrete",
     "is_staging",
     "jaxprs_in_params",
+    "jit_is_disabled",
     "known_among_results",
     "leave_out_unread",
     "leave_out_unread_of_call",
@@ -127,6 +128,11 @@ def is_array_type(aval: Any) -> bool:
 def has_sizes(aval: Any) -> bool:
     """Whether all sizes of an abstract value are known: those of an exported function may be symbols."""
     return not is_array_type(aval) or all(isinstance(size, int) for size in aval.shape)
+
+
+def jit_is_disabled() -> bool:
+    """Whether `jax.disable_jit` is on."""
+    return bool(config.disable_jit.value)
 
 
 def is_staging() -> bool:

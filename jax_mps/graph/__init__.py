@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_mps._compat import is_concrete, is_staging, names_of, static_arguments, trace_context
+from jax_mps._compat import is_concrete, is_staging, jit_is_disabled, names_of, static_arguments, trace_context
 from jax_mps.device import device
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
@@ -85,7 +85,7 @@ class graph:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with `args` and `kwargs`; under `jax.disable_jit` the function as it was."""
-        if jax.config.jax_disable_jit:
+        if jit_is_disabled():
             return self._function(*args, **kwargs)
         with threaded(self, self._function, args, kwargs) as call:
             leaves = jax.tree.leaves((call.args, call.kwargs))
