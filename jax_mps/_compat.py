@@ -9,7 +9,10 @@ from typing import Any
 import jax
 from jax._src import api_util, config, core
 from jax._src.core import Token, is_concrete
+from jax._src.effects import custom_derivatives_allowed_effects
+from jax._src.interpreters.partial_eval import DynamicJaxprTrace
 from jax._src.lax.lax import _convert_element_type
+from jax._src.state.types import RefEffect
 from jax._src.util import weakref_cache_key_types
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir, partial_eval
@@ -24,10 +27,14 @@ __all__ = [
     "batched_aval",
     "batching",
     "checked_numbers",
+    "checks_refuse",
     "has_sizes",
+    "has_types_of_its_own",
     "is_array_type",
     "is_concrete",
+    "is_staging",
     "jaxprs_in_params",
+    "jit_is_disabled",
     "known_among_results",
     "leave_out_unread",
     "leave_out_unread_of_call",
@@ -36,6 +43,7 @@ __all__ = [
     "mlir",
     "named",
     "names_of",
+    "of_references",
     "places_devices",
     "result_aval",
     "scan_counts",
@@ -122,6 +130,36 @@ def has_sizes(aval: Any) -> bool:
     return not is_array_type(aval) or all(isinstance(size, int) for size in aval.shape)
 
 
+def jit_is_disabled() -> bool:
+    """Whether `jax.disable_jit` is on."""
+    return bool(config.disable_jit.value)
+
+
+def is_staging() -> bool:
+    """Whether what is called now is being traced for a program, as in `jax.jit`, and does not run."""
+    trace: Any = core.trace_ctx.trace
+    while not isinstance(trace, DynamicJaxprTrace):
+        if not hasattr(trace, "parent_trace"):
+            return False
+        trace = trace.parent_trace  # of a derivative or of vmap
+    return True
+
+
+def checks_refuse(effects: Any) -> bool:
+    """Whether `jax.enable_checks` is on and refuses a `jax.custom_vjp` of a function with these effects."""
+    return bool(config.enable_checks.value and custom_derivatives_allowed_effects.filter_not_in(effects))
+
+
+def has_types_of_its_own(closed: ClosedJaxpr) -> bool:
+    """Whether a trace has values of types that JAX takes apart when it lowers them, such as boxes."""
+    return bool(closed.jaxpr.is_high)
+
+
+def of_references(effects: Any) -> bool:
+    """Whether any of these effects is one on a mutable reference."""
+    return any(isinstance(e, RefEffect | core.InternalMutableArrayEffect) for e in effects)
+
+
 def across_devices(params: dict[str, Any], avals: Any) -> bool:
     """Whether an equation with these parameters and results works along named axes of a mesh or of vmap."""
     names = (*jax.tree.leaves(params.get("axes", ())), *jax.tree.leaves(params.get("axis_name", ())))
@@ -130,8 +168,13 @@ def across_devices(params: dict[str, Any], avals: Any) -> bool:
 
 def places_devices(jaxpr: Any) -> bool:
     """Whether a jaxpr, or one in it, says on which devices something is."""
-    names = {"shard_map", "sharding_constraint", "reshard", "mesh_cast", "device_put"}
-    return any(e.primitive.name in names or any(map(places_devices, jaxprs_in_params(e.params))) for e in jaxpr.eqns)
+    return any(_places(e) or any(map(places_devices, jaxprs_in_params(e.params))) for e in jaxpr.eqns)
+
+
+def _places(equation: Any) -> bool:
+    if equation.primitive.name == "device_put":  # without a device it is a copy, if anything
+        return any(place is not None for place in (*equation.params["devices"], *equation.params["srcs"]))
+    return equation.primitive.name in ("shard_map", "sharding_constraint", "reshard", "mesh_cast")
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from jax_mps._compat import (
     Primitive,
@@ -35,8 +36,10 @@ from jax_mps._compat import (
 
 # pull(residuals, cotangents of the floating results) -> a cotangent, None for zero, of each operand that has a tangent.
 Pullback = Callable[[list[Any], list[Any]], Sequence[Any]]
-# forward(operands, which of them have a tangent, parameters) -> results, residuals, pullback.
-Forward = Callable[[tuple[Any, ...], tuple[bool, ...], dict[str, Any]], tuple[list[Any], list[Any], Pullback]]
+# forward(operands, which of them have a tangent, parameters) -> results, residuals, pullback; or, where there is no
+# pullback, a function of the operands that JAX differentiates.
+Passed = tuple[list[Any], list[Any], Pullback]
+Forward = Callable[[tuple[Any, ...], tuple[bool, ...], dict[str, Any]], Passed | Callable[..., Sequence[Any]]]
 
 _linear, _together = Primitive("mps_linear"), Primitive("mps_together")
 _linear.multiple_results = _together.multiple_results = True
@@ -46,15 +49,36 @@ def differentiate_by(primitive: Primitive, forward: Forward) -> None:
     """Gives a primitive of several results its derivative."""
 
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...], **params: Any) -> tuple[list[Any], list[Any]]:
-        which = tuple(type(t) is not ad.Zero for t in tangents)
-        results, residuals, pull = forward(primals, which, params)
-        moving = [t for t in tangents if type(t) is not ad.Zero]
-        types = [tangent_aval(y) for y in results]
-        floating = tuple(t for t in types if _moves(t))
-        moved = iter(_linear.bind(*residuals, *moving, pull=pull, count=len(residuals), types=floating))
-        return results, [next(moved) if _moves(t) else ad.Zero(t) for t in types]
+        return _tangents(forward, primals, tangents, params, ad.Zero)
 
     ad.primitive_jvps[primitive] = rule
+
+
+def differentiable_by(function: Callable[..., Sequence[Any]], forward: Forward) -> Callable[..., Sequence[Any]]:
+    """`function`, which JAX looks into where it is called, with a derivative of its own."""
+
+    def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[list[Any], list[Any]]:
+        return _tangents(forward, primals, tangents, {}, SymbolicZero)
+
+    differentiated = jax.custom_jvp(function)
+    differentiated.defjvp(rule, symbolic_zeros=True)
+    return differentiated
+
+
+def _tangents(
+    forward: Forward, primals: tuple[Any, ...], tangents: tuple[Any, ...], params: dict[str, Any], zero: type
+) -> tuple[list[Any], list[Any]]:
+    """The results and their tangents; `zero` is the class of tangents that are zero."""
+    which = tuple(not isinstance(t, zero) for t in tangents)
+    passed = forward(primals, which, params)
+    if callable(passed):
+        return _jvp(passed, primals, tangents, zero)
+    results, residuals, pull = passed
+    moving = [t for t, w in zip(tangents, which, strict=True) if w]
+    types = [tangent_aval(y) for y in results]
+    floating = tuple(t for t in types if _moves(t))
+    moved = iter(_linear.bind(*residuals, *moving, pull=pull, count=len(residuals), types=floating))
+    return results, [next(moved) if _moves(t) else zero(t) for t in types]
 
 
 def _moves(tangent: Any) -> bool:
@@ -96,14 +120,15 @@ def _of_some(
     return of_some
 
 
-def _jvp(function: Callable[..., Sequence[Any]], primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
-    which = [type(t) is not ad.Zero for t in tangents]
+def _jvp(
+    function: Callable[..., Sequence[Any]], primals: Any, tangents: Any, zero: type = ad.Zero
+) -> tuple[list[Any], list[Any]]:
+    which = [not isinstance(t, zero) for t in tangents]
     moving = [(p, t) for p, t, w in zip(primals, tangents, which, strict=True) if w]
     xs, dxs = zip(*moving, strict=True)
     results, moved = jax.jvp(_of_some(function, primals, which), xs, dxs)
-    return results, [
-        ad.Zero(tangent_aval(y)) if t.dtype == jax.dtypes.float0 else t for y, t in zip(results, moved, strict=True)
-    ]
+    pairs = zip(results, moved, strict=True)
+    return results, [zero(tangent_aval(y)) if t.dtype == jax.dtypes.float0 else t for y, t in pairs]
 
 
 @weakly_cached

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
+from jax import lax
+from test_graph import assert_same
 from test_ops import as_tuple, cast, differentiable, operands_of
 
 import jax_mps as mps
@@ -179,3 +181,52 @@ class TestGraph:
         dy = normal(2, 5, 5, 4)
         (got,) = jax.linear_transpose(lambda x: mps.conv(x, w), x)(dy)
         assert_close(got, jax.vjp(lambda x: mps.conv(x, w), x)[1](dy)[0])
+
+
+def printed(x):
+    jax.debug.callback(lambda _: None, x)
+    return mps.relu(x) ** 3
+
+
+def put(x):
+    return mps.relu(jax.device_put(x)) ** 3
+
+
+def looped(x):
+    return lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] * x), (0, mps.relu(x)))[1]
+
+
+def looped_and_printed(x):
+    jax.debug.callback(lambda _: None, x)
+    return looped(x)
+
+
+class TestForwardMode:
+    """Of graphed functions with effects, of devices that nobody names, of loops without a gradient."""
+
+    @pytest.mark.parametrize("function", [printed, put, looped, looped_and_printed])
+    def test_tangents_of_cubes(self, native, function):
+        x, dx = jnp.array([0.5, -1.0, 2.0]), jnp.array([1.0, 3.0, -0.5])
+        y, dy = np.float32([0.125, 0, 8]), np.float32([0.75, 0, -6])
+        g = mps.graph(function)
+        for called in (g, jax.jit(g), mps.graph(g)):
+            assert_same(jax.jvp(called, (x,), (dx,)), (y, dy))
+            assert_same(jax.jit(lambda x, dx, f=called: jax.jvp(f, (x,), (dx,)))(x, dx), (y, dy))
+            assert_same(jax.linearize(called, x)[1](dx), dy)
+            assert_same(jax.vmap(lambda x, dx, f=called: jax.jvp(f, (x,), (dx,))[1])(x, dx), dy)
+            second = jax.jacfwd(jax.jacfwd(lambda x, f=called: jnp.sum(f(x))))(x)
+            assert_same(second, np.diag(np.float32([3, 0, 12])))
+
+    @pytest.mark.parametrize("function", [looped, looped_and_printed])
+    def test_loops_without_a_gradient_say_so(self, native, function):
+        with pytest.raises(ValueError, match=r"Reverse-mode differentiation does not work for lax\.while_loop"):
+            jax.grad(lambda x: jnp.sum(mps.graph(function)(x)))(jnp.ones(3))
+
+    def test_gradients_beside_a_loop_are_native(self, native):
+        def f(x):
+            scale = lax.while_loop(lambda c: c < 3.0, lambda c: c * 2.0, jnp.float32(1.0))
+            return jnp.sum(mps.relu(x) * scale)
+
+        x = jnp.array([0.5, -1.0, 2.0])
+        assert_same(jax.grad(mps.graph(f))(x), np.float32([4, 0, 4]))
+        assert "mps_program" in str(jax.make_jaxpr(jax.grad(mps.graph(f)))(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 
@@ -48,6 +49,25 @@ class TestArguments:
     def test_no_arguments(self, native):
         f = lambda: mps.relu(jnp.ones(4))  # noqa: E731
         assert_same(mps.graph(f)(), f())
+
+    @pytest.mark.parametrize("size", [3, (2, 3), np.int32(3)])
+    def test_all_arguments_static_in_jit(self, native, size):
+        f = lambda size: jnp.full(size, 2.0)  # noqa: E731
+        assert_same(jax.jit(mps.graph(f), static_argnums=0)(size), np.full(size, 2.0, np.float32))
+        assert_same(jax.jit(lambda x: x * mps.graph(f)(size))(jnp.float32(1.0)), np.full(size, 2.0, np.float32))
+
+    def test_name_of_a_partial_function(self, native):
+        def scaled(scale, x):
+            return mps.relu(x * scale)
+
+        lowered = jax.jit(mps.graph(functools.partial(functools.partial(scaled, 2.0)))).lower(normal(3))
+        assert "@jit_scaled" in lowered.as_text()
+
+    def test_static_numbers_of_numpy_have_a_sign_at_zero(self, native):
+        g = mps.graph(lambda sign, x: jnp.copysign(x, sign))
+        with_sign = jax.jit(g, static_argnums=0)
+        assert_same(with_sign(np.float32(0.0), jnp.ones(2)), jnp.ones(2))
+        assert_same(jax.jit(lambda x: g(np.float32(-0.0), x))(jnp.ones(2)), -jnp.ones(2))
 
     def test_closure_over_arrays_and_outer_arguments(self, native):
         table = np.asarray(normal(3, 3))
@@ -354,3 +374,16 @@ class TestCaches:
     def test_without_jit(self, native):
         with jax.disable_jit():
             assert_same(mps.graph(layer)(normal(2, 3)), layer(normal(2, 3)))
+
+    def test_values_are_concrete_without_jit(self, native):
+        seen = []
+
+        def f(x):
+            seen.append(float(x[0]))
+            return mps.relu(x) * seen[-1]
+
+        for g in (mps.graph(f), jax.jit(mps.graph(f))):
+            with jax.disable_jit():
+                assert_same(g(jnp.array([2.0, -1.0])), jnp.array([4.0, 0.0]))
+                assert_same(g(jnp.array([3.0, -1.0])), jnp.array([9.0, 0.0]))
+        assert seen == [2.0, 3.0] * 2

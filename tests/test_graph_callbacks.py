@@ -81,6 +81,22 @@ def test_calls_with_constants_wait_for_the_run(native, call, place, jit):
     assert calls == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("call", [by_pure, by_io, by_ordered_io, by_debug])
+def test_calls_under_jax_checks(native, call):
+    said = []
+
+    def host(x):
+        said.append(float(x))
+        return np.float32(x + 1)
+
+    f = lambda x: mps.relu(call(host, x[0]) * x)  # noqa: E731
+    with jax.enable_checks(True):
+        y = jax.jit(mps.graph(f))(jnp.array([3.0, -1.0]))
+        jax.effects_barrier()
+    assert said == [3.0]
+    np.testing.assert_array_equal(y, [18.0, 0.0] if call is by_debug else [12.0, 0.0])
+
+
 def test_prints_of_constants(native, capfd):
     def f(x):
         jax.debug.print("three {}", jnp.float32(1.0) + 2.0)

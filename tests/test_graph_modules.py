@@ -228,6 +228,44 @@ def test_a_closed_over_model_is_not_changed_in_silence(native):
     assert_same(state(net, trainer.optimizer), before)
 
 
+class Counter(nnx.Module):
+    def __init__(self):
+        self.scale = nnx.Param(jnp.full(3, 2.0))
+        self.count = nnx.Variable(jnp.array(0))
+
+
+def counting(counter, x):
+    counter.count[...] += 1
+    return mps.relu(x * counter.scale[...])
+
+
+@pytest.mark.parametrize("way", [*WAYS, "jax.jit of graph"])
+def test_variables_of_mutable_references(native, way):
+    counter = nnx.with_vars(Counter(), ref=True)
+    g = WAYS[way](counting) if way in WAYS else jax.jit(mps.graph(counting))
+    for calls in (1, 2):
+        assert_same(g(counter, jnp.array([1.0, -1.0, 3.0])), jnp.array([2.0, 0.0, 6.0]))
+        assert int(counter.count[...]) == calls
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ref", [False, True])
+def test_a_variable_alone(native, way, ref):
+    def f(variable, x):
+        variable[...] += 1
+        return mps.relu(x * variable[...])
+
+    variable = nnx.Variable(jnp.array(1.0), ref=ref)
+    assert_same(WAYS[way](f)(variable, jnp.array([1.0, -1.0])), jnp.array([2.0, 0.0]))
+    assert_same(variable[...], jnp.float32(2.0))
+
+
+def test_values_of_types_of_their_own(native):
+    variable = nnx.Variable(jnp.array(2.0), hijax=True)
+    f = lambda variable, x: mps.relu(x * variable[...])  # noqa: E731
+    assert_same(jax.jit(mps.graph(f))(variable, jnp.array([1.0, -1.0])), jnp.array([2.0, 0.0]))
+
+
 def test_an_error_leaves_the_model_as_it_was(native):
     def f(net, x, fails):
         y = net(x)

@@ -246,3 +246,13 @@ return %9"""
         args = x, normal(40, 40), normal(40)
         for got, wanted in zip(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args), strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("shapes", [((), (3, 4)), ((3, 4), ()), ((), ()), ((), (3,))])
+def test_products_with_a_number(native, shapes):
+    """They contract nothing; a neuron after them is a node of its own."""
+    a, b = (normal(*shape) for shape in shapes)
+    f = lambda a, b: mps.relu(lax.dot_general(a, b, (((), ()), ((), ()))))  # noqa: E731
+    wanted = np.maximum(np.float64(a)[..., None] * np.float64(b).reshape(-1), 0).reshape(a.shape + b.shape)
+    np.testing.assert_allclose(jax.jit(mps.graph(f))(a, b), wanted, rtol=1e-6)
+    assert len(mps.graph(f).program(a, b)) == 1

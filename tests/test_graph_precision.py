@@ -95,3 +95,34 @@ def test_short_sums(native, x, w, strides, padding, dilation):
     for one, exact in zip(got, in_float64(f, *args), strict=True):
         assert apart(one, exact) < 2.5e-7
     assert mps.device() != "cpu" or found["conv"].startswith("short sums")
+
+
+class TestAlgorithms:
+    @pytest.mark.parametrize("algorithm", ["F32_F32_F32", "F64_F64_F64"])
+    def test_product(self, native, algorithm):
+        a, b = normal(256, 512), normal(512, 256)
+        f = lambda a, b: mps.relu(lax.dot(a, b, precision=lax.DotAlgorithmPreset[algorithm]))  # noqa: E731
+        wanted = np.maximum(np.asarray(a, np.float64) @ np.asarray(b, np.float64), 0.0)
+        tolerance = 5e-6 if algorithm == "F64_F64_F64" else 1e-4
+        np.testing.assert_allclose(jax.jit(mps.graph(f))(a, b), wanted, rtol=0, atol=tolerance)
+        products = [n for region in mps.graph(f).program(a, b) for n in region.program.nodes if n.op == "dot"]
+        assert len(products) == (algorithm == "F32_F32_F32")
+
+    @pytest.mark.parametrize("algorithm", ["F32_F32_F32", "F64_F64_F64"])
+    def test_in_an_lstm(self, native, algorithm):
+        def f(x, w, r):
+            def step(carry, x):
+                h, c = carry
+                gates = x @ w + lax.dot(h, r, precision=lax.DotAlgorithmPreset[algorithm])
+                i, f, g, o = jnp.split(gates, 4, -1)
+                c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+                h = jax.nn.sigmoid(o) * jnp.tanh(c)
+                return (h, c), h
+
+            zero = jnp.zeros((x.shape[1], r.shape[0]), jnp.float32)
+            return lax.scan(step, (zero, zero), x)[1]
+
+        args = normal(5, 3, 4), normal(4, 32), normal(8, 32)
+        np.testing.assert_allclose(jax.jit(mps.graph(f))(*args), jax.jit(f)(*args), rtol=2e-6, atol=1e-6)
+        nodes = [n.op for region in mps.graph(f).program(*args) for n in region.program.nodes]
+        assert ("lstm" in nodes) == (algorithm == "F32_F32_F32")

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from jax_mps._compat import is_concrete, names_of, static_arguments, trace_context
+from jax_mps._compat import is_concrete, is_staging, jit_is_disabled, names_of, static_arguments, trace_context
 from jax_mps.device import device
 from jax_mps.graph.capture import trace
 from jax_mps.graph.compile import compile_jaxpr
 from jax_mps.graph.modules import Call, closed_over, threaded
 from jax_mps.graph.programs import Programs, argument_names, leaf_names, name_of
-from jax_mps.graph.traced import Result, Traced, is_array, is_array_or_number
+from jax_mps.graph.traced import Result, Traced, is_array, is_array_or_number, is_array_to_jit
 
 _CACHED_TRACES = 64
 
@@ -35,8 +36,8 @@ class graph:
 
     Args:
         function: a pure function of pytrees. Leaves that are no arrays or numbers are static, in the result too: a
-            change of them is a new trace. So are booleans, and inside `jax.jit` and the like all Python numbers, which
-            whoever called jit (Equinox's `filter_jit`, for one) kept from being traced.
+            change of them is a new trace. So are booleans, and inside `jax.jit` and the like all numbers of Python and
+            NumPy, which whoever called jit (Equinox's `filter_jit`, for one) kept from being traced.
             Flax NNX modules are taken as `nnx.jit` takes them, be they arguments, the function, or what it is a method
             of: what the function changes in them is changed. A method may be decorated.
         fuse: False runs every elementwise op as a kernel of its own, for comparison.
@@ -67,6 +68,8 @@ class graph:
         if not callable(function):
             raise TypeError(f"graph: function must be callable, but got {function!r}. Pass the function itself.")
         functools.update_wrapper(self, function, updated=())
+        if not hasattr(self, "__name__"):  # of a partial
+            self.__name__ = name_of(function)
         self._function, self._fuse = function, fuse
         self._cache: OrderedDict[Any, Traced] = OrderedDict()
 
@@ -81,11 +84,13 @@ class graph:
         return f"graph({name_of(self._function)})"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Calls the function with `args` and `kwargs`."""
+        """Calls the function with `args` and `kwargs`; under `jax.disable_jit` the function as it was."""
+        if jit_is_disabled():
+            return self._function(*args, **kwargs)
         with threaded(self, self._function, args, kwargs) as call:
             leaves = jax.tree.leaves((call.args, call.kwargs))
-            inside = any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in leaves)
-            dynamic = is_array if inside else is_array_or_number
+            inside = is_staging() or any(isinstance(x, jax.core.Tracer) and not is_concrete(x) for x in leaves)
+            dynamic = is_array_to_jit if inside else is_array_or_number
             flat, arrays, key = _flat(call, dynamic)
             return call.whole(self._traced(flat, arrays, (key, inside), dynamic)(*arrays))
 
@@ -189,7 +194,7 @@ class _Static:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Static) or type(self.value) is not type(other.value):
             return False
-        if isinstance(self.value, float | complex):  # 0.0 is not -0.0
+        if isinstance(self.value, float | complex | np.inexact):  # 0.0 is not -0.0
             return repr(self.value) == repr(other.value)
         return bool(self.value is other.value or self.value == other.value)
 

@@ -11,6 +11,7 @@ from jax_mps.graph.builder import Builder, NotConvertible, Rule, types_of
 from jax_mps.graph.capture import Equation, Variable
 from jax_mps.graph.elementwise import ELEMENTWISE, RULES
 from jax_mps.graph.report import NO_RULE
+from jax_mps.ops._number import sums_in_float64
 from jax_mps.primitive import OPS
 from jax_mps.program import Node, Type, Value
 
@@ -128,6 +129,8 @@ def _dot(builder: Builder, equation: Equation, operands: list[Value]) -> list[Va
     if any(v.type.dtype not in ("f32", "bf16") for v in operands):
         dtypes = " and ".join(v.type.dtype for v in operands)
         raise NotConvertible(f"dot_general of {dtypes}: products take float32 and bfloat16. Cast the operands.")
+    if sums_in_float64(equation.params["precision"]):
+        raise NotConvertible("its algorithm sums in float64, the kernels in float32")
     lists = {"contract": contract, "batch": batch}
     return builder.node("dot", operands, types, **{k: tuple(tuple(map(int, a)) for a in v) for k, v in lists.items()})
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from jax_mps.graph.capture import Atom, Constant, Equation, flatten
 from jax_mps.graph.convert import ELEMENTWISE, NotConvertible
+from jax_mps.ops._number import sums_in_float64
 
 PRIME = 1048573  # below 2**20: a product's terms are below 2**40, so that float64 sums 8192 of them exactly
 _TERMS = 8192
@@ -143,6 +144,8 @@ def _dot(equation: Equation, operands: list[Array]) -> Array:
     (contract, batch), types = equation.params["dimension_numbers"], [o.aval.dtype for o in equation.operands]
     if {*types, equation.results[0].aval.dtype} != {np.dtype(np.float32)}:
         raise NotConvertible("dot_general of other dtypes than float32 in its body")
+    if sums_in_float64(equation.params["precision"]):
+        raise NotConvertible("dot_general whose algorithm sums in float64 in its body")
     sides = []
     for x, contracted, batched in zip(operands, contract, batch, strict=True):
         free = [i for i in range(x.ndim) if i not in (*contracted, *batched)]

@@ -19,15 +19,20 @@ from jax_mps._compat import (
     Literal,
     Primitive,
     batching,
+    checks_refuse,
+    has_types_of_its_own,
     is_array_type,
+    jaxprs_in_params,
     leave_out_unread_of_call,
     mlir,
+    of_references,
     places_devices,
+    tangent_aval,
     vmapped,
     weakly_cached,
     without_unread,
 )
-from jax_mps.derivatives import Pullback, differentiate_by, transpose_as, with_the_batch_of
+from jax_mps.derivatives import Passed, differentiable_by, differentiate_by, transpose_as, with_the_batch_of
 from jax_mps.graph.compile import Graphed, compile_jaxpr
 from jax_mps.graph.differentiable import differentiable
 
@@ -46,10 +51,16 @@ class Function:
         self.closed, self._fuse, self._grapher = closed, fuse, grapher
         self._reduced: dict[tuple[bool, ...], tuple[Function, tuple[bool, ...]]] = {}
         self._forward: dict[tuple[bool, ...], Callable[..., Any]] = {}
+        self._with_gradient: dict[tuple[bool, ...], bool] = {}
         self._pull: Callable[..., Any] | None = None
 
     def __call__(self, *operands: Any) -> list[Any]:
-        """Runs it. One with effects, or with devices of its own, is a call that JAX looks into."""
+        """Runs it. One with effects, or with devices of its own, is a call that JAX looks into.
+
+        With values of types of its own, or where JAX's checks refuse its effects, the function runs as it was.
+        """
+        if has_types_of_its_own(self.closed) or checks_refuse(self.closed.effects):
+            return list(self.original(*operands))
         if self._is_open:
             return list(self._open(*operands))
         if not self.closed.out_avals:
@@ -67,8 +78,12 @@ class Function:
 
     @functools.cached_property
     def _open(self) -> Callable[..., Sequence[Any]]:
-        """The function by `jax.custom_vjp`; mutable references and tokens have no gradient."""
+        """The function by `jax.custom_jvp`; by `jax.custom_vjp` with mutable references and tokens: no tangents."""
         arrays = [is_array_type(a) for a in self.closed.in_avals]
+        if all(arrays) and not of_references(self.closed.effects):
+            return differentiable_by(
+                lambda *operands: self.compiled(*operands), lambda xs, which, _: self.pass_forward(xs, which)
+            )
         results = [is_array_type(a) for a in self.closed.out_avals]
         closed = self.closed
 
@@ -146,6 +161,42 @@ class Function:
             self._forward[which] = self._grapher(forward)
         return self._forward[which]
 
+    def pass_forward(self, operands: tuple[Any, ...], which: tuple[bool, ...]) -> Passed | Callable[..., Any]:
+        """The results, what is kept for the cotangents of some operands, and what they are made by.
+
+        Of a loop that JAX has no gradient of, only forward mode's: the function as JAX differentiates it.
+        """
+        if not self._has_gradient(which):
+            return differentiable(self.closed)
+        results, kept = self.forward(which)(*operands)
+        leaves, tree = jax.tree.flatten(kept)
+
+        def pull(residuals: list[Any], cotangents: list[Any]) -> Sequence[Any]:
+            return self.pull(jax.tree.unflatten(tree, residuals), cotangents)
+
+        return results, leaves, pull
+
+    def _has_gradient(self, which: tuple[bool, ...]) -> bool:
+        """Whether JAX has the gradient for some operands: a `lax.while_loop` of what depends on them has none."""
+        if which not in self._with_gradient:
+            self._with_gradient[which] = not _carries_floats(self.closed.jaxpr) or self._try_gradient(which)
+        return self._with_gradient[which]
+
+    def _try_gradient(self, which: tuple[bool, ...]) -> bool:
+        def gradient(*operands: Any) -> Any:
+            def of_some(*some: Any) -> list[Any]:
+                rest = iter(some)
+                return list(self.original(*(next(rest) if w else x for w, x in zip(which, operands, strict=True))))
+
+            results, pull = jax.vjp(of_some, *itertools.compress(operands, which))
+            return pull([jnp.ones(y.shape, tangent_aval(y).dtype) for y in results])
+
+        try:
+            jax.eval_shape(gradient, *self.closed.in_avals)
+        except ValueError:
+            return False
+        return True
+
     @property
     def pull(self) -> Callable[..., Any]:
         """Applies what `forward` kept to cotangents."""
@@ -154,17 +205,18 @@ class Function:
         return self._pull
 
 
-def _forward_pass(
-    operands: tuple[Any, ...], which: tuple[bool, ...], params: dict[str, Any]
-) -> tuple[list[Any], list[Any], Pullback]:
-    function = params["function"]
-    results, kept = function.forward(which)(*operands)
-    leaves, tree = jax.tree.flatten(kept)
-
-    def pull(residuals: list[Any], cotangents: list[Any]) -> Sequence[Any]:
-        return function.pull(jax.tree.unflatten(tree, residuals), cotangents)
-
-    return results, leaves, pull
+def _carries_floats(jaxpr: Any) -> bool:
+    """Whether a jaxpr, or one in it, has a `lax.while_loop` whose carry has floating elements."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "while":
+            if any(is_array_type(v.aval) and jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in equation.outvars):
+                return True
+        elif equation.primitive is _primitive:
+            if _carries_floats(equation.params["function"].closed.jaxpr):
+                return True
+        elif any(map(_carries_floats, jaxprs_in_params(equation.params))):
+            return True
+    return False
 
 
 def _batch(batch: Any, operands: Any, axes: Any, *, function: Function) -> Any:
@@ -185,6 +237,6 @@ _primitive.def_impl(lambda *operands, function: function.compiled(*operands))
 _primitive.def_abstract_eval(lambda *avals, function: list(function.closed.out_avals))
 mlir.register_lowering(_primitive, mlir.lower_fun(lambda *xs, function: function.compiled(*xs), multiple_results=True))
 batching.fancy_primitive_batchers[_primitive] = _batch
-differentiate_by(_primitive, _forward_pass)
+differentiate_by(_primitive, lambda operands, which, params: params["function"].pass_forward(operands, which))
 transpose_as(_primitive, lambda function: function.original)
 leave_out_unread_of_call(_primitive, _reduce)

@@ -56,7 +56,7 @@ class _Split:
 def is_module(x: Any) -> bool:
     """Whether `x` is an object of NNX that holds arrays."""
     nnx = sys.modules.get("flax.nnx")
-    return nnx is not None and not isinstance(x, jax.Ref) and bool(nnx.graph.is_graph_node(x))
+    return nnx is not None and not isinstance(x, jax.Ref | jax.core.Tracer) and bool(nnx.graph.is_graph_node(x))
 
 
 @contextmanager
@@ -98,8 +98,13 @@ def _merged(nnx: Any, tag: Any, tree: Any, inner: bool) -> Any:
     def is_split(x: Any) -> bool:
         return isinstance(x, _Split)
 
+    def merged(context: Any, x: Any) -> Any:
+        definition, state = x.parts
+        flat = nnx.to_flat_state(state) if isinstance(state, nnx.State) else [state]
+        return context.unflatten(definition, flat)  # merge would copy mutable references
+
     with nnx.merge_context(tag, inner=inner) as context:
-        return jax.tree.map(lambda x: context.merge(*x.parts) if is_split(x) else x, tree, is_leaf=is_split)
+        return jax.tree.map(lambda x: merged(context, x) if is_split(x) else x, tree, is_leaf=is_split)
 
 
 def _any_module(tree: Any) -> bool:

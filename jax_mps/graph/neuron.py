@@ -140,6 +140,6 @@ def _takes_bias(node: Node) -> bool:
     if node.op != "dot" or node.attributes["batch"] != ((), ()):
         return False
     x, w = (o.type for o in node.operands)
-    rows_by_matrix = node.attributes["contract"] == ((len(x.shape) - 1,), (0,)) and len(w.shape) == 2
-    work = node.results[0].type.elements * x.shape[-1]
-    return rows_by_matrix and len(x.shape) > 1 and x.dtype == w.dtype == "f32" and work > _SMALL_PRODUCT
+    if len(x.shape) < 2 or len(w.shape) != 2 or node.attributes["contract"] != ((len(x.shape) - 1,), (0,)):
+        return False
+    return x.dtype == w.dtype == "f32" and node.results[0].type.elements * x.shape[-1] > _SMALL_PRODUCT

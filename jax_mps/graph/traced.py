@@ -83,6 +83,11 @@ def is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | jax.core.Tracer | np.ndarray | np.generic | jax.Ref | Token)
 
 
+def is_array_to_jit(x: Any) -> bool:
+    """Whether a leaf is an array inside of a trace, where what is left of NumPy's numbers is static."""
+    return is_array(x) and not isinstance(x, np.generic)
+
+
 def is_array_or_number(x: Any) -> bool:
     """Whether a leaf is an array or a number of Python, but for booleans."""
     return is_array(x) or (isinstance(x, int | float | complex) and not isinstance(x, bool))

@@ -32,6 +32,12 @@ def precision_attribute(precision: Any) -> dict[str, str]:
     return {"precision": "highest"} if lax.Precision.HIGHEST in asked else {}
 
 
+def sums_in_float64(precision: Any) -> bool:
+    """Whether a product's lax `precision`, an algorithm, asks for sums in float64."""
+    sums = getattr(precision, "accumulation_type", None)
+    return sums is not None and np.dtype(sums) == np.float64
+
+
 def default_precision() -> Any:
     """The lax precision that `jax.default_matmul_precision` sets here."""
     return lax.Precision.HIGHEST if matmul_precision() in ("highest", "float32") else None
