@@ -387,3 +387,29 @@ class TestCaches:
                 assert_same(g(jnp.array([2.0, -1.0])), jnp.array([4.0, 0.0]))
                 assert_same(g(jnp.array([3.0, -1.0])), jnp.array([9.0, 0.0]))
         assert seen == [2.0, 3.0] * 2
+
+
+def test_the_same_function_graphed_anew_is_not_compiled_again():
+    traced = []
+
+    def f(x):
+        traced.append(1)
+        return jnp.sin(x) * 2
+
+    class Model:
+        def call(self, x):
+            traced.append(2)
+            return jnp.cos(x)
+
+    x, model, other = jnp.ones(3), Model(), Model()
+    kept = [jax.jit(mps.graph(g)) for g in (f, model.call)]
+    for compiled in kept:
+        compiled(x)
+    first = list(traced)
+    for g in (f, model.call):
+        jax.jit(mps.graph(g))(x)
+    assert traced == first
+    assert mps.graph(f) == mps.graph(f) != mps.graph(f, fuse=False) and mps.graph(f) != f
+    assert mps.graph(model.call) == mps.graph(model.call) != mps.graph(other.call)
+    jax.jit(mps.graph(other.call))(x)
+    assert traced == [*first, 2]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 import jax
@@ -82,6 +83,17 @@ class graph:
 
     def __repr__(self) -> str:
         return f"graph({name_of(self._function)})"
+
+    def __eq__(self, other: object) -> bool:
+        """As functions are equal, so that JAX finds again what it has compiled of the same function, graphed anew."""
+        if not isinstance(other, graph) or self._fuse != other._fuse:
+            return False
+        one, another = self._function, other._function
+        return one is another or (isinstance(one, MethodType) and one == another)
+
+    def __hash__(self) -> int:
+        function = self._function
+        return hash((graph, function if isinstance(function, MethodType) else id(function), self._fuse))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the function with `args` and `kwargs`; under `jax.disable_jit` the function as it was."""
