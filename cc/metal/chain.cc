@@ -241,14 +241,22 @@ std::optional<std::vector<Writer>> groups_of(const ChainCode& code, const ChainS
   return groups;
 }
 
-Dispatch& add_kernel(Recipe& recipe, const std::string& text, const Writer& writer) {
+Dispatch& add_kernel(Recipe& recipe, const std::string& text, const Writer& writer,
+                     double operations) {
   Dispatch& dispatch = recipe.dispatch("", "chain");
   dispatch.text = std::string(source("chain")) + text;
+  dispatch.computes(operations);
   const std::vector<int>& parameters = writer.parameters();
   dispatch.parameter_bytes.resize(parameters.size() * sizeof(int));
   std::memcpy(dispatch.parameter_bytes.data(), parameters.data(), dispatch.parameter_bytes.size());
   for (int v : writer.operands()) dispatch.reads(recipe.operand(v));
   return dispatch;
+}
+
+// Those of all elements; an elementary function is several.
+double operations_of(const ChainCode& code, const ChainSpace& space) {
+  constexpr double kEach = 4;
+  return kEach * double(code.values.size()) * double(space.elements());
 }
 
 void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& space,
@@ -261,7 +269,7 @@ void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& spa
   int64_t parts = std::clamp<int64_t>(std::min(wanted, count / kEach), 1, kMaxParts);
   std::string text = writer.reduces(kept, count, parts);
   std::vector<std::pair<int, Span>> folds;
-  Dispatch& dispatch = add_kernel(recipe, text, writer);
+  Dispatch& dispatch = add_kernel(recipe, text, writer, operations_of(code, space));
   for (int output : writer.outputs()) {
     Span result = recipe.result(output);
     if (parts > 1 && !writer.parts_are_lanes(parts)) {
@@ -321,7 +329,7 @@ Offer chain(const Node& node) {
   std::vector<std::pair<Span, Span>> copies;
   for (Writer& writer : *groups) {
     std::string text = writer.stores();
-    Dispatch& dispatch = add_kernel(recipe, text, writer);
+    Dispatch& dispatch = add_kernel(recipe, text, writer, operations_of(code, space));
     for (int output : writer.outputs()) {
       Span result = recipe.result(output);
       if (groups->size() > 1) {

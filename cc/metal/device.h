@@ -8,6 +8,7 @@
 
 #include "kernel.h"
 #include "metal_cpp.h"
+#include "work.h"
 
 namespace jax_mps::metal {
 
@@ -39,6 +40,7 @@ class Device {
 
   std::counting_semaphore<64> runs_in_flight{3};
   Statistics statistics;
+  Budget budget;
 
  private:
   Device(Owned<MTL::Device> device, Owned<MTL::CommandQueue> queue);

@@ -72,6 +72,11 @@ std::string storage(DType dtype, const char* name) {
   return std::string("typedef ") + type + " " + name + ";\n";
 }
 
+Dispatch& Dispatch::over_each(int64_t count) {
+  const size_t threads = group_threads();
+  return over({(size_t(count) + threads - 1) / threads, 1, 1}, {threads, 1, 1});
+}
+
 Dispatch& Dispatch::over_elements(int64_t count) {
   constexpr int64_t kEach = 4, kMaxGroups = 4096;
   auto threads = static_cast<int64_t>(group_threads());

@@ -101,6 +101,7 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
   threadgroup int rows[kRows];
   threadgroup S* tile_a = shared;
   threadgroup S* tile_b = shared + TILE_M * TILE_K;
+  group += uint3(uint(p.first[0]), uint(p.first[1]), uint(p.first[2]));
   int first_m = int(group.y) * TILE_M, first_n = int(group.x) * TILE_N;
   int split = int(group.z) % p.splits, batch = int(group.z) / p.splits;
   int begin = split * p.split_k, end = min(begin + p.split_k, p.k);
