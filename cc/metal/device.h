@@ -60,6 +60,7 @@ class Device {
   std::mutex mutex_;
   std::map<std::string, Owned<MTL::Library>> libraries_;
   std::map<std::string, Owned<MTL::ComputePipelineState>> pipelines_;
+  std::map<std::string, std::string> failures_;  // of pipelines: the words
 };
 
 // Where this process keeps what it learns of a GPU; an empty string for nowhere.

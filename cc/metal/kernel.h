@@ -138,13 +138,17 @@ class Recipe {
   std::vector<Dispatch> dispatches;
   size_t scratch_bytes = 0;
   std::vector<Span> scratch_spans;
-  bool apple = false;  // whether a kernel of Apple's takes part: such a recipe must win a contest
+  bool second = false;  // whether it is a second form, which serves where no first one does
+  bool apple = false;   // whether a kernel of Apple's takes part: such a recipe must win a contest
   double cost =
       0;  // an estimate, comparable among the recipes of one node: they are tried in order
 
  private:
   const Node* node_;  // while it is being made
 };
+
+// The recipe with kernels that compilers are less likely to get wrong (kernels/common.h).
+Recipe second_form(Recipe recipe);
 
 struct Offer {
   std::optional<Recipe> recipe;
