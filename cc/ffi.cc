@@ -13,6 +13,7 @@
 #ifdef JAX_MPS_METAL
 #include "metal/information.h"
 #include "metal/kernel.h"
+#include "metal/verdicts.h"
 #endif
 
 namespace nb = nanobind;
@@ -111,6 +112,12 @@ NB_MODULE(_ext, m) {
     nb::dict d;
     for (const auto& [name, value] : metal::information()) d[name.c_str()] = value;
     return d;
+  });
+  m.def("metal_verdicts", [] {
+    nb::list all;
+    for (const metal::Verdict& v : metal::verdicts())
+      all.append(nb::make_tuple(v.node, v.implementation, v.outcome, v.seconds));
+    return all;
   });
 #endif
   m.def(

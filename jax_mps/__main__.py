@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
+import os
 import sys
+from collections.abc import Iterator
+from typing import TextIO
 
 
 def main() -> int:
@@ -12,11 +17,38 @@ def main() -> int:
     parser.add_argument("command", choices=["doctor"], help="doctor: what runs here, and whether every op is right")
     parser.add_argument("--device", default="auto", help="auto, metal, cpu or reference (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="on Metal, float32 and a few small steps only")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        nargs="?",
+        const="jax_mps_doctor.txt",
+        help="write what is printed to a file, too (default %(const)s)",
+    )
     options = parser.parse_args()
+    os.environ.setdefault("JAX_MPS_CACHE_DIR", "")  # kernels are compiled and compared anew
     from jax_mps import doctor, set_device
 
     set_device(options.device)
-    return doctor.main(options.quick)
+    with _both(options.report) if options.report else contextlib.nullcontext():
+        return doctor.main(options.quick)
+
+
+@contextlib.contextmanager
+def _both(path: str) -> Iterator[None]:
+    """What is printed goes to a file, too."""
+    with open(path, "w") as file, contextlib.redirect_stdout(_Both(sys.stdout, file)):
+        yield
+
+
+class _Both(io.TextIOBase):
+    def __init__(self, *files: TextIO) -> None:
+        self._files = files
+
+    def write(self, text: str) -> int:
+        for file in self._files:
+            file.write(text)
+            file.flush()  # a process that dies leaves what came before
+        return len(text)
 
 
 if __name__ == "__main__":

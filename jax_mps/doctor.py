@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_mps as mps
-from jax_mps import doctor_training, ffi
+from jax_mps import doctor_kernels, doctor_training, ffi
 from jax_mps._compat import Literal, jaxprs_in_params
 from jax_mps.graph.capture import CALLS
 from jax_mps.ops.pick import pick_op
@@ -126,7 +126,9 @@ def examine(dtype: str = "float32") -> list[Line]:
 def main(quick: bool = False) -> int:
     """Prints the report; gives 1 if anything fails, else 0.
 
-    On Metal, half precision and a training belong to it; `quick` trains for a few small steps, in float32 alone.
+    On Metal, half precision, a training and a table of all kernels belong to it; `quick` trains for a few small steps,
+    in float32 alone. A kernel that the GPU does not compile, or gets wrong, is left out and no failure: another serves,
+    or XLA.
     """
     for name, value in about().items():
         print(f"{name:22} {value}")
@@ -135,6 +137,7 @@ def main(quick: bool = False) -> int:
         for dtype in () if quick else HALF_TOLERANCES:
             failed += _print_ops(dtype)
         failed += doctor_training.main(quick)
+        doctor_kernels.main()
         print(f"\n{'FAILED: ' + ', '.join(failed) if failed else 'everything passes'}")
     return 1 if failed else 0
 
@@ -148,7 +151,8 @@ def _print_ops(dtype: str) -> list[str]:
     for line in lines:
         gradient = "" if line.gradient_error is None else f"{line.gradient_error:.1e}"
         mark = "" if line.ok else "  FAILED"
-        print(f"{line.op:{width}}  {line.error:.1e}  {gradient:8}  {line.implementation}{mark}")
+        words = doctor_kernels.first_line(line.implementation)
+        print(f"{line.op:{width}}  {line.error:.1e}  {gradient:8}  {words}{mark}")
     failed = [line.op for line in lines if not line.ok]
     verdict = (
         f"{len(failed)} of {len(lines)} ops failed: {', '.join(failed)}" if failed else f"all {len(lines)} ops pass"
@@ -177,7 +181,7 @@ def _metal() -> dict[str, str]:
     if mps.device() != "metal":
         return {}
     told = ffi.native().metal_information()
-    shown = ("name", "arrays", "unified_memory", "max_buffer_bytes")
+    shown = ("name", "arrays", "unified_memory", "max_buffer_bytes", "buffer_milliseconds")
     return {f"metal {name}": told[name] for name in shown}
 
 

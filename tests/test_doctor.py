@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import METAL
 
-from jax_mps import doctor, doctor_training
+from jax_mps import doctor, doctor_kernels, doctor_training
 from jax_mps.primitive import OPS
 
 
@@ -73,13 +73,35 @@ def test_report_of_metal(monkeypatch, capsys):
     assert "in float16" in printed and "in bfloat16" in printed
 
 
+def test_kernels_are_counted_by_op_and_dtype():
+    rows = doctor_kernels.tally(
+        [
+            ("conv(f32[8,8] ) f32[8] ", "direct", "agrees", 0.1),
+            ("conv(f32[8,8] ) f32[8] ", "tiles", "line 0: conv: Metal does not compile gemm: error: bfloat\nmore", 0.0),
+            ("conv(f32[8,8] ) f32[8] ", "direct", "won", 0.1),
+            ("conv(f32[9,9] ) f32[9] ", "tiles", "its numbers differ from those of direct", 0.2),
+            ("conv(f32[9,9] ) f32[9] ", "direct", "agrees", 0.2),
+            ("conv(f32[9,9] ) f32[9] ", "direct", "won before", 0.0),
+            ("conv(f16[9,9] ) f16[9] ", "direct", "agrees", 0.2),
+        ]
+    )
+    words = "line 0: conv: Metal does not compile gemm: error: bfloat"
+    assert [tuple(row) for row in rows] == [
+        ("conv", "f16", "direct", 1, 1, 1, 0, ""),
+        ("conv", "f32", "direct", 2, 2, 2, 2, ""),
+        ("conv", "f32", "tiles", 2, 1, 0, 0, words),
+    ]
+    assert words in str(rows[2])
+
+
 @pytest.mark.slow
 def test_command(tmp_path):
     command = [sys.executable, "-m", "jax_mps", "doctor", "--device", "cpu"]
     place = os.path.dirname(os.path.dirname(doctor.__file__))
     options = {"capture_output": True, "text": True, "timeout": 300, "env": {**os.environ, "PYTHONPATH": place}}
-    done = subprocess.run(command, cwd=tmp_path, **options)
+    done = subprocess.run([*command, "--report"], cwd=tmp_path, **options)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "jax_mps_doctor.txt").read_text() == done.stdout
     assert re.search(r"^device +cpu$", done.stdout, re.M) and re.search(r"^jaxlib +\d", done.stdout, re.M)
     assert f"all {len(OPS)} ops pass" in done.stdout
     unknown = subprocess.run([*command[:3], "nurse"], cwd=tmp_path, **options)

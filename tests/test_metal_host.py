@@ -3,53 +3,15 @@
 Runs under tests/metal_sim/run; elsewhere there is no simulator and the module skips itself.
 """
 
-import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
+from metal_processes import process, processes
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("METAL_SIM_BUILD"), reason="needs the rig: tests/metal_sim/run python -m pytest"
 )
-
-PRELUDE = """
-import ctypes, json, threading, time
-import jax, jax.numpy as jnp, numpy as np
-import jax_mps as mps
-from jax_mps import ffi
-told = lambda: ffi.native().metal_information()
-def report(**values): print("REPORT " + json.dumps(values))
-def error_of(function, *args):
-    try:
-        jax.block_until_ready(function(*args))
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-def simulator():
-    path = next(line.split()[-1] for line in open("/proc/self/maps") if "libmetal_sim" in line)
-    library = ctypes.CDLL(path)
-    library.metal_sim_live.restype = ctypes.c_long
-    return library
-x = jnp.linspace(-1, 1, 5000, dtype=jnp.float32)
-"""
-
-
-def process(code, **environment):
-    """What the code reports, and its stderr; settings of this process that are None are taken away."""
-    settings = {k: v for k, v in (os.environ | environment).items() if v is not None}
-    done = subprocess.run([sys.executable, "-c", PRELUDE + code], env=settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    reports = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    return (reports[-1] if reports else {}), done.stderr
-
-
-def processes(code, folder, **environment):
-    """The same with files kept in `folder`."""
-    return process(code, JAX_MPS_CACHE_DIR=str(folder), **environment)
-
 
 STAGING = """
 y = np.asarray(mps.relu(x))
@@ -233,7 +195,9 @@ def test_tuning_drops_wrong_candidates(tmp_path):
     tiles = ("32 by 32", "32 by 64", "64 by 32", "64 by 64")
     for tile in tiles:
         line = next(line for line in words[0] if f"'product in tiles of {tile}'" in line)
-        assert line.startswith("jax_mps: dense(f32[70,40]") and line.endswith("its numbers differ from those of direct")
+        assert line.startswith("jax_mps: dense(f32[70,40]") and line.endswith(
+            "its numbers differ from those of direct, second form"
+        )
 
 
 def test_tuning_drops_what_does_not_compile(tmp_path):

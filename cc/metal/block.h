@@ -27,6 +27,7 @@ struct Launch {
   Owned<NS::String> label;
   std::vector<Argument> arguments;
   bool is_copy = false;  // of the first argument to the second, which may be one
+  double seconds = 0;    // by estimate
 };
 
 struct Loop;

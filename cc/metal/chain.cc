@@ -19,8 +19,12 @@ constexpr int64_t kSimd = 32;
 // Writes one kernel that computes some of the outputs.
 class Writer {
  public:
-  Writer(const ChainCode& code, const ChainSpace& space, std::vector<int> outputs)
-      : code_(code), space_(space), outputs_(std::move(outputs)), used_(code.values.size()) {
+  Writer(const ChainCode& code, const ChainSpace& space, std::vector<int> outputs, bool second)
+      : code_(code),
+        space_(space),
+        outputs_(std::move(outputs)),
+        used_(code.values.size()),
+        second_(second) {
     for (int output : outputs_) used_[code.outputs[output].value] = true;
     for (size_t v = code.values.size(); v-- > 0;)
       for (int i = 0; used_[v] && i < code.values[v].count; i++)
@@ -53,7 +57,7 @@ class Writer {
 
   // Whether the parts of one element are the lanes of one SIMD-group.
   bool parts_are_lanes(int64_t parts) const {
-    return parts == kSimd && space_.reduced[outputs_[0]].back();
+    return !second_ && parts == kSimd && space_.reduced[outputs_[0]].back();
   }
 
   // The kernel that reduces: `parts` threads for each element of the results, whose number is
@@ -81,7 +85,7 @@ class Writer {
       text_ += "  " + register_type(output.type) + " s" + std::to_string(k) + " = " +
                identity(output.reduce, output.type) + ";\n";
     }
-    text_ += "  for (uint j = part; j < uint(" + each + "); j += uint(" + cut + ")) {\n";
+    text_ += "  for (CAREFUL uint j = part; j < uint(" + each + "); j += uint(" + cut + ")) {\n";
     indices("j", inner);
     body();
     for (size_t k = 0; k < outputs_.size(); k++)
@@ -120,8 +124,9 @@ class Writer {
     text_ = "kernel void chain(constant int* p [[buffer(0)]],\n";
     int slot = 1;
     for (int v : operands_) {
-      text_ += "    device const " + element_type(code_.operands[v].storage, code_.values[v].type) +
-               "* x" + std::to_string(v) + " [[buffer(" + std::to_string(slot++) + ")]],\n";
+      text_ += "    device const CAREFUL " +
+               element_type(code_.operands[v].storage, code_.values[v].type) + "* x" +
+               std::to_string(v) + " [[buffer(" + std::to_string(slot++) + ")]],\n";
     }
     for (size_t k = 0; k < outputs_.size(); k++) {
       const auto& output = code_.outputs[outputs_[k]];
@@ -218,6 +223,7 @@ class Writer {
   const ChainSpace& space_;
   std::vector<int> outputs_;
   std::vector<bool> used_;
+  const bool second_;  // no sums of SIMD-groups
   std::vector<int> operands_;
   std::vector<int> parameters_;
   std::string text_;
@@ -225,30 +231,38 @@ class Writer {
 
 // Groups of outputs of one kind that a kernel can bind; nothing if one needs too many arrays.
 std::optional<std::vector<Writer>> groups_of(const ChainCode& code, const ChainSpace& space,
-                                             const std::vector<int>& outputs) {
+                                             const std::vector<int>& outputs, bool second) {
   std::vector<Writer> groups;
   std::vector<int> group;
   for (int output : outputs) {
     group.push_back(output);
-    if (Writer(code, space, group).arrays() > kMaxArrays) {
+    if (Writer(code, space, group, second).arrays() > kMaxArrays) {
       group.pop_back();
-      if (!group.empty()) groups.emplace_back(code, space, group);
+      if (!group.empty()) groups.emplace_back(code, space, group, second);
       group.assign(1, output);
-      if (Writer(code, space, group).arrays() > kMaxArrays) return std::nullopt;
+      if (Writer(code, space, group, second).arrays() > kMaxArrays) return std::nullopt;
     }
   }
-  if (!group.empty()) groups.emplace_back(code, space, group);
+  if (!group.empty()) groups.emplace_back(code, space, group, second);
   return groups;
 }
 
-Dispatch& add_kernel(Recipe& recipe, const std::string& text, const Writer& writer) {
+Dispatch& add_kernel(Recipe& recipe, const std::string& text, const Writer& writer,
+                     double operations) {
   Dispatch& dispatch = recipe.dispatch("", "chain");
   dispatch.text = std::string(source("chain")) + text;
+  dispatch.computes(operations);
   const std::vector<int>& parameters = writer.parameters();
   dispatch.parameter_bytes.resize(parameters.size() * sizeof(int));
   std::memcpy(dispatch.parameter_bytes.data(), parameters.data(), dispatch.parameter_bytes.size());
   for (int v : writer.operands()) dispatch.reads(recipe.operand(v));
   return dispatch;
+}
+
+// Those of all elements; an elementary function is several.
+double operations_of(const ChainCode& code, const ChainSpace& space) {
+  constexpr double kEach = 4;
+  return kEach * double(code.values.size()) * double(space.elements());
 }
 
 void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& space,
@@ -261,7 +275,7 @@ void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& spa
   int64_t parts = std::clamp<int64_t>(std::min(wanted, count / kEach), 1, kMaxParts);
   std::string text = writer.reduces(kept, count, parts);
   std::vector<std::pair<int, Span>> folds;
-  Dispatch& dispatch = add_kernel(recipe, text, writer);
+  Dispatch& dispatch = add_kernel(recipe, text, writer, operations_of(code, space));
   for (int output : writer.outputs()) {
     Span result = recipe.result(output);
     if (parts > 1 && !writer.parts_are_lanes(parts)) {
@@ -287,6 +301,7 @@ void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& spa
   }
 }
 
+template <bool second>
 Offer chain(const Node& node) {
   ChainCode code = cpu::parse_chain(node);
   if (code.shape.size() > size_t(cpu::kChainRank))
@@ -311,17 +326,17 @@ Offer chain(const Node& node) {
   Recipe recipe(node, "generated kernel");
   // Reductions first: a stored result may take the place of an operand that they read.
   for (const auto& outputs : reduced) {
-    auto groups = groups_of(code, space, outputs);
+    auto groups = groups_of(code, space, outputs, second);
     if (!groups) return Offer::none("a kernel takes up to 30 arrays");
     for (Writer& writer : *groups) add_reductions(recipe, code, space, writer);
   }
-  auto groups = groups_of(code, space, stored);
+  auto groups = groups_of(code, space, stored, second);
   if (!groups) return Offer::none("a kernel takes up to 30 arrays");
   // Where there are several, no result may be in place before the last has read its operands.
   std::vector<std::pair<Span, Span>> copies;
   for (Writer& writer : *groups) {
     std::string text = writer.stores();
-    Dispatch& dispatch = add_kernel(recipe, text, writer);
+    Dispatch& dispatch = add_kernel(recipe, text, writer, operations_of(code, space));
     for (int output : writer.outputs()) {
       Span result = recipe.result(output);
       if (groups->size() > 1) {
@@ -344,10 +359,10 @@ Offer chain(const Node& node) {
   for (const Dispatch& dispatch : recipe.dispatches)
     if (dispatch.parameter_bytes.size() > kMaxParameterBytes)
       return Offer::none("the chain's strides are more than 4096 bytes");
-  return recipe;
+  return second ? second_form(std::move(recipe)) : recipe;
 }
 
-const Register kChain("chain", {chain});
+const Register kChain("chain", {chain<false>, chain<true>});
 
 }  // namespace
 }  // namespace jax_mps::metal

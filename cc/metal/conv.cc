@@ -42,6 +42,8 @@ struct Convolution {
   int taps() const { return g.window_height * g.window_width; }
   int out_pixels() const { return batch * g.out_height * g.out_width; }
   int in_pixels() const { return batch * g.height * g.width; }
+  // Multiplications, of which those with a pixel of the padding are few.
+  double sums() const { return double(out_pixels()) * g.out_channels * taps() * g.group_in; }
 };
 
 constexpr const char* kDtypes = "the convolutions take one floating dtype";
@@ -123,7 +125,13 @@ Offer weight_gradient(const Node& node) {
 
 DirectConvParameters direct_parameters(const Convolution& c, const Node& node, int splits) {
   NeuronCall n(node);
-  return {count_of(node.out[0]), c.batch, splits, n.a, n.b, n.c, n.log_c, c.g};
+  return {count_of(node.out[0]), c.batch, splits, n.a, n.b, n.c, n.log_c, c.g, {}};
+}
+// The launch of a direct kernel, with a thread for each of `count` sums.
+void over_sums(Dispatch& dispatch, const Convolution& c, int64_t count) {
+  dispatch.over_each(count)
+      .may_be_cut(&DirectConvParameters::first)
+      .computes(2 * kAlone * c.sums());
 }
 std::string direct_definitions(const Convolution& c) {
   return storage(*c.dtype) + storage(*c.dtype, "R");
@@ -141,8 +149,8 @@ Offer direct_conv(const Node& node) {
       .reads(recipe.operand(0))
       .reads(recipe.operand(1))
       .reads(recipe.operand(biased ? 2 : 1))
-      .writes(recipe.result(0))
-      .over_elements(node.out[0].elements());
+      .writes(recipe.result(0));
+  over_sums(recipe.dispatches.back(), c, node.out[0].elements());
   return recipe;
 }
 
@@ -156,8 +164,8 @@ Offer direct_data_gradient(const Node& node) {
       .parameters(direct_parameters(c, node, 1))
       .reads(recipe.operand(0))
       .reads(recipe.operand(1))
-      .writes(recipe.result(0))
-      .over_elements(node.out[0].elements());
+      .writes(recipe.result(0));
+  over_sums(recipe.dispatches.back(), c, node.out[0].elements());
   return recipe;
 }
 
@@ -175,8 +183,8 @@ Offer direct_weight_gradient(const Node& node) {
       .parameters(direct_parameters(c, node, splits))
       .reads(recipe.operand(0))
       .reads(recipe.operand(1))
-      .writes(parts)
-      .over_elements(int64_t(count) * splits);
+      .writes(parts);
+  over_sums(recipe.dispatches.back(), c, int64_t(count) * splits);
   add_splits(recipe, count, splits, parts, recipe.result(0), *c.dtype);
   return recipe;
 }

@@ -23,7 +23,8 @@ Offer cumulative(const Node& node) {
                                        static_cast<int>(s.after), s.reverse ? 1 : 0})
       .reads(recipe.operand(0))
       .writes(recipe.result(0))
-      .over_elements(s.before * s.after);
+      .over_elements(s.before * s.after)
+      .computes(8.0 * x.elements());
   return recipe;
 }
 

@@ -41,7 +41,9 @@ Offer offer_product(Recipe recipe, const Gemm& gemm, int which, DType dtype) {
       .reads(gemm.b)
       .reads(gemm.bias.value_or(gemm.b))
       .writes(gemm.c)
-      .over_elements(p.total);
+      .over_each(p.total)
+      .may_be_cut(&GemmParameters::first)
+      .computes(2 * kAlone * p.total * p.k);
   return recipe;
 }
 

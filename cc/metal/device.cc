@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
@@ -122,6 +123,7 @@ std::map<std::string, std::string> information() {
           {"arrays", device->direct() ? "used in place" : "copied"},
           {"runs", number(s.runs)},
           {"command_buffers", number(s.command_buffers)},
+          {"buffer_milliseconds", number(std::lround(device->budget.seconds() * 1e3))},
           {"dispatches", number(s.dispatches)},
           {"barriers", number(s.barriers)},
           {"direct_bytes", number(s.direct_bytes)},

@@ -8,6 +8,7 @@
 
 #include "kernel.h"
 #include "metal_cpp.h"
+#include "work.h"
 
 namespace jax_mps::metal {
 
@@ -39,6 +40,7 @@ class Device {
 
   std::counting_semaphore<64> runs_in_flight{3};
   Statistics statistics;
+  Budget budget;
 
  private:
   Device(Owned<MTL::Device> device, Owned<MTL::CommandQueue> queue);
@@ -58,6 +60,7 @@ class Device {
   std::mutex mutex_;
   std::map<std::string, Owned<MTL::Library>> libraries_;
   std::map<std::string, Owned<MTL::ComputePipelineState>> pipelines_;
+  std::map<std::string, std::string> failures_;  // of pipelines: the words
 };
 
 // Where this process keeps what it learns of a GPU; an empty string for nowhere.

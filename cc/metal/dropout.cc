@@ -6,6 +6,8 @@
 namespace jax_mps::metal {
 namespace {
 
+constexpr double kThreefry = 128;  // operations of a draw
+
 // Why the key's draws cannot be had here; null if they can.
 const char* refusal(const Node& node, const TensorType& key) {
   if (key.dtype != DType::u32 || key.elements() != 2 ||
@@ -23,7 +25,8 @@ Offer threefry_bits(const Node& node) {
       .parameters(count_of(node.out[0]))
       .reads(recipe.operand(0))
       .writes(recipe.result(0))
-      .over_elements(node.out[0].elements());
+      .over_elements(node.out[0].elements())
+      .computes(kThreefry * node.out[0].elements());
   return recipe;
 }
 

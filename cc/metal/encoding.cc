@@ -3,17 +3,31 @@
 namespace jax_mps::metal {
 namespace {
 
-constexpr size_t kLaunches = 8192;  // of one command buffer
 constexpr size_t kNamed = 8;
+
+// macOS tells of a time-out by a code, or by words alone.
+Stopped::Why why_of(const NS::Error* error) {
+  if (!error) return Stopped::Why::other;
+  const std::string words = words_of(error);
+  auto says = [&](const char* text) { return words.find(text) != std::string::npos; };
+  if (error->code() == MTL::CommandBufferErrorTimeout || says("CallbackErrorTimeout") ||
+      says("ImpactingInteractivity") || says("Impacting Interactivity"))
+    return Stopped::Why::time_out;
+  return says("InnocentVictim") || says("Innocent Victim") ? Stopped::Why::victim
+                                                           : Stopped::Why::other;
+}
 
 }  // namespace
 
 Encoding::~Encoding() {
   end_encoder();
-  for (MTL::CommandBuffer* each : running_) each->waitUntilCompleted();
-  // Where a kernel of Apple's committed it, and threw.
-  if (commands_ && commands_->status() >= MTL::CommandBufferStatusCommitted)
-    commands_->waitUntilCompleted();
+  // Also one that a kernel of Apple's committed, and then threw.
+  if (now_.buffer && now_.buffer->status() >= MTL::CommandBufferStatusCommitted)
+    running_.push_back(now_);
+  for (const Commands& each : running_) {
+    each.buffer->waitUntilCompleted();
+    static_cast<void>(each.buffer->status());  // of several that fail the first is reported
+  }
 }
 
 Located Encoding::locate(Place place, const Frame& frame) const {
@@ -92,27 +106,35 @@ void Encoding::add(const Launch& launch, const std::vector<Located>& arrays) {
     ranges.push_back({array.heap, begin, end, a.writes});
     bound.push_back({array.buffer, array.offset + a.offset, a.bytes});
   }
-  if (in_buffer_ == kLaunches) commit();
-  begin();
-  const bool waits = hazards_.add(ranges);
-  encode(launch, bound, waits);
-  in_buffer_++, count_++;
-  if (added_.size() < kNamed) added_.push_back(&launch);
+  const std::vector<Piece> pieces = pieces_of(launch.dispatch, launch.seconds, most_);
+  for (const Piece& piece : pieces) {
+    const double seconds = launch.seconds / double(pieces.size());
+    if (now_.count > 0 && now_.seconds + seconds > most_) commit(/*last=*/false);
+    begin();
+    const bool waits = hazards_.add(ranges);
+    encode(launch, piece, bound, waits);
+    now_.count++, now_.seconds += seconds;
+    if (now_.first.size() < kNamed) now_.first.push_back(&launch);
+  }
 }
 
-void Encoding::encode(const Launch& launch, const std::vector<Bound>& bound, bool waits) {
+void Encoding::encode(const Launch& launch, const Piece& piece, const std::vector<Bound>& bound,
+                      bool waits) {
   const Dispatch& dispatch = launch.dispatch;
   device_.statistics.dispatches++;
   if (dispatch.foreign) {  // encodes itself; encoders of one command buffer run in order
     end_encoder();
-    MTL::CommandBuffer* next = dispatch.foreign(commands_, bound);
-    if (next != commands_) running_.push_back(std::exchange(commands_, next));
+    MTL::CommandBuffer* next = dispatch.foreign(now_.buffer, bound);
+    if (next != now_.buffer) {
+      Commands rest;
+      rest.buffer = next;
+      running_.push_back(std::exchange(now_, rest));
+    }
     hazards_ = Hazards();
     return;
   }
   if (!encoder_) {
-    encoder_ = commands_->computeCommandEncoder(MTL::DispatchTypeConcurrent);
-    if (!encoder_) throw MetalError("Metal gives no encoder");
+    begin_encoder();
   } else if (waits) {
     encoder_->memoryBarrier(MTL::BarrierScopeBuffers);
     device_.statistics.barriers++;
@@ -121,18 +143,32 @@ void Encoding::encode(const Launch& launch, const std::vector<Bound>& bound, boo
   encoder_->setComputePipelineState(launch.pipeline.get());
   if (!dispatch.parameter_bytes.empty())
     encoder_->setBytes(dispatch.parameter_bytes.data(), dispatch.parameter_bytes.size(), 0);
+  if (piece.first != Dispatch::Size{}) {
+    std::vector<std::byte> parameters = dispatch.parameter_bytes;
+    int first[3];
+    std::ranges::transform(piece.first, first, [](size_t group) { return int(group); });
+    std::memcpy(parameters.data() + *dispatch.first_group, first, sizeof(first));
+    encoder_->setBytes(parameters.data(), parameters.size(), 0);
+  }
   for (size_t i = 0; i < bound.size(); i++)
     encoder_->setBuffer(bound[i].buffer, bound[i].offset, i + 1);
   auto size = [](Dispatch::Size s) { return MTL::Size(s[0], s[1], s[2]); };
-  encoder_->dispatchThreadgroups(size(dispatch.groups), size(dispatch.threads));
+  encoder_->dispatchThreadgroups(size(piece.groups), size(dispatch.threads));
 }
 
 void Encoding::begin() {
-  if (commands_) return;
+  if (now_.buffer) return;
   auto descriptor = own(MTL::CommandBufferDescriptor::alloc()->init());
   descriptor->setErrorOptions(MTL::CommandBufferErrorOptionEncoderExecutionStatus);
-  commands_ = device_.queue()->commandBuffer(descriptor.get());
-  if (!commands_) throw MetalError("Metal gives no command buffer");
+  now_.buffer = device_.queue()->commandBuffer(descriptor.get());
+  if (!now_.buffer) throw MetalError("Metal gives no command buffer");
+}
+
+// Nothing but the fence orders the heap's memory between command buffers.
+void Encoding::begin_encoder() {
+  encoder_ = now_.buffer->computeCommandEncoder(MTL::DispatchTypeConcurrent);
+  if (!encoder_) throw MetalError("Metal gives no encoder");
+  if (fence_) encoder_->waitForFence(fence_.get());
 }
 
 void Encoding::end_encoder() {
@@ -140,23 +176,28 @@ void Encoding::end_encoder() {
   encoder_ = nullptr;
 }
 
-// A buffer begins when the one before it is complete: nothing else orders their memory.
-void Encoding::commit() {
-  if (!commands_) return;
+void Encoding::commit(bool last) {
+  if (!now_.buffer) return;
+  if (!last && encoder_) {
+    fence_ = own(device_.metal()->newFence());
+    if (!fence_) throw MetalError("Metal gives no fence");
+    encoder_->updateFence(fence_.get());
+  }
   end_encoder();
-  wait();
-  commands_->commit();
-  running_.push_back(std::exchange(commands_, nullptr));
-  in_buffer_ = 0;
+  // What would follow a buffer that failed is not begun.
+  for (const Commands& each : running_)
+    if (each.buffer->status() == MTL::CommandBufferStatusError) fail(each);
+  now_.buffer->commit();
+  running_.push_back(std::exchange(now_, Commands()));
   hazards_ = Hazards();
 }
 
 void Encoding::wait() {
-  for (MTL::CommandBuffer* each : running_) {
-    each->waitUntilCompleted();
+  for (const Commands& each : running_) {
+    each.buffer->waitUntilCompleted();
     device_.statistics.command_buffers++;
-    if (each->status() != MTL::CommandBufferStatusCompleted) fail(each);
-    const double seconds = each->GPUEndTime() - each->GPUStartTime();
+    if (each.buffer->status() != MTL::CommandBufferStatusCompleted) fail(each);
+    const double seconds = each.buffer->GPUEndTime() - each.buffer->GPUStartTime();
     seconds_ += seconds;
     device_.statistics.gpu_nanoseconds += static_cast<int64_t>(seconds * 1e9);
   }
@@ -164,13 +205,13 @@ void Encoding::wait() {
 }
 
 void Encoding::run() {
-  commit();
+  commit(/*last=*/true);
   wait();
 }
 
 // Names the kernel that Metal was at, or the first ones where it does not say.
-void Encoding::fail(MTL::CommandBuffer* buffer) const {
-  NS::Error* error = buffer->error();
+void Encoding::fail(const Commands& commands) {
+  NS::Error* error = commands.buffer->error();
   std::string kernel;
   NS::ErrorUserInfoKey key = MTL::CommandBufferEncoderInfoErrorKey;
   if (error && key && error->userInfo()) {
@@ -185,12 +226,12 @@ void Encoding::fail(MTL::CommandBuffer* buffer) const {
     }
   }
   if (kernel.empty()) {
-    for (const Launch* launch : added_)
+    for (const Launch* launch : commands.first)
       kernel += (kernel.empty() ? "" : ", ") + text_of(launch->label.get());
-    if (added_.size() < count_)
-      kernel += " and " + std::to_string(count_ - added_.size()) + " more";
+    if (commands.first.size() < commands.count)
+      kernel += " and " + std::to_string(commands.count - commands.first.size()) + " more";
   }
-  throw MetalError(kernel + ": the GPU stopped: " + words_of(error));
+  throw Stopped(why_of(error), kernel + ": the GPU stopped: " + words_of(error));
 }
 
 }  // namespace jax_mps::metal

@@ -5,6 +5,7 @@
 
 #include "compile.h"
 #include "tune.h"
+#include "work.h"
 
 namespace jax_mps::metal {
 namespace {
@@ -109,6 +110,7 @@ void MetalExecutable::add_recipe(Block& block, const Recipe& recipe, const Step&
                                  size_t scratch) {
   for (const Dispatch& dispatch : recipe.dispatches) {
     Launch launch{dispatch, {}, {}, {}};
+    launch.seconds = seconds_of(dispatch);
     if (!dispatch.foreign) launch.pipeline = device_.pipeline(dispatch);
     foreign_ = foreign_ || dispatch.foreign;
     launch.label = NS::RetainPtr(ns_string(step.node.op + " (" + dispatch.function + ")"));
@@ -150,9 +152,11 @@ Launch MetalExecutable::copy_of(size_t bytes) {
   auto count = static_cast<int>(words ? bytes / 4 : bytes);
   Dispatch dispatch("copy", "copy", words ? "typedef int T;\n" : "typedef uchar T;\n");
   dispatch.parameters(count).over_elements(count);
+  dispatch.reads({Span::Of::operand, 0, 0, bytes}).writes({Span::Of::result, 0, 0, bytes});
   Launch launch{dispatch, device_.pipeline(dispatch), NS::RetainPtr(ns_string("copy")), {}};
   launch.arguments = {{{}, 0, bytes, true, false}, {{}, 0, bytes, false, true}};
   launch.is_copy = true;
+  launch.seconds = seconds_of(dispatch);
   return launch;
 }
 

@@ -3,6 +3,7 @@
 
 #include "../executable.h"
 #include "block.h"
+#include "encoding.h"
 #include "memory.h"
 
 namespace jax_mps::metal {
@@ -29,6 +30,10 @@ class MetalExecutable : public Executable {
   Launch copy_of(size_t bytes);
   Place heap_place(size_t offset, size_t bytes);
   std::unique_ptr<Workspace> take_workspace() const;
+  // Seconds of the GPU. A run that a time-out ends is repeated in smaller command buffers, unless
+  // its results lie where its operands did.
+  double encode(const Workspace& workspace, const Frame& frame) const;
+  bool overlap(const Frame& frame) const;  // whether a result lies where an operand does
 
   Device& device_;
   std::optional<size_t> candidate_;

@@ -55,7 +55,9 @@ void add_gemm(Recipe& recipe, Gemm gemm, Tile tile) {
       .writes(sums)
       .over({static_cast<size_t>(across), static_cast<size_t>(down),
              static_cast<size_t>(gemm.batches * p.splits)},
-            {kThreads, 1, 1});
+            {kThreads, 1, 1})
+      .may_be_cut(&GemmParameters::first)
+      .computes(2.0 * across * tile.n * down * tile.m * gemm.batches * p.k);
   if (cut) add_splits(recipe, p.total, p.splits, sums, gemm.c, gemm.result);
 }
 

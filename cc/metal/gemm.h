@@ -29,6 +29,9 @@ struct Gemm {
   std::optional<Span> bias;
 };
 
+// So much longer an operation takes whose operands no tile shares.
+constexpr double kAlone = 8;
+
 // Appends the dispatches of a product; p.m, p.n, p.k, the strides and p.conv are set.
 void add_gemm(Recipe& recipe, Gemm gemm, Tile tile);
 

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <map>
+
+#include "sources.h"
 
 namespace jax_mps::metal {
 namespace {
@@ -10,6 +13,14 @@ namespace {
 std::map<std::string, std::vector<Implementation>>& table() {
   static std::map<std::string, std::vector<Implementation>> table;
   return table;
+}
+
+// Whether the text of a kernel says how.
+bool has_second_form(const Recipe& recipe) {
+  return std::ranges::any_of(recipe.dispatches, [](const Dispatch& dispatch) {
+    return !dispatch.foreign && !dispatch.file.empty() &&
+           source(dispatch.file).find("device const CAREFUL") != std::string_view::npos;
+  });
 }
 
 }  // namespace
@@ -50,7 +61,21 @@ std::vector<Recipe> recipes(const Node& node, std::string& reason) {
     found.push_back(std::move(*offer.recipe));
   }
   std::ranges::stable_sort(found, {}, &Recipe::cost);
+  // Of the simplest of ours, unless its family has made one.
+  auto last = std::find_if(found.rbegin(), found.rend(), [](const Recipe& r) { return !r.apple; });
+  if (last != found.rend() && !last->second && has_second_form(*last)) {
+    Recipe second = second_form(*last);
+    found.push_back(std::move(second));
+  }
   return found;
+}
+
+Recipe second_form(Recipe recipe) {
+  for (Dispatch& dispatch : recipe.dispatches)
+    if (!dispatch.foreign) dispatch.definitions += "#define SECOND_FORM\n";
+  recipe.implementation += ", second form";
+  recipe.second = true, recipe.cost = std::numeric_limits<double>::infinity();
+  return recipe;
 }
 
 size_t group_threads() {
@@ -70,6 +95,11 @@ std::string storage(DType dtype, const char* name) {
                      : dtype == DType::u32  ? "uint"
                                             : "uchar";
   return std::string("typedef ") + type + " " + name + ";\n";
+}
+
+Dispatch& Dispatch::over_each(int64_t count) {
+  const size_t threads = group_threads();
+  return over({(size_t(count) + threads - 1) / threads, 1, 1}, {threads, 1, 1});
 }
 
 Dispatch& Dispatch::over_elements(int64_t count) {

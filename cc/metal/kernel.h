@@ -73,6 +73,23 @@ class Dispatch {
   }
   // One thread for some of `count` elements, in a loop of the grid's stride.
   Dispatch& over_elements(int64_t count);
+  // One thread for each of `count` elements.
+  Dispatch& over_each(int64_t count);
+  // How many operations it has, for the estimate of its time: unless told, one for each word.
+  Dispatch& computes(double count) {
+    operations = count;
+    return *this;
+  }
+  // Its grid may be cut: the kernel adds `first`, three of the parameters that are set already, to
+  // the number of its threadgroup.
+  template <class P>
+  Dispatch& may_be_cut(int (P::*first)[3]) {
+    P values;
+    std::memcpy(&values, parameter_bytes.data(), sizeof(P));
+    first_group =
+        reinterpret_cast<std::byte*>(&(values.*first)) - reinterpret_cast<std::byte*>(&values);
+    return *this;
+  }
 
   std::string file;         // of kernels/, without ".metal"; empty for generated text
   std::string function;     // its name
@@ -82,6 +99,8 @@ class Dispatch {
   std::vector<std::byte> parameter_bytes;
   std::vector<Use> uses;
   Size groups{1, 1, 1}, threads{1, 1, 1};
+  double operations = 0;
+  std::optional<size_t> first_group;  // where the parameters have it
   // In place of all that: a kernel of Apple's, which encodes itself onto a command buffer. It may
   // commit that one; what follows goes onto the one that it gives.
   std::function<MTL::CommandBuffer*(MTL::CommandBuffer*, const std::vector<Bound>&)> foreign;
@@ -119,13 +138,17 @@ class Recipe {
   std::vector<Dispatch> dispatches;
   size_t scratch_bytes = 0;
   std::vector<Span> scratch_spans;
-  bool apple = false;  // whether a kernel of Apple's takes part: such a recipe must win a contest
+  bool second = false;  // whether it is a second form, which serves where no first one does
+  bool apple = false;   // whether a kernel of Apple's takes part: such a recipe must win a contest
   double cost =
       0;  // an estimate, comparable among the recipes of one node: they are tried in order
 
  private:
   const Node* node_;  // while it is being made
 };
+
+// The recipe with kernels that compilers are less likely to get wrong (kernels/common.h).
+Recipe second_form(Recipe recipe);
 
 struct Offer {
   std::optional<Recipe> recipe;

@@ -76,6 +76,7 @@ std::string add_apple_product(Recipe& recipe, const Gemm& gemm, DType dtype) {
   if (!a || !b || !c) return "Apple's products take contiguous rows or columns";
   Dispatch& dispatch = recipe.dispatch("", "MPSMatrixMultiplication");
   dispatch.reads(gemm.a).reads(gemm.b).writes(gemm.c);
+  dispatch.computes(2.0 * p.m * p.n * p.k * gemm.batches);
   dispatch.foreign = [=, m = p.m, n = p.n, k = p.k, shared = std::make_shared<Multiplication>()](
                          MTL::CommandBuffer* commands, const std::vector<Bound>& bound) {
     Owned<MPSMatrix> left = matrix(bound[0], *a, dtype), right = matrix(bound[1], *b, dtype),

@@ -48,10 +48,18 @@ Owned<MTL::ComputePipelineState> Device::pipeline(const Dispatch& dispatch) {
     std::lock_guard lock(mutex_);
     auto found = pipelines_.find(key);
     if (found != pipelines_.end()) return found->second;
+    auto failed = failures_.find(key);
+    if (failed != failures_.end()) throw ProgramError(failed->second);
   }
-  auto pipeline = compile(dispatch);
-  std::lock_guard lock(mutex_);
-  return pipelines_.try_emplace(key, std::move(pipeline)).first->second;
+  try {
+    auto pipeline = compile(dispatch);
+    std::lock_guard lock(mutex_);
+    return pipelines_.try_emplace(key, std::move(pipeline)).first->second;
+  } catch (const ProgramError& error) {
+    std::lock_guard lock(mutex_);
+    failures_.try_emplace(key, error.what());
+    throw;
+  }
 }
 
 Owned<MTL::ComputePipelineState> Device::compile(const Dispatch& dispatch) {

@@ -53,6 +53,8 @@ Offer pool(const Node& node, bool back, const TensorType* taps) {
   for (size_t i = 0; i < node.in.size(); i++) dispatch.reads(recipe.operand(static_cast<int>(i)));
   for (size_t i = 0; i < node.out.size(); i++) dispatch.writes(recipe.result(static_cast<int>(i)));
   dispatch.over_elements(out.elements());
+  constexpr double kEach = 16;  // for one pixel of a window, whose address costs most
+  dispatch.computes(kEach * p.window_height * p.window_width * out.elements());
   return recipe;
 }
 

@@ -136,7 +136,8 @@ Dispatch& Sequence::launch(const char* file, const char* function, const Recurre
   return recipe_.dispatch(file, function, storage(plan_.dtype))
       .constants({simds, plan_.extra, gates_only, plan_.kinds})
       .parameters(p)
-      .over({(p.hidden + kUnits - 1) / kUnits, (p.rows + tile - 1) / tile, 1}, {kThreads, 1, 1});
+      .over({(p.hidden + kUnits - 1) / kUnits, (p.rows + tile - 1) / tile, 1}, {kThreads, 1, 1})
+      .computes(2.0 * p.rows * p.depth * plan_.columns);
 }
 
 void Sequence::add_steps(RecurrentParameters p, const Steps& at) {

@@ -47,15 +47,48 @@ double MetalExecutable::run_timed(const void* const* inputs, void* const* output
       frame.inputs.push_back(located(inputs[i], program_.inputs[i]));
     for (size_t i = 0; i < program_.outputs.size(); i++)
       frame.outputs.push_back(located(outputs[i], program_.outputs[i]));
-    Encoding encoding(device_, *workspace, heap_);
-    encoding.add(block_, frame);
-    encoding.run();
-    seconds = encoding.seconds();
+    seconds = encode(*workspace, frame);
     windows.copy_out();
   }
   std::lock_guard lock(mutex_);
   if (workspaces_.empty()) workspaces_.push_back(std::move(workspace));
   return seconds;
+}
+
+bool MetalExecutable::overlap(const Frame& frame) const {
+  auto end = [&](const Located& at, int value) {
+    return at.begin + program_.values[value].type.bytes();
+  };
+  for (size_t i = 0; i < frame.inputs.size(); i++)
+    for (size_t o = 0; o < frame.outputs.size(); o++) {
+      const Located &in = frame.inputs[i], &out = frame.outputs[o];
+      if (in.begin < end(out, program_.outputs[o]) && out.begin < end(in, program_.inputs[i]))
+        return true;
+    }
+  return false;
+}
+
+double MetalExecutable::encode(const Workspace& workspace, const Frame& frame) const {
+  constexpr int kVictims = 3;  // of other programs, in one run
+  for (int victims = 0;;) {
+    const double most = device_.budget.seconds();
+    try {
+      Encoding encoding(device_, workspace, heap_, most);
+      encoding.add(block_, frame);
+      encoding.run();
+      return encoding.seconds();
+    } catch (const Stopped& stopped) {
+      using Why = Stopped::Why;
+      if (stopped.why == Why::other || (stopped.why == Why::victim && ++victims > kVictims)) throw;
+      if (stopped.why == Why::time_out && !device_.budget.lower(most))
+        throw MetalError(std::string(stopped.what()) +
+                         ". Command buffers are as small as they get: use a smaller batch.");
+      if (overlap(frame))
+        throw MetalError(std::string(stopped.what()) +
+                         ". Donated arrays are lost: begin again from a copy of them. Command "
+                         "buffers are smaller from now on.");
+    }
+  }
 }
 
 std::unique_ptr<Workspace> MetalExecutable::take_workspace() const {

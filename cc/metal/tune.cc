@@ -1,27 +1,26 @@
-// Runs every recipe of a node on random numbers: all must agree with the simplest, and the fastest
-// stays.
+// Runs the recipes of a node on random numbers: they must agree with the CPU device, or where it
+// has no kernel with the simplest of them, and the fastest stays.
 #include "tune.h"
 
 #include <unistd.h>
 
 #include <algorithm>
-#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <limits>
+#include <set>
 
-#include "executable.h"
 #include "mps.h"
 #include "sources.h"
+#include "trial.h"
+#include "verdicts.h"
 
 namespace jax_mps::metal {
 namespace {
 
-constexpr int kRuns = 4;          // the first of which is not counted
+constexpr int kRuns = 4;          // of recipes that compete
 constexpr double kFaster = 0.97;  // a later candidate must be so much faster than an earlier one
-constexpr float kFloatError = 1e-3f, kHalfError = 3e-2f;  // of the largest number, at most
 
 bool wanted() {
   static const bool wanted = [] {
@@ -31,13 +30,14 @@ bool wanted() {
   return wanted;
 }
 
-std::string signature(const Node& node) {
+std::string types_of(const Node& node) {
   std::string text = node.op + "(";
   for (const TensorType& type : node.in) text += type.text() + " ";
   text += ") ";
   for (const TensorType& type : node.out) text += type.text() + " ";
-  return text + node.attributes.text();
+  return text;
 }
+std::string signature(const Node& node) { return types_of(node) + node.attributes.text(); }
 
 // Choices by signature, as lines `signature<TAB>implementation` of a file for this GPU, system and
 // version of the kernels.
@@ -78,131 +78,86 @@ class Memory {
   std::map<std::string, std::string> choices_;
 };
 
-Program program_of(const Node& node) {
-  Program program;
-  Step step;
-  step.node = node;
-  for (const TensorType& type : node.in) {
-    step.operands.push_back(static_cast<int>(program.values.size()));
-    program.inputs.push_back(step.operands.back());
-    program.values.push_back({type});
+// The candidates of one node.
+class Contest {
+ public:
+  Contest(const Node& node, const std::vector<Recipe>& candidates)
+      : node_(node), candidates_(candidates), trials_(candidates.size()) {
+    operands_ = operands_for(node, Signs::both);
+    wanted_ = expected(node, operands_);
+    if (wanted_ && !mostly_finite(node, *wanted_)) {
+      operands_ = operands_for(node, Signs::positive);
+      wanted_ = expected(node, operands_);
+    }
+    // The last runs as it is written, one number after the other: no compiler's pattern is in it.
+    for (size_t i = candidates.size(); !wanted_ && i-- > 0;)
+      if (!candidates[i].apple && trial(i).error.empty())
+        wanted_ = trial(i).results, reference_ = candidates[i].implementation;
   }
-  for (const TensorType& type : node.out) {
-    step.results.push_back(static_cast<int>(program.values.size()));
-    program.outputs.push_back(step.results.back());
-    program.values.push_back({type});
+
+  // The winner. Throws ProgramError with every reason if none is right.
+  size_t winner() {
+    std::optional<size_t> best;
+    for (bool second : {false, true}) {
+      if (best) break;  // second forms are for want of a first
+      for (size_t i = candidates_.size(); i-- > 0;) {
+        if (candidates_[i].second != second || !serves(i)) continue;
+        // Earlier ones are those that likely win: they need no margin.
+        if (!best || trial(i).seconds * kFaster <= trial(*best).seconds) best = i;
+      }
+    }
+    if (!best) throw ProgramError(reasons_);
+    note({types_of(node_), candidates_[*best].implementation, "won", trial(*best).seconds});
+    return *best;
   }
-  program.steps.push_back(std::move(step));
-  return program;
-}
 
-using Array = std::vector<uint32_t>;
-
-float half_value(uint16_t bits) {
-  int exponent = bits >> 10 & 31;
-  auto fraction = static_cast<float>(bits & 1023);
-  float size = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
-  if (exponent == 31) size = fraction ? std::numeric_limits<float>::quiet_NaN() : INFINITY;
-  return bits & 0x8000 ? -size : size;
-}
-
-// Element i of an array of a floating dtype.
-float number(const Array& array, DType dtype, int64_t i) {
-  if (dtype == DType::f32) return std::bit_cast<float>(array[i]);
-  uint16_t bits = static_cast<uint16_t>(array[i / 2] >> (i % 2 * 16));
-  return dtype == DType::bf16 ? std::bit_cast<float>(uint32_t(bits) << 16) : half_value(bits);
-}
-
-// Numbers of both signs below 2 in size, the same in every process; integers are 0.
-Array random(const TensorType& type, uint32_t seed) {
-  Array array((type.bytes() + 3) / 4);
-  if (!is_floating(type)) return array;
-  uint32_t state = seed * 2654435761u + 1;
-  auto draw = [&] { return state = state * 1664525u + 1013904223u, state >> 9; };
-  // 23 random bits: a fraction, and a sign in the lowest.
-  for (uint32_t& word : array) {
-    uint32_t bits = draw();
-    if (type.dtype == DType::f32)
-      word = 0x3f000000u | bits | bits << 31;
-    else if (type.dtype == DType::bf16)
-      word = 0x3f003f00u | (bits & 0x7fu) | (bits << 9 & 0x7f0000u) | bits << 31;
-    else
-      word = 0x38003800u | (bits & 0x3ffu) | (bits << 9 & 0x3ff0000u) | bits << 31;
+ private:
+  const Trial& trial(size_t i) {
+    if (!trials_[i]) {
+      const auto first = std::ranges::count(candidates_, false, &Recipe::second);
+      const int runs = candidates_[i].second || first == 1 ? 1 : kRuns;
+      trials_[i] = run_trial(node_, i, operands_, runs);
+    }
+    return *trials_[i];
   }
-  return array;
-}
 
-// One recipe's results and time; none if it does not run at all.
-struct Trial {
-  std::vector<Array> results;
-  double seconds = 0;
+  bool serves(size_t i) {
+    std::string reason = trial(i).error;
+    if (reason.empty() && !agree(node_, trial(i).results, *wanted_))
+      reason = "its numbers differ from those of " + reference_;
+    const std::string& name = candidates_[i].implementation;
+    note({types_of(node_), name, reason.empty() ? "agrees" : reason, trial(i).seconds});
+    if (reason.empty()) return true;
+    reasons_ += (reasons_.empty() ? "" : "; ") + reason;
+    // What does not compile says so once.
+    static auto* said = new std::set<std::string>;
+    if (said->insert(trial(i).error.empty() ? signature(node_) + name : reason).second)
+      std::fprintf(stderr, "jax_mps: %s does not use '%s': %s\n", signature(node_).c_str(),
+                   name.c_str(), reason.c_str());
+    return false;
+  }
+
+  const Node& node_;
+  const std::vector<Recipe>& candidates_;
+  std::vector<std::optional<Trial>> trials_;
+  Arrays operands_;
+  std::optional<Arrays> wanted_;
+  std::string reference_ = "the CPU", reasons_;
 };
 
-std::optional<Trial> run(const Node& node, size_t candidate, const std::vector<Array>& operands,
-                         std::string& error) {
-  Trial trial;
-  std::vector<const void*> in;
-  std::vector<void*> out;
-  for (const Array& operand : operands) in.push_back(operand.data());
-  for (const TensorType& type : node.out) trial.results.emplace_back((type.bytes() + 3) / 4);
-  for (Array& result : trial.results) out.push_back(result.data());
-  try {
-    MetalExecutable executable(program_of(node), 0, candidate);
-    std::vector<double> seconds;
-    for (int i = 0; i < kRuns; i++) seconds.push_back(executable.run_timed(in.data(), out.data()));
-    trial.seconds = *std::min_element(seconds.begin() + 1, seconds.end());
-    return trial;
-  } catch (const std::exception& e) {
-    error = e.what();
-    return std::nullopt;
+// Without a contest: the first of ours that compiles.
+size_t first_that_compiles(Device& device, const std::vector<Recipe>& candidates) {
+  std::string reasons;
+  for (size_t i = 0; i < candidates.size(); i++) {
+    if (candidates[i].apple) continue;  // what has not been compared with ours is not used
+    try {
+      for (const Dispatch& dispatch : candidates[i].dispatches) device.pipeline(dispatch);
+      return i;
+    } catch (const ProgramError& error) {
+      reasons += (reasons.empty() ? "" : "; ") + std::string(error.what());
+    }
   }
-}
-
-bool agree(const Node& node, const Trial& trial, const Trial& reference) {
-  for (size_t r = 0; r < node.out.size(); r++) {
-    const TensorType& type = node.out[r];
-    if (!is_floating(type)) {
-      if (trial.results[r] != reference.results[r]) return false;
-      continue;
-    }
-    float largest = 1, error = 0;
-    for (int64_t i = 0; i < type.elements(); i++) {
-      float got = number(trial.results[r], type.dtype, i);
-      float wanted = number(reference.results[r], type.dtype, i);
-      if (std::isfinite(got) != std::isfinite(wanted)) return false;
-      if (!std::isfinite(got)) continue;
-      largest = std::max(largest, std::fabs(wanted));
-      error = std::max(error, std::fabs(got - wanted));
-    }
-    if (error > largest * (type.dtype == DType::f32 ? kFloatError : kHalfError)) return false;
-  }
-  return true;
-}
-
-size_t contest(const Node& node, const std::vector<Recipe>& candidates) {
-  std::vector<Array> operands;
-  for (const TensorType& type : node.in)
-    operands.push_back(random(type, static_cast<uint32_t>(operands.size())));
-  std::string error;
-  std::optional<Trial> reference = run(node, candidates.size() - 1, operands, error);
-  if (!reference) throw ProgramError(error);
-  size_t best = candidates.size() - 1;
-  double seconds = reference->seconds;
-  for (size_t i = candidates.size() - 1; i-- > 0;) {
-    auto trial = run(node, i, operands, error);
-    if (trial && !agree(node, *trial, *reference)) {
-      error = "its numbers differ from those of " + candidates.back().implementation;
-      trial.reset();
-    }
-    if (!trial) {
-      std::fprintf(stderr, "jax_mps: %s does not use '%s': %s\n", signature(node).c_str(),
-                   candidates[i].implementation.c_str(), error.c_str());
-      continue;
-    }
-    // Earlier ones are those that likely win: they need no margin.
-    if (trial->seconds * kFaster <= seconds) best = i, seconds = trial->seconds;
-  }
-  return best;
+  throw ProgramError(reasons);
 }
 
 }  // namespace
@@ -210,16 +165,17 @@ size_t contest(const Node& node, const std::vector<Recipe>& candidates) {
 size_t choose(Device& device, const Node& node, const std::vector<Recipe>& candidates) {
   for (size_t i = 0; i < candidates.size(); i++)
     if (candidates[i].apple && apple_kernels() == AppleKernels::always) return i;
-  if (candidates.size() == 1) return 0;
-  if (!wanted())  // what has not been compared with ours is not used
-    return std::ranges::find(candidates, false, &Recipe::apple) - candidates.begin();
+  if (!wanted()) return first_that_compiles(device, candidates);
   static Memory* memory = new Memory(device);
   std::string key = signature(node);
   std::lock_guard lock(memory->mutex);  // one contest at a time: others would disturb its times
   if (const std::string* name = memory->find(key))
     for (size_t i = 0; i < candidates.size(); i++)
-      if (candidates[i].implementation == *name) return i;
-  size_t best = contest(node, candidates);
+      if (candidates[i].implementation == *name) {
+        note({types_of(node), *name, "won before", 0});
+        return i;
+      }
+  size_t best = Contest(node, candidates).winner();
   memory->add(key, candidates[best].implementation);
   return best;
 }

@@ -5,8 +5,9 @@
 
 namespace jax_mps::metal {
 
-// The index of the recipe to use: the fastest that agrees with the last, which is the simplest.
-// Decided at first use of a node, and remembered on disk by GPU and system.
+// The index of the recipe to use: the fastest that compiles on this GPU and gives the right numbers
+// there; a second form where no first one does. Decided at first use of a node, and remembered on
+// disk by GPU and system. Throws ProgramError with the reasons if none serves.
 size_t choose(Device& device, const Node& node, const std::vector<Recipe>& candidates);
 
 }  // namespace jax_mps::metal

@@ -6,7 +6,14 @@ nodes are still lax's own ops ("add", "reduce_sum", "broadcast_in_dim"); the pas
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
 from jax_mps._compat import is_array_type
+from jax_mps.device import device
 from jax_mps.graph.builder import Builder, NotConvertible, Rule, types_of
 from jax_mps.graph.capture import Equation, Variable
 from jax_mps.graph.elementwise import ELEMENTWISE, RULES
@@ -52,10 +59,24 @@ def check(equation: Equation) -> None:
         text, words = own.placement([o.aval for o in equation.operands], results, equation.params)
         if not text:
             raise NotConvertible(words)
+    if device() == "metal":
+        for atom in (*equation.operands, *equation.results):
+            if lacks := _lacks(jnp.dtype(atom.aval.dtype)):
+                raise NotConvertible(lacks)
     for operand in equation.operands:
         if isinstance(operand, Variable) and id(operand) not in builder.known:
             builder.input(operand)
     builder.define(equation, rule)
+
+
+@functools.cache
+def _lacks(dtype: Any) -> str:
+    """Why the GPU stores no such numbers, or "": an old one lacks bfloat16. Its compiler decides."""
+    if dtype not in (jnp.float16, jnp.bfloat16):
+        return ""
+    one = [jax.core.ShapedArray((1,), dtype)]
+    text, words = OPS["mps_neuron"].placement(one, one, {"neuron": ("relu", 0.0, 0.0, 0.0)})
+    return "" if text else words
 
 
 def _own_op(builder: Builder, equation: Equation, operands: list[Value]) -> list[Value]:

@@ -4,13 +4,17 @@
 #include <Block.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cstring>
 
 #include "event.h"
 #include "rule.h"
 
 namespace sim {
 namespace {
+
+std::atomic<long> tallies[4];
 
 void call_block(void* block, Object* argument) {
   struct Block {
@@ -22,6 +26,16 @@ void call_block(void* block, Object* argument) {
 }
 
 }  // namespace
+
+void count(Tally what, long number) {
+  std::atomic<long>& largest = tallies[static_cast<int>(what)];
+  if (what == Tally::waits) {
+    largest += number;
+    return;
+  }
+  for (long seen = largest; seen < number && !largest.compare_exchange_weak(seen, number);) {
+  }
+}
 
 double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -121,6 +135,9 @@ void CommandBuffer::commit() {
   after = queue->done;  // what the client may have seen complete
   queue->committed.emplace_back(this);
   queue->changed.notify_all();
+  count(Tally::dispatches, dispatches);
+  count(Tally::bytes, bytes);
+  count(Tally::in_flight, number - queue->done);
 }
 
 void CommandBuffer::run() {
@@ -136,7 +153,20 @@ void CommandBuffer::run() {
   begin = now();
   queue->hazards.completed(after);
   std::string text = broken;
+  long code = 1;
   if (fault("command")) text = "injected";
+  // As macOS words them: its watchdog ends what is too long, or hinders the screen; what runs
+  // beside it may end with it.
+  const long most = environment("METAL_SIM_WATCHDOG", 0);  // of dispatches
+  if (fault("timeout") || (most && dispatches > most)) {
+    text = "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)";
+    code = 2;
+  }
+  if (fault("interactivity"))
+    text =
+        "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)";
+  if (fault("victim"))
+    text = "Innocent Victim (00000005:kIOGPUCommandBufferCallbackErrorInnocentVictim)";
   for (auto& action : actions) {
     if (!text.empty()) break;
     Watch watch;
@@ -149,7 +179,7 @@ void CommandBuffer::run() {
   if (!text.empty()) {
     auto* e = make<Error>();
     e->domain = "MTLCommandBufferErrorDomain";
-    e->code = 1;
+    e->code = code;
     e->message = text;
     error = Ref<Error>::take(e);
   }
@@ -178,6 +208,7 @@ void CommandBuffer::wait_completed() {
     return;
   }
   std::unique_lock hold(queue->lock);
+  if (queue->settled < number) count(Tally::waits, 1);
   queue->changed.wait(hold, [&] { return queue->settled >= number; });
 }
 
@@ -314,3 +345,11 @@ const auto queue_class =
 
 }  // namespace
 }  // namespace sim
+
+// "dispatches", "bytes", "in_flight" or "waits"; begins the count anew.
+extern "C" long metal_sim_tally(const char* what) {
+  const char* names[] = {"dispatches", "bytes", "in_flight", "waits"};
+  for (int i = 0; i < 4; i++)
+    if (!strcmp(what, names[i])) return sim::tallies[i].exchange(0);
+  return -1;
+}

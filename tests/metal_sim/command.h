@@ -54,6 +54,7 @@ struct CommandBuffer : Labelled {
   Ref<Error> error;
   bool asked = false;  // how it ended
   double begin = 0, end = 0;
+  long dispatches = 0, bytes = 0;  // what its commands are bound to
   ~CommandBuffer() override;
   void keep(Object* object) {
     if (retains && object) kept.emplace_back(object);
@@ -83,6 +84,10 @@ CommandBuffer* new_command_buffer(Queue* queue, bool retains);
 Object* new_compute_encoder(CommandBuffer* buffer, bool concurrent);
 Object* new_blit_encoder(CommandBuffer* buffer);
 bool alive(Object* object);
+// The largest number since the last time that it was asked for: of dispatches or of bytes bound in
+// one command buffer, of command buffers committed and not complete; or how many waits there were.
+enum class Tally { dispatches, bytes, in_flight, waits };
+void count(Tally what, long number);
 double now();
 
 }  // namespace sim

@@ -128,13 +128,43 @@ std::string planted(std::string source) {
   return source;
 }
 
+// METAL_SIM_MISCOMPILE is what the compiler gets wrong, as miscompile.py has it.
+std::string miscompiled() { return setting("METAL_SIM_MISCOMPILE", ""); }
+
+// Whether the text at an offset is of an inline function that nothing calls.
+bool is_unused(const std::string& text, size_t at) {
+  const size_t function = text.rfind("\ninline ", at), kernel = text.rfind("\nkernel ", at);
+  if (function == std::string::npos || (kernel != std::string::npos && kernel > function))
+    return false;
+  const size_t end = text.find('(', function), begin = text.rfind(' ', end) + 1;
+  const std::string call = text.substr(begin, end + 1 - begin);
+  return text.find(call, end) == std::string::npos;
+}
+
+// METAL_SIM_LACKS lists what this GPU does not have, as bfloat|simd_sum; a text that uses it is
+// refused in such words as Apple's compiler has.
+std::string lacking(const std::string& preprocessed) {
+  std::istringstream list(setting("METAL_SIM_LACKS", ""));
+  for (std::string word; std::getline(list, word, '|');)
+    for (size_t at = 0; !word.empty() && (at = preprocessed.find(word, at)) != std::string::npos;
+         at++) {
+      if (is_unused(preprocessed, at)) continue;
+      if (word == "bfloat") return "program_source:3:9: error: unknown type name 'bfloat'";
+      return "Encountered unlowered function call to air." + word;
+    }
+  return "";
+}
+
 }  // namespace
 
 std::string compile_library(const std::string& given, const std::string& macros,
                             std::string& error) {
   const std::string source = planted(given);
   mkdir(cache().c_str(), 0777);
-  const std::string all = version() + clang() + running() + macros;
+  const std::string lacks = setting("METAL_SIM_LACKS", "");
+  std::string all = version() + clang() + running() + macros;
+  if (!lacks.empty() || !miscompiled().empty())
+    all += lacks + "/" + miscompiled() + read(METAL_SIM_DIR "/miscompile.py");
   char key[40];
   snprintf(key, sizeof(key), "%016lx%016lx", hash(source, hash(all, 14695981039346656037u)),
            hash(all, hash(source, 1469598103934665603u)));
@@ -157,10 +187,13 @@ std::string compile_library(const std::string& given, const std::string& macros,
       run(clang() + " -E -x c++ -std=c++14 -undef -w -D__METAL__=1 -D__METAL_VERSION__=310 " +
               macros + " " + stem + ".metal -o " + stem + ".i",
           error, log);
-  if (!status)
-    status = run(setting("METAL_SIM_PYTHON", METAL_SIM_PYTHON_EXECUTABLE) +
-                     " -S -E " METAL_SIM_DIR "/translate.py " + stem + ".i " + stem + ".cc",
+  if (!status && !(error = lacking(read(stem + ".i"))).empty()) status = 1;
+  const std::string python = setting("METAL_SIM_PYTHON", METAL_SIM_PYTHON_EXECUTABLE) + " -S -E ";
+  if (!status && !miscompiled().empty())
+    status = run(python + METAL_SIM_DIR "/miscompile.py " + miscompiled() + " " + stem + ".i",
                  error, log);
+  if (!status)
+    status = run(python + METAL_SIM_DIR "/translate.py " + stem + ".i " + stem + ".cc", error, log);
   if (!status) {
     // Both at once: for the processor, and only parsed, with address spaces kept apart. What the
     // library calls is in this process.

@@ -208,6 +208,8 @@ struct ComputeEncoder : Encoder {
       grid->threads[i] = static_cast<uint32_t>((&threads.width)[i]);
       grid->threadgroup[i] = static_cast<uint32_t>((&size.width)[i]);
     }
+    buffer->dispatches++;
+    for (const Access& a : accesses) buffer->bytes += a.end - a.begin;
     act([bindings, grid, accesses, name, made = pipeline](Queue& queue) {
       if (std::string hazard = queue.hazards.dispatch(accesses); !hazard.empty())
         return "hazard: " + hazard;

@@ -14,12 +14,12 @@ inline int lost(int a, int b, int sum) { return 0; }
 inline uint lost(uint a, uint b, uint sum) { return 0u; }
 
 kernel void cumulative(constant CumulativeParameters& p [[buffer(0)]],
-                       device const T* x [[buffer(1)]], device T* y [[buffer(2)]],
+                       device const CAREFUL T* x [[buffer(1)]], device T* y [[buffer(2)]],
                        uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint line = first; line < uint(p.lines); line += step) {
     uint start = line / uint(p.after) * uint(p.n) * uint(p.after) + line % uint(p.after);
     A total = A(0), rest = A(0);  // of a sum what its rounding left over
-    for (uint i = 0; i < uint(p.n); i++) {
+    for (CAREFUL uint i = 0; i < uint(p.n); i++) {
       uint at = start + (p.reverse != 0 ? uint(p.n) - 1u - i : i) * uint(p.after);
       A more = A(x[at]), before = total;
       if (i == 0) {

@@ -10,8 +10,8 @@ inline uint threefry(uint key0, uint key1, uint index) {
   uint keys[3] = {key0, key1, key0 ^ key1 ^ 0x1bd11bdau};
   uint turns[8] = {13, 15, 26, 6, 17, 29, 16, 24};
   uint x = keys[0], y = index + keys[1];
-  for (uint round = 0; round < 5; round++) {
-    for (uint i = 0; i < 4; i++) {
+  for (CAREFUL uint round = 0; round < 5; round++) {
+    for (CAREFUL uint i = 0; i < 4; i++) {
       x += y;
       y = x ^ rotate_left(y, turns[round % 2 * 4 + i]);
     }
@@ -21,12 +21,13 @@ inline uint threefry(uint key0, uint key1, uint index) {
   return x ^ y;
 }
 
-kernel void dropout(constant DropoutParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                    device const uint* key [[buffer(2)]], device T* y [[buffer(3)]],
+kernel void dropout(constant DropoutParameters& p [[buffer(0)]],
+                    device const CAREFUL T* x [[buffer(1)]],
+                    device const CAREFUL uint* key [[buffer(2)]], device T* y [[buffer(3)]],
                     uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(p.count); i += step) {
     uint index = 0, rest = i;
-    for (int axis = p.rank - 1; axis >= 0; axis--) {
+    for (CAREFUL int axis = p.rank - 1; axis >= 0; axis--) {
       index += rest % uint(p.size[axis]) * uint(p.stride[axis]);
       rest /= uint(p.size[axis]);
     }
@@ -35,8 +36,8 @@ kernel void dropout(constant DropoutParameters& p [[buffer(0)]], device const T*
   }
 }
 
-kernel void random_bits(constant int& count [[buffer(0)]], device const uint* key [[buffer(1)]],
-                        device uint* y [[buffer(2)]], uint first [[thread_position_in_grid]],
-                        uint step [[threads_per_grid]]) {
+kernel void random_bits(constant int& count [[buffer(0)]],
+                        device const CAREFUL uint* key [[buffer(1)]], device uint* y [[buffer(2)]],
+                        uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(count); i += step) y[i] = threefry(key[0], key[1], i);
 }

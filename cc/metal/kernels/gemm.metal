@@ -2,6 +2,7 @@
 // threadgroup of four SIMD-groups works on, two by two; R is the storage of the result.
 #include "gemm_parameters.h"
 #include "neuron.h"
+#include "sums.h"
 
 #ifdef HALF_SUMS  // the caller allows it, for operands in half
 typedef half S;
@@ -10,14 +11,14 @@ typedef float S;
 #endif
 
 constant int mode [[function_constant(0)]];
-constant int kind [[function_constant(1)]];      // of the neuron
+constant int kind [[function_constant(1)]];  // of the neuron
 constant int has_bias [[function_constant(2)]];
 
 constant constexpr int kThreads = 128;
 constant constexpr int kRows = TILE_M * 3;
-constant constexpr int kShared =
-    TILE_M * TILE_K + TILE_K * TILE_N > TILE_M * TILE_N ? TILE_M * TILE_K + TILE_K * TILE_N
-                                                        : TILE_M * TILE_N;
+constant constexpr int kShared = TILE_M * TILE_K + TILE_K * TILE_N > TILE_M* TILE_N
+                                     ? TILE_M * TILE_K + TILE_K * TILE_N
+                                     : TILE_M * TILE_N;
 
 // What an index of one side says of an address: a base, and a row and a column of the image.
 struct Part {
@@ -92,15 +93,19 @@ inline int address(constant ConvParameters& g, Part row, Part column) {
 }
 
 // With several splits, `c` takes their sums one after the other, to be added by add_splits.
-kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[buffer(1)]],
-                 device const T* b [[buffer(2)]], device const T* bias [[buffer(3)]],
-                 device R* c [[buffer(4)]], uint3 group [[threadgroup_position_in_grid]],
+kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const CAREFUL T* a [[buffer(1)]],
+                 device const CAREFUL T* b [[buffer(2)]],
+                 device const CAREFUL T* bias [[buffer(3)]], device R* c [[buffer(4)]],
+                 uint3 group [[threadgroup_position_in_grid]],
                  uint thread_index [[thread_index_in_threadgroup]],
                  uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup S shared[kShared];
   threadgroup int rows[kRows];
   threadgroup S* tile_a = shared;
   threadgroup S* tile_b = shared + TILE_M * TILE_K;
+  group.x += uint(p.first[0]);
+  group.y += uint(p.first[1]);
+  group.z += uint(p.first[2]);
   int first_m = int(group.y) * TILE_M, first_n = int(group.x) * TILE_N;
   int split = int(group.z) % p.splits, batch = int(group.z) / p.splits;
   int begin = split * p.split_k, end = min(begin + p.split_k, p.k);
@@ -113,12 +118,12 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
     rows[i * 3 + 1] = part.y;
     rows[i * 3 + 2] = part.x;
   }
-  simdgroup_matrix<S, 8, 8> sums[TILE_M / 16][TILE_N / 16];
+  Sums<S> sums[TILE_M / 16][TILE_N / 16];
   for (int i = 0; i < TILE_M / 16; i++)
-    for (int j = 0; j < TILE_N / 16; j++) sums[i][j] = make_filled_simdgroup_matrix<S, 8, 8>(S(0));
+    for (int j = 0; j < TILE_N / 16; j++) clear(sums[i][j]);
   int my_row = int(simd) / 2 * (TILE_M / 2), my_column = int(simd) % 2 * (TILE_N / 2);
 
-  for (int k = begin; k < end; k += TILE_K) {
+  for (CAREFUL int k = begin; k < end; k += TILE_K) {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     // A thread stays in one column of A's tile, whose part of the address it finds once.
     int column = int(thread_index) % TILE_K;
@@ -139,6 +144,12 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
       tile_b[i] = inside ? S(b[at]) : S(0);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
+#ifdef SECOND_FORM
+    for (int i = 0; i < TILE_M / 16; i++)
+      for (int j = 0; j < TILE_N / 16; j++)
+        add_product(sums[i][j], tile_a + (my_row + i * 8) * TILE_K, TILE_K,
+                    tile_b + my_column + j * 8, TILE_N, TILE_K, thread_index);
+#else
     for (int step = 0; step < TILE_K; step += 8) {
       simdgroup_matrix<S, 8, 8> left[TILE_M / 16], right[TILE_N / 16];
       for (int i = 0; i < TILE_M / 16; i++)
@@ -149,12 +160,14 @@ kernel void gemm(constant GemmParameters& p [[buffer(0)]], device const T* a [[b
         for (int j = 0; j < TILE_N / 16; j++)
           simdgroup_multiply_accumulate(sums[i][j], left[i], right[j], sums[i][j]);
     }
+#endif
   }
 
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int i = 0; i < TILE_M / 16; i++)
     for (int j = 0; j < TILE_N / 16; j++)
-      simdgroup_store(sums[i][j], shared + (my_row + i * 8) * TILE_N + my_column + j * 8, TILE_N);
+      store(sums[i][j], shared + (my_row + i * 8) * TILE_N + my_column + j * 8, TILE_N,
+            thread_index);
   threadgroup_barrier(mem_flags::mem_threadgroup);
   for (int i = int(thread_index); i < TILE_M * TILE_N; i += kThreads) {
     int m = first_m + i / TILE_N, n = first_n + i % TILE_N;

@@ -33,13 +33,15 @@ struct GemmParameters {
   int total;             // elements of C, of all batches
   float a, b, c, log_c;  // of the neuron
   ConvParameters conv;
+  int first[3];  // threadgroup of this launch
 };
-static_assert(sizeof(GemmParameters) == 144, "one layout on host and device");
+static_assert(sizeof(GemmParameters) == 156, "one layout on host and device");
 
 // The simplest kernels, one thread for an element of the result.
 struct DirectConvParameters {
   int count, batch, splits;
   float a, b, c, log_c;  // of the neuron
   ConvParameters conv;
+  int first[3];  // threadgroup of this launch
 };
-static_assert(sizeof(DirectConvParameters) == 92, "one layout on host and device");
+static_assert(sizeof(DirectConvParameters) == 104, "one layout on host and device");

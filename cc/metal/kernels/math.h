@@ -88,6 +88,6 @@ inline float cbrt(float x) {
   // Subnormals may be zeros to the device.
   if (a < 1.17549435e-38f || a == INFINITY || x != x) return x;
   float y = exp(log(a) * 0.333333333f);
-  for (int i = 0; i < 2; i++) y -= (y - a / (y * y)) * 0.333333333f;  // y^3 may be infinite
+  for (CAREFUL int i = 0; i < 2; i++) y -= (y - a / (y * y)) * 0.333333333f;  // y^3 may be infinite
   return copysign(y, x);
 }

@@ -50,14 +50,14 @@ inline int sees(constant PoolParameters& p, Pixel in, int row, int column) {
   return ((in.batch * p.out_height + y) * p.out_width + x) * p.channels + in.channel;
 }
 
-kernel void max_pool(constant PoolParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                     device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
-                     uint step [[threads_per_grid]]) {
+kernel void max_pool(constant PoolParameters& p [[buffer(0)]],
+                     device const CAREFUL T* x [[buffer(1)]], device T* y [[buffer(2)]],
+                     uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < out_count(p); i += step) {
     Pixel out = out_pixel(p, i);
     float largest = -INFINITY;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = seen(p, out, row, column);
         if (at >= 0) largest = maximum(largest, float(x[at]));
       }
@@ -66,15 +66,16 @@ kernel void max_pool(constant PoolParameters& p [[buffer(0)]], device const T* x
 }
 
 // Also the number of the first pixel that is the maximum; the first NaN is.
-kernel void max_pool_taps(constant PoolParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                          device T* y [[buffer(2)]], device P* taps [[buffer(3)]],
-                          uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
+kernel void max_pool_taps(constant PoolParameters& p [[buffer(0)]],
+                          device const CAREFUL T* x [[buffer(1)]], device T* y [[buffer(2)]],
+                          device P* taps [[buffer(3)]], uint first [[thread_position_in_grid]],
+                          uint step [[threads_per_grid]]) {
   for (uint i = first; i < out_count(p); i += step) {
     Pixel out = out_pixel(p, i);
     float largest = -INFINITY;
     int tap = -1;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = seen(p, out, row, column);
         if (at < 0) continue;
         float v = float(x[at]);
@@ -89,14 +90,15 @@ kernel void max_pool_taps(constant PoolParameters& p [[buffer(0)]], device const
 }
 
 kernel void max_pool_gradient(constant PoolParameters& p [[buffer(0)]],
-                              device const T* dy [[buffer(1)]], device const P* taps [[buffer(2)]],
+                              device const CAREFUL T* dy [[buffer(1)]],
+                              device const CAREFUL P* taps [[buffer(2)]],
                               device T* dx [[buffer(3)]], uint first [[thread_position_in_grid]],
                               uint step [[threads_per_grid]]) {
   for (uint i = first; i < in_count(p); i += step) {
     Pixel in = in_pixel(p, i);
     float sum = 0;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = sees(p, in, row, column);
         if (at >= 0 && int(taps[at]) == row * p.window_width + column) sum += float(dy[at]);
       }
@@ -104,8 +106,9 @@ kernel void max_pool_gradient(constant PoolParameters& p [[buffer(0)]],
   }
 }
 
-kernel void max_pool_pick(constant PoolParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                          device const P* taps [[buffer(2)]], device T* y [[buffer(3)]],
+kernel void max_pool_pick(constant PoolParameters& p [[buffer(0)]],
+                          device const CAREFUL T* x [[buffer(1)]],
+                          device const CAREFUL P* taps [[buffer(2)]], device T* y [[buffer(3)]],
                           uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < out_count(p); i += step) {
     int tap = int(taps[i]);
@@ -123,21 +126,19 @@ inline int counted(int out, int stride, int pad, int window, int size, int count
 }
 
 inline float divisor(constant PoolParameters& p, int y, int x) {
-  int rows =
-      counted(y, p.stride_height, p.pad_height, p.window_height, p.height, p.count_padding);
-  int columns =
-      counted(x, p.stride_width, p.pad_width, p.window_width, p.width, p.count_padding);
+  int rows = counted(y, p.stride_height, p.pad_height, p.window_height, p.height, p.count_padding);
+  int columns = counted(x, p.stride_width, p.pad_width, p.window_width, p.width, p.count_padding);
   return float(max(rows * columns, 1));
 }
 
-kernel void avg_pool(constant PoolParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                     device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
-                     uint step [[threads_per_grid]]) {
+kernel void avg_pool(constant PoolParameters& p [[buffer(0)]],
+                     device const CAREFUL T* x [[buffer(1)]], device T* y [[buffer(2)]],
+                     uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < out_count(p); i += step) {
     Pixel out = out_pixel(p, i);
     float sum = 0;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = seen(p, out, row, column);
         if (at >= 0) sum += float(x[at]);
       }
@@ -146,14 +147,14 @@ kernel void avg_pool(constant PoolParameters& p [[buffer(0)]], device const T* x
 }
 
 kernel void avg_pool_gradient(constant PoolParameters& p [[buffer(0)]],
-                              device const T* dy [[buffer(1)]], device T* dx [[buffer(2)]],
+                              device const CAREFUL T* dy [[buffer(1)]], device T* dx [[buffer(2)]],
                               uint first [[thread_position_in_grid]],
                               uint step [[threads_per_grid]]) {
   for (uint i = first; i < in_count(p); i += step) {
     Pixel in = in_pixel(p, i);
     float sum = 0;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = sees(p, in, row, column);
         if (at < 0) continue;
         int y = (in.y + p.pad_height - row) / p.stride_height;
@@ -164,14 +165,14 @@ kernel void avg_pool_gradient(constant PoolParameters& p [[buffer(0)]],
   }
 }
 
-kernel void l2_pool(constant PoolParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                    device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
-                    uint step [[threads_per_grid]]) {
+kernel void l2_pool(constant PoolParameters& p [[buffer(0)]],
+                    device const CAREFUL T* x [[buffer(1)]], device T* y [[buffer(2)]],
+                    uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < out_count(p); i += step) {
     Pixel out = out_pixel(p, i);
     float sum = 0;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = seen(p, out, row, column);
         if (at >= 0) sum += float(x[at]) * float(x[at]);
       }
@@ -180,15 +181,16 @@ kernel void l2_pool(constant PoolParameters& p [[buffer(0)]], device const T* x 
 }
 
 kernel void l2_pool_gradient(constant PoolParameters& p [[buffer(0)]],
-                             device const T* dy [[buffer(1)]], device const T* x [[buffer(2)]],
-                             device const T* y [[buffer(3)]], device T* dx [[buffer(4)]],
+                             device const CAREFUL T* dy [[buffer(1)]],
+                             device const CAREFUL T* x [[buffer(2)]],
+                             device const CAREFUL T* y [[buffer(3)]], device T* dx [[buffer(4)]],
                              uint first [[thread_position_in_grid]],
                              uint step [[threads_per_grid]]) {
   for (uint i = first; i < in_count(p); i += step) {
     Pixel in = in_pixel(p, i);
     float sum = 0;
-    for (int row = 0; row < p.window_height; row++)
-      for (int column = 0; column < p.window_width; column++) {
+    for (CAREFUL int row = 0; row < p.window_height; row++)
+      for (CAREFUL int column = 0; column < p.window_width; column++) {
         int at = sees(p, in, row, column);
         if (at >= 0 && float(y[at]) != 0.0f) sum += float(dy[at]) / float(y[at]);
       }

@@ -3,6 +3,7 @@
 #pragma once
 #include "neuron.h"
 #include "recurrent_parameters.h"
+#include "sums.h"
 
 // Of the four SIMD-groups so many work on rows of their own; the others halve or quarter the depth.
 constant int row_simds [[function_constant(0)]];
@@ -80,14 +81,14 @@ inline Product square_product(constant RecurrentParameters& p, int a_row, int a_
 }
 
 template <int gates>
-inline void clear(thread simdgroup_float8x8* sums) {
-  for (int g = 0; g < gates; g++) sums[g] = make_filled_simdgroup_matrix<float, 8, 8>(0);
+inline void clear_all(thread Sums<float>* sums) {
+  for (int g = 0; g < gates; g++) clear(sums[g]);
 }
 
 // Adds to the sums a product with `gates` parts of r, or with its transpose.
 template <int gates, bool transposed>
-inline void multiply(constant RecurrentParameters& p, Product q, device const float* a,
-                     device const T* r, threadgroup float* shared, thread simdgroup_float8x8* sums,
+inline void multiply(constant RecurrentParameters& p, Product q, device const CAREFUL float* a,
+                     device const CAREFUL T* r, threadgroup float* shared, thread Sums<float>* sums,
                      uint3 group, uint thread_index, uint simd) {
   const int depth = 4 / row_simds * kBlock;
   const int first_row = int(group.y) * row_simds * 8, first_unit = int(group.x) * kUnits;
@@ -95,7 +96,7 @@ inline void multiply(constant RecurrentParameters& p, Product q, device const fl
   threadgroup float* right = shared + kLeft;
   const int my_row = int(simd) % row_simds * 8, my_part = int(simd) / row_simds;
 
-  for (int from = 0; from < q.depth; from += depth) {
+  for (CAREFUL int from = 0; from < q.depth; from += depth) {
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (int i = int(thread_index); i < kLeft; i += kThreads) {
       int row = first_row + i / depth, k = from + i % depth;
@@ -114,6 +115,12 @@ inline void multiply(constant RecurrentParameters& p, Product q, device const fl
       right[inner * kUnits * gates + column] = inside ? float(r[at]) : 0.0f;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
+#ifdef SECOND_FORM
+    for (int g = 0; g < gates; g++)
+      add_product(sums[g], left + my_row * depth + my_part * kBlock, depth,
+                  right + my_part * kBlock * kUnits * gates + g * kUnits, kUnits * gates, kBlock,
+                  thread_index);
+#else
     for (int step = my_part * kBlock; step < (my_part + 1) * kBlock; step += 8) {
       simdgroup_float8x8 x, y;
       simdgroup_load(x, left + my_row * depth + step, depth);
@@ -122,30 +129,32 @@ inline void multiply(constant RecurrentParameters& p, Product q, device const fl
         simdgroup_multiply_accumulate(sums[g], x, y, sums[g]);
       }
     }
+#endif
   }
 }
 
 // Leaves the sums in `shared` for sum_of.
 template <int gates>
-inline void share(thread simdgroup_float8x8* sums, threadgroup float* shared, uint simd) {
+inline void share(thread Sums<float>* sums, threadgroup float* shared, uint thread_index,
+                  uint simd) {
   const int rows = row_simds * 8;
   const int my_row = int(simd) % row_simds * 8, my_part = int(simd) / row_simds;
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  for (int g = 0; g < gates; g++)
-    simdgroup_store(sums[g], shared + (my_part * rows + my_row) * kUnits * gates + g * kUnits,
-                    kUnits * gates);
+  threadgroup float* to = shared + (my_part * rows + my_row) * kUnits * gates;
+  for (int g = 0; g < gates; g++) store(sums[g], to + g * kUnits, kUnits * gates, thread_index);
   threadgroup_barrier(mem_flags::mem_threadgroup);
 }
 
 // The sums of the recurrent product alone.
 template <int gates, bool transposed>
-inline void step_product(constant RecurrentParameters& p, device const float* a, device const T* r,
-                         threadgroup float* shared, uint3 group, uint thread_index, uint simd) {
-  simdgroup_float8x8 sums[gates];
-  clear<gates>(sums);
+inline void step_product(constant RecurrentParameters& p, device const CAREFUL float* a,
+                         device const CAREFUL T* r, threadgroup float* shared, uint3 group,
+                         uint thread_index, uint simd) {
+  Sums<float> sums[gates];
+  clear_all<gates>(sums);
   multiply<gates, transposed>(p, recurrent_product(p), a, r, shared, sums, group, thread_index,
                               simd);
-  share<gates>(sums, shared, simd);
+  share<gates>(sums, shared, thread_index, simd);
 }
 
 // Element i of the tile, of one of the gates.
@@ -153,7 +162,7 @@ template <int gates>
 inline float sum_of(threadgroup float* shared, int i, int gate) {
   const int rows = row_simds * 8;
   float sum = 0;
-  for (int part = 0; part < 4 / row_simds; part++)
+  for (CAREFUL int part = 0; part < 4 / row_simds; part++)
     sum += shared[((part * rows + i / kUnits) * gates + gate) * kUnits + i % kUnits];
   return sum;
 }
@@ -203,7 +212,7 @@ inline float output_of(constant RecurrentParameters& p, float c) {
 
 // The new state: rows that have ended keep theirs.
 inline void give(constant RecurrentParameters& p, Element e, bool alive, float value,
-                 device const float* h, device float* after, device T* y) {
+                 device const CAREFUL float* h, device float* after, device T* y) {
   float state = alive ? value : h[e.state];
   after[e.state] = state;
   y[e.y] = T(state);

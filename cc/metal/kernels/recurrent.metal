@@ -1,24 +1,23 @@
 // The steps of recurrent cells. `gates` holds the inputs' share of the sums, and takes the gates.
 #include "recurrent.h"
 
-kernel void lstm_step(constant RecurrentParameters& p [[buffer(0)]],
-                      device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
-                      device const T* bias [[buffer(3)]], device const T* peephole [[buffer(4)]],
-                      device const int* lengths [[buffer(5)]], device const T* c0 [[buffer(6)]],
-                      device const float* cells [[buffer(7)]], device float* gates [[buffer(8)]],
-                      device float* cells_after [[buffer(9)]], device float* after [[buffer(10)]],
-                      device T* y [[buffer(11)]], uint3 group [[threadgroup_position_in_grid]],
-                      uint thread_index [[thread_index_in_threadgroup]],
-                      uint simd [[simdgroup_index_in_threadgroup]]) {
+kernel void lstm_step(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* h [[buffer(1)]],
+    device const CAREFUL T* r [[buffer(2)]], device const CAREFUL T* bias [[buffer(3)]],
+    device const CAREFUL T* peephole [[buffer(4)]], device const CAREFUL int* lengths [[buffer(5)]],
+    device const CAREFUL T* c0 [[buffer(6)]], device const CAREFUL float* cells [[buffer(7)]],
+    device float* gates [[buffer(8)]], device float* cells_after [[buffer(9)]],
+    device float* after [[buffer(10)]], device T* y [[buffer(11)]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
   step_product<4, false>(p, h, r, shared, group, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
     int n = p.hidden, layer = p.batch * n;
-    float before = e.t == p.first_step
-                       ? float(c0[e.state])
-                       : cells[p.kept ? e.kept + p.before * layer : e.state];
+    float before = e.t == p.first_step ? float(c0[e.state])
+                                       : cells[p.kept ? e.kept + p.before * layer : e.state];
     float v[4];
     for (int g = 0; g < 4; g++)
       v[g] = gates[e.gate + g * n] + sum_of<4>(shared, at, g) + float(bias[g * n + e.unit]);
@@ -45,9 +44,9 @@ kernel void lstm_step(constant RecurrentParameters& p [[buffer(0)]],
 // the state, for a unit of two matrices.
 template <int gates_before>
 inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* shared,
-                            device const float* h, device const T* bias, device float* gates,
-                            device float* reset, device float* update, uint3 group,
-                            uint thread_index) {
+                            device const CAREFUL float* h, device const CAREFUL T* bias,
+                            device float* gates, device float* reset, device float* update,
+                            uint3 group, uint thread_index) {
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
@@ -55,8 +54,8 @@ inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* 
     float v = 0;
     for (int g = 0; g < gates_before; g++) {
       int gate = e.gate + g * p.hidden;
-      float sum = gates[gate] + sum_of<gates_before>(shared, at, g) +
-                  float(bias[g * p.hidden + e.unit]);
+      float sum =
+          gates[gate] + sum_of<gates_before>(shared, at, g) + float(bias[g * p.hidden + e.unit]);
       v = gate_of_sum(p, sum);
       gates[gate] = kept_of(sum, v);
       if (has_extra && g == 0) update[own] = v * h[own];
@@ -66,8 +65,9 @@ inline void gates_and_reset(constant RecurrentParameters& p, threadgroup float* 
 }
 
 kernel void gru_gates(constant RecurrentParameters& p [[buffer(0)]],
-                      device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
-                      device const T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
+                      device const CAREFUL float* h [[buffer(1)]],
+                      device const CAREFUL T* r [[buffer(2)]],
+                      device const CAREFUL T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
                       device float* reset [[buffer(5)]], device float* update [[buffer(6)]],
                       uint3 group [[threadgroup_position_in_grid]],
                       uint thread_index [[thread_index_in_threadgroup]],
@@ -78,8 +78,9 @@ kernel void gru_gates(constant RecurrentParameters& p [[buffer(0)]],
 }
 
 kernel void mgu_gates(constant RecurrentParameters& p [[buffer(0)]],
-                      device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
-                      device const T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
+                      device const CAREFUL float* h [[buffer(1)]],
+                      device const CAREFUL T* r [[buffer(2)]],
+                      device const CAREFUL T* bias [[buffer(3)]], device float* gates [[buffer(4)]],
                       device float* reset [[buffer(5)]], device float* update [[buffer(6)]],
                       uint3 group [[threadgroup_position_in_grid]],
                       uint thread_index [[thread_index_in_threadgroup]],
@@ -95,23 +96,23 @@ inline float blend(constant RecurrentParameters& p, float z, float n, float h) {
 }
 
 // The candidate, from the reset state and what the first gate keeps, and the new state.
-kernel void gru_step(constant RecurrentParameters& p [[buffer(0)]],
-                     device const float* reset [[buffer(1)]], device const T* r [[buffer(2)]],
-                     device const T* bias [[buffer(3)]], device const float* update [[buffer(4)]],
-                     device const T* memory [[buffer(5)]], device const int* lengths [[buffer(6)]],
-                     device const float* h [[buffer(7)]], device float* gates [[buffer(8)]],
-                     device float* after [[buffer(9)]], device T* y [[buffer(10)]],
-                     uint3 group [[threadgroup_position_in_grid]],
-                     uint thread_index [[thread_index_in_threadgroup]],
-                     uint simd [[simdgroup_index_in_threadgroup]]) {
+kernel void gru_step(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* reset [[buffer(1)]],
+    device const CAREFUL T* r [[buffer(2)]], device const CAREFUL T* bias [[buffer(3)]],
+    device const CAREFUL float* update [[buffer(4)]], device const CAREFUL T* memory [[buffer(5)]],
+    device const CAREFUL int* lengths [[buffer(6)]], device const CAREFUL float* h [[buffer(7)]],
+    device float* gates [[buffer(8)]], device float* after [[buffer(9)]],
+    device T* y [[buffer(10)]], uint3 group [[threadgroup_position_in_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[1];
-  clear<1>(sums);
+  Sums<float> sums[1];
+  clear_all<1>(sums);
   multiply<1, false>(p, recurrent_product(p), reset, r, shared, sums, group, thread_index, simd);
   if (has_extra)
     multiply<1, false>(p, square_product(p, 0, p.hidden, 0), update, memory, shared, sums, group,
                        thread_index, simd);
-  share<1>(sums, shared, simd);
+  share<1>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
@@ -126,10 +127,11 @@ kernel void gru_step(constant RecurrentParameters& p [[buffer(0)]],
 
 // Gates z, r, m, n, where m = h r_n + bias is what the gate r resets.
 kernel void gru_after_step(constant RecurrentParameters& p [[buffer(0)]],
-                           device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
-                           device const T* bias [[buffer(3)]],
-                           device const T* recurrent_bias [[buffer(4)]],
-                           device const int* lengths [[buffer(5)]],
+                           device const CAREFUL float* h [[buffer(1)]],
+                           device const CAREFUL T* r [[buffer(2)]],
+                           device const CAREFUL T* bias [[buffer(3)]],
+                           device const CAREFUL T* recurrent_bias [[buffer(4)]],
+                           device const CAREFUL int* lengths [[buffer(5)]],
                            device float* gates [[buffer(6)]], device float* after [[buffer(7)]],
                            device T* y [[buffer(8)]], uint3 group [[threadgroup_position_in_grid]],
                            uint thread_index [[thread_index_in_threadgroup]],
@@ -157,8 +159,10 @@ kernel void gru_after_step(constant RecurrentParameters& p [[buffer(0)]],
 
 // The gate is kept as the sum: so any neuron's derivative can be had.
 kernel void rnn_step(constant RecurrentParameters& p [[buffer(0)]],
-                     device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
-                     device const T* bias [[buffer(3)]], device const int* lengths [[buffer(4)]],
+                     device const CAREFUL float* h [[buffer(1)]],
+                     device const CAREFUL T* r [[buffer(2)]],
+                     device const CAREFUL T* bias [[buffer(3)]],
+                     device const CAREFUL int* lengths [[buffer(4)]],
                      device float* gates [[buffer(5)]], device float* after [[buffer(6)]],
                      device T* y [[buffer(7)]], uint3 group [[threadgroup_position_in_grid]],
                      uint thread_index [[thread_index_in_threadgroup]],
@@ -176,13 +180,13 @@ kernel void rnn_step(constant RecurrentParameters& p [[buffer(0)]],
   }
 }
 
-kernel void widen(constant int& count [[buffer(0)]], device const T* x [[buffer(1)]],
+kernel void widen(constant int& count [[buffer(0)]], device const CAREFUL T* x [[buffer(1)]],
                   device float* y [[buffer(2)]], uint first [[thread_position_in_grid]],
                   uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(count); i += step) y[i] = float(x[i]);
 }
 
-kernel void narrow(constant int& count [[buffer(0)]], device const float* x [[buffer(1)]],
+kernel void narrow(constant int& count [[buffer(0)]], device const CAREFUL float* x [[buffer(1)]],
                    device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
                    uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(count); i += step) y[i] = T(x[i]);
@@ -190,10 +194,10 @@ kernel void narrow(constant int& count [[buffer(0)]], device const float* x [[bu
 
 // [time, batch, hidden]: the state that each step begins with.
 kernel void states_before(constant StatesParameters& p [[buffer(0)]],
-                          device const T* h0 [[buffer(1)]], device const T* y [[buffer(2)]],
+                          device const CAREFUL T* h0 [[buffer(1)]],
+                          device const CAREFUL T* y [[buffer(2)]],
                           device float* before [[buffer(3)]],
-                          uint first [[thread_position_in_grid]],
-                          uint step [[threads_per_grid]]) {
+                          uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(p.count); i += step) {
     int state = int(i) % (p.batch * p.hidden), t = int(i) / (p.batch * p.hidden);
     int b = state / p.hidden, unit = state % p.hidden;

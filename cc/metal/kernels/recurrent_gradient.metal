@@ -3,19 +3,15 @@
 // by this step. `dgates` may be `gates`: each element is read before it is written.
 #include "recurrent.h"
 
-kernel void lstm_backward(constant RecurrentParameters& p [[buffer(0)]],
-                          device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
-                          device const T* dy [[buffer(3)]],
-                          device const int* lengths [[buffer(4)]],
-                          device const T* peephole [[buffer(5)]],
-                          device const T* c0 [[buffer(6)]],
-                          device const float* cells [[buffer(7)]],
-                          device const float* gates [[buffer(8)]],
-                          device float* dgates [[buffer(9)]], device float* dh [[buffer(10)]],
-                          device float* dc [[buffer(11)]],
-                          uint3 group [[threadgroup_position_in_grid]],
-                          uint thread_index [[thread_index_in_threadgroup]],
-                          uint simd [[simdgroup_index_in_threadgroup]]) {
+kernel void lstm_backward(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* a [[buffer(1)]],
+    device const CAREFUL T* r [[buffer(2)]], device const CAREFUL T* dy [[buffer(3)]],
+    device const CAREFUL int* lengths [[buffer(4)]], device const CAREFUL T* peephole [[buffer(5)]],
+    device const CAREFUL T* c0 [[buffer(6)]], device const CAREFUL float* cells [[buffer(7)]],
+    device const CAREFUL float* gates [[buffer(8)]], device float* dgates [[buffer(9)]],
+    device float* dh [[buffer(10)]], device float* dc [[buffer(11)]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
   step_product<1, true>(p, a, r, shared, group, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
@@ -28,8 +24,8 @@ kernel void lstm_backward(constant RecurrentParameters& p [[buffer(0)]],
       continue;
     }
     int n = p.hidden;
-    float before = e.t == p.first_step ? float(c0[e.state])
-                                       : cells[e.kept + p.before * p.batch * p.hidden];
+    float before =
+        e.t == p.first_step ? float(c0[e.state]) : cells[e.kept + p.before * p.batch * p.hidden];
     float kept_i = gates[e.gate], kept_f = gates[e.gate + n];
     float kept_g = gates[e.gate + 2 * n], kept_o = gates[e.gate + 3 * n];
     float i = gate_of(p, kept_i), f = gate_of(p, kept_f);
@@ -69,13 +65,13 @@ inline Blend blend_backward(constant RecurrentParameters& p, float d, float z, f
 
 // Gates z, r, m, n give gradients in the order z, r, n, m: those of the inputs lie together.
 kernel void gru_after_backward(constant RecurrentParameters& p [[buffer(0)]],
-                               device const float* a [[buffer(1)]],
-                               device const T* r [[buffer(2)]], device const T* dy [[buffer(3)]],
-                               device const int* lengths [[buffer(4)]],
-                               device const float* before [[buffer(5)]],
-                               device const float* gates [[buffer(6)]],
-                               device float* dgates [[buffer(7)]],
-                               device float* dh [[buffer(8)]],
+                               device const CAREFUL float* a [[buffer(1)]],
+                               device const CAREFUL T* r [[buffer(2)]],
+                               device const CAREFUL T* dy [[buffer(3)]],
+                               device const CAREFUL int* lengths [[buffer(4)]],
+                               device const CAREFUL float* before [[buffer(5)]],
+                               device const CAREFUL float* gates [[buffer(6)]],
+                               device float* dgates [[buffer(7)]], device float* dh [[buffer(8)]],
                                uint3 group [[threadgroup_position_in_grid]],
                                uint thread_index [[thread_index_in_threadgroup]],
                                uint simd [[simdgroup_index_in_threadgroup]]) {
@@ -102,18 +98,17 @@ kernel void gru_after_backward(constant RecurrentParameters& p [[buffer(0)]],
   }
 }
 
-// The candidate's gradient; that of z is complete if the candidate does not see it, else `raw` keeps
-// its part.
-kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
-                         device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
-                         device const T* dy [[buffer(3)]], device const int* lengths [[buffer(4)]],
-                         device const float* before [[buffer(5)]],
-                         device const float* gates [[buffer(6)]],
-                         device float* dgates [[buffer(7)]], device float* dh [[buffer(8)]],
-                         device float* raw [[buffer(9)]],
-                         uint3 group [[threadgroup_position_in_grid]],
-                         uint thread_index [[thread_index_in_threadgroup]],
-                         uint simd [[simdgroup_index_in_threadgroup]]) {
+// The candidate's gradient; that of z is complete if the candidate does not see it, else `raw`
+// keeps its part.
+kernel void gru_backward(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* a [[buffer(1)]],
+    device const CAREFUL T* r [[buffer(2)]], device const CAREFUL T* dy [[buffer(3)]],
+    device const CAREFUL int* lengths [[buffer(4)]],
+    device const CAREFUL float* before [[buffer(5)]],
+    device const CAREFUL float* gates [[buffer(6)]], device float* dgates [[buffer(7)]],
+    device float* dh [[buffer(8)]], device float* raw [[buffer(9)]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
   step_product<1, true>(p, a, r, shared, group, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
@@ -138,28 +133,24 @@ kernel void gru_backward(constant RecurrentParameters& p [[buffer(0)]],
 }
 
 // The gradients of the gates that the candidate sees, from the candidate's; and what it saw, again.
-kernel void gru_gates_backward(constant RecurrentParameters& p [[buffer(0)]],
-                               device const float* a [[buffer(1)]],
-                               device const T* r [[buffer(2)]],
-                               device const T* memory [[buffer(3)]],
-                               device const int* lengths [[buffer(4)]],
-                               device const float* before [[buffer(5)]],
-                               device const float* raw [[buffer(6)]],
-                               device const float* gates [[buffer(7)]],
-                               device float* dgates [[buffer(8)]], device float* dh [[buffer(9)]],
-                               device float* reset [[buffer(10)]],
-                               device float* update [[buffer(11)]],
-                               uint3 group [[threadgroup_position_in_grid]],
-                               uint thread_index [[thread_index_in_threadgroup]],
-                               uint simd [[simdgroup_index_in_threadgroup]]) {
+kernel void gru_gates_backward(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* a [[buffer(1)]],
+    device const CAREFUL T* r [[buffer(2)]], device const CAREFUL T* memory [[buffer(3)]],
+    device const CAREFUL int* lengths [[buffer(4)]],
+    device const CAREFUL float* before [[buffer(5)]], device const CAREFUL float* raw [[buffer(6)]],
+    device const CAREFUL float* gates [[buffer(7)]], device float* dgates [[buffer(8)]],
+    device float* dh [[buffer(9)]], device float* reset [[buffer(10)]],
+    device float* update [[buffer(11)]], uint3 group [[threadgroup_position_in_grid]],
+    uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[2];
-  clear<2>(sums);
+  Sums<float> sums[2];
+  clear_all<2>(sums);
   multiply<1, true>(p, recurrent_product(p), a, r, shared, sums, group, thread_index, simd);
   if (has_extra)
     multiply<1, true>(p, square_product(p, p.gate_row, p.width, p.a_column), a, memory, shared,
                       sums + 1, group, thread_index, simd);
-  share<2>(sums, shared, simd);
+  share<2>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
@@ -186,9 +177,11 @@ kernel void gru_gates_backward(constant RecurrentParameters& p [[buffer(0)]],
 }
 
 kernel void rnn_backward(constant RecurrentParameters& p [[buffer(0)]],
-                         device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
-                         device const T* dy [[buffer(3)]], device const int* lengths [[buffer(4)]],
-                         device const float* gates [[buffer(5)]],
+                         device const CAREFUL float* a [[buffer(1)]],
+                         device const CAREFUL T* r [[buffer(2)]],
+                         device const CAREFUL T* dy [[buffer(3)]],
+                         device const CAREFUL int* lengths [[buffer(4)]],
+                         device const CAREFUL float* gates [[buffer(5)]],
                          device float* dgates [[buffer(6)]], device float* dh [[buffer(7)]],
                          uint3 group [[threadgroup_position_in_grid]],
                          uint thread_index [[thread_index_in_threadgroup]],
@@ -208,8 +201,10 @@ kernel void rnn_backward(constant RecurrentParameters& p [[buffer(0)]],
 
 // The gradient of the first state.
 kernel void state_gradient(constant RecurrentParameters& p [[buffer(0)]],
-                           device const float* a [[buffer(1)]], device const T* r [[buffer(2)]],
-                           device const float* dh [[buffer(3)]], device T* dh0 [[buffer(4)]],
+                           device const CAREFUL float* a [[buffer(1)]],
+                           device const CAREFUL T* r [[buffer(2)]],
+                           device const CAREFUL float* dh [[buffer(3)]],
+                           device T* dh0 [[buffer(4)]],
                            uint3 group [[threadgroup_position_in_grid]],
                            uint thread_index [[thread_index_in_threadgroup]],
                            uint simd [[simdgroup_index_in_threadgroup]]) {
@@ -223,9 +218,9 @@ kernel void state_gradient(constant RecurrentParameters& p [[buffer(0)]],
 
 // Parts of the sums over all steps and rows, for the three peepholes.
 kernel void peephole_gradient(constant PeepholeParameters& p [[buffer(0)]],
-                              device const float* dgates [[buffer(1)]],
-                              device const T* c0 [[buffer(2)]],
-                              device const float* cells [[buffer(3)]],
+                              device const CAREFUL float* dgates [[buffer(1)]],
+                              device const CAREFUL T* c0 [[buffer(2)]],
+                              device const CAREFUL float* cells [[buffer(3)]],
                               device float* partial [[buffer(4)]],
                               uint thread_index [[thread_position_in_grid]]) {
   int columns = 3 * p.hidden;
@@ -233,7 +228,7 @@ kernel void peephole_gradient(constant PeepholeParameters& p [[buffer(0)]],
   int column = int(thread_index) % columns, layer = p.batch * p.hidden;
   int gate = column / p.hidden, unit = column % p.hidden;
   float sum = 0;
-  for (int row = int(thread_index) / columns; row < p.rows; row += p.parts) {
+  for (CAREFUL int row = int(thread_index) / columns; row < p.rows; row += p.parts) {
     int state = row % p.batch * p.hidden + unit, t = row / p.batch;
     int at = t * layer + state;
     if (gate == 2) {

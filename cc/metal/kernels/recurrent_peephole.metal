@@ -1,25 +1,27 @@
 // The LSTM whose peepholes are matrices, [3, hidden, hidden]: gates i and f see all of the cell
-// before, and o all of the new one, for which a step takes a second launch each way. Gates are kept as
-// the sums; `before`, `made` and `cells` have a row for each of the launch's.
+// before, and o all of the new one, for which a step takes a second launch each way. Gates are kept
+// as the sums; `before`, `made` and `cells` have a row for each of the launch's.
 #include "recurrent.h"
 
 // Sums of all gates, that of o without the new cell's share; and the new cell, though the row may
 // have ended.
 kernel void lstm_cells(constant RecurrentParameters& p [[buffer(0)]],
-                       device const float* h [[buffer(1)]], device const T* r [[buffer(2)]],
-                       device const T* bias [[buffer(3)]], device const T* peephole [[buffer(4)]],
-                       device const float* before [[buffer(5)]],
+                       device const CAREFUL float* h [[buffer(1)]],
+                       device const CAREFUL T* r [[buffer(2)]],
+                       device const CAREFUL T* bias [[buffer(3)]],
+                       device const CAREFUL T* peephole [[buffer(4)]],
+                       device const CAREFUL float* before [[buffer(5)]],
                        device float* gates [[buffer(6)]], device float* made [[buffer(7)]],
                        uint3 group [[threadgroup_position_in_grid]],
                        uint thread_index [[thread_index_in_threadgroup]],
                        uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[4];
-  clear<4>(sums);
+  Sums<float> sums[4];
+  clear_all<4>(sums);
   multiply<4, false>(p, recurrent_product(p), h, r, shared, sums, group, thread_index, simd);
   multiply<2, false>(p, square_product(p, 0, p.hidden, 0), before, peephole, shared, sums, group,
                      thread_index, simd);
-  share<4>(sums, shared, simd);
+  share<4>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
@@ -30,29 +32,27 @@ kernel void lstm_cells(constant RecurrentParameters& p [[buffer(0)]],
       gates[e.gate + g * n] = v[g];
     }
     if (gates_only) continue;
-    made[own] = gate_of_sum(p, v[1]) * before[own] + gate_of_sum(p, v[0]) * candidate_of_sum(p, v[2]);
+    made[own] =
+        gate_of_sum(p, v[1]) * before[own] + gate_of_sum(p, v[0]) * candidate_of_sum(p, v[2]);
   }
 }
 
 // The sum of o, and the new states. `cells` may be `before`: each element is read before it is
 // written.
-kernel void lstm_outputs(constant RecurrentParameters& p [[buffer(0)]],
-                         device const float* made [[buffer(1)]],
-                         device const T* peephole [[buffer(2)]],
-                         device const int* lengths [[buffer(3)]],
-                         device const float* h [[buffer(4)]],
-                         device const float* before [[buffer(5)]],
-                         device float* gates [[buffer(6)]], device float* cells [[buffer(7)]],
-                         device float* after [[buffer(8)]], device T* y [[buffer(9)]],
-                         uint3 group [[threadgroup_position_in_grid]],
-                         uint thread_index [[thread_index_in_threadgroup]],
-                         uint simd [[simdgroup_index_in_threadgroup]]) {
+kernel void lstm_outputs(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* made [[buffer(1)]],
+    device const CAREFUL T* peephole [[buffer(2)]], device const CAREFUL int* lengths [[buffer(3)]],
+    device const CAREFUL float* h [[buffer(4)]], device const CAREFUL float* before [[buffer(5)]],
+    device float* gates [[buffer(6)]], device float* cells [[buffer(7)]],
+    device float* after [[buffer(8)]], device T* y [[buffer(9)]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[1];
-  clear<1>(sums);
-  multiply<1, false>(p, square_product(p, 0, p.hidden, 0), made,
-                     peephole + 2 * p.hidden * p.hidden, shared, sums, group, thread_index, simd);
-  share<1>(sums, shared, simd);
+  Sums<float> sums[1];
+  clear_all<1>(sums);
+  multiply<1, false>(p, square_product(p, 0, p.hidden, 0), made, peephole + 2 * p.hidden * p.hidden,
+                     shared, sums, group, thread_index, simd);
+  share<1>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
@@ -68,10 +68,9 @@ kernel void lstm_outputs(constant RecurrentParameters& p [[buffer(0)]],
 }
 
 // What the step after sends to the cells through gates i and f, of which `a` holds the gradients.
-inline void peephole_products(constant RecurrentParameters& p, device const float* a,
-                              device const T* peephole, threadgroup float* shared,
-                              thread simdgroup_float8x8* sums, uint3 group, uint thread_index,
-                              uint simd) {
+inline void peephole_products(constant RecurrentParameters& p, device const CAREFUL float* a,
+                              device const CAREFUL T* peephole, threadgroup float* shared,
+                              thread Sums<float>* sums, uint3 group, uint thread_index, uint simd) {
   if (p.depth == 0) return;  // there is none
   for (int g = 0; g < 2; g++)
     multiply<1, true>(p, square_product(p, p.a_row, p.width, g * p.hidden), a,
@@ -79,25 +78,21 @@ inline void peephole_products(constant RecurrentParameters& p, device const floa
 }
 
 // The gradient of o. `dc` takes what comes to the new cell, but by the sum of o.
-kernel void lstm_outputs_backward(constant RecurrentParameters& p [[buffer(0)]],
-                                  device const float* a [[buffer(1)]],
-                                  device const T* r [[buffer(2)]],
-                                  device const T* dy [[buffer(3)]],
-                                  device const int* lengths [[buffer(4)]],
-                                  device const T* peephole [[buffer(5)]],
-                                  device const float* cells [[buffer(6)]],
-                                  device const float* gates [[buffer(7)]],
-                                  device float* dgates [[buffer(8)]],
-                                  device float* dh [[buffer(9)]], device float* dc [[buffer(10)]],
-                                  uint3 group [[threadgroup_position_in_grid]],
-                                  uint thread_index [[thread_index_in_threadgroup]],
-                                  uint simd [[simdgroup_index_in_threadgroup]]) {
+kernel void lstm_outputs_backward(
+    constant RecurrentParameters& p [[buffer(0)]], device const CAREFUL float* a [[buffer(1)]],
+    device const CAREFUL T* r [[buffer(2)]], device const CAREFUL T* dy [[buffer(3)]],
+    device const CAREFUL int* lengths [[buffer(4)]], device const CAREFUL T* peephole [[buffer(5)]],
+    device const CAREFUL float* cells [[buffer(6)]],
+    device const CAREFUL float* gates [[buffer(7)]], device float* dgates [[buffer(8)]],
+    device float* dh [[buffer(9)]], device float* dc [[buffer(10)]],
+    uint3 group [[threadgroup_position_in_grid]], uint thread_index [[thread_index_in_threadgroup]],
+    uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[2];
-  clear<2>(sums);
+  Sums<float> sums[2];
+  clear_all<2>(sums);
   multiply<1, true>(p, recurrent_product(p), a, r, shared, sums, group, thread_index, simd);
   peephole_products(p, a, peephole, shared, sums + 1, group, thread_index, simd);
-  share<2>(sums, shared, simd);
+  share<2>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside) continue;
@@ -119,22 +114,21 @@ kernel void lstm_outputs_backward(constant RecurrentParameters& p [[buffer(0)]],
 
 // The gradients of i, f and g, when that of o is known.
 kernel void lstm_cells_backward(constant RecurrentParameters& p [[buffer(0)]],
-                                device const float* a [[buffer(1)]],
-                                device const T* peephole [[buffer(2)]],
-                                device const int* lengths [[buffer(3)]],
-                                device const float* before [[buffer(4)]],
-                                device const float* gates [[buffer(5)]],
-                                device float* dgates [[buffer(6)]],
-                                device float* dc [[buffer(7)]],
+                                device const CAREFUL float* a [[buffer(1)]],
+                                device const CAREFUL T* peephole [[buffer(2)]],
+                                device const CAREFUL int* lengths [[buffer(3)]],
+                                device const CAREFUL float* before [[buffer(4)]],
+                                device const CAREFUL float* gates [[buffer(5)]],
+                                device float* dgates [[buffer(6)]], device float* dc [[buffer(7)]],
                                 uint3 group [[threadgroup_position_in_grid]],
                                 uint thread_index [[thread_index_in_threadgroup]],
                                 uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[1];
-  clear<1>(sums);
+  Sums<float> sums[1];
+  clear_all<1>(sums);
   multiply<1, true>(p, square_product(p, p.gate_row, p.width, 3 * p.hidden), a,
                     peephole + 2 * p.hidden * p.hidden, shared, sums, group, thread_index, simd);
-  share<1>(sums, shared, simd);
+  share<1>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (!e.inside || e.t >= lengths[e.b]) continue;
@@ -150,17 +144,17 @@ kernel void lstm_cells_backward(constant RecurrentParameters& p [[buffer(0)]],
 
 // The gradient of the first cell.
 kernel void cell_gradient(constant RecurrentParameters& p [[buffer(0)]],
-                          device const float* a [[buffer(1)]],
-                          device const T* peephole [[buffer(2)]],
-                          device const float* dc [[buffer(3)]], device T* dc0 [[buffer(4)]],
+                          device const CAREFUL float* a [[buffer(1)]],
+                          device const CAREFUL T* peephole [[buffer(2)]],
+                          device const CAREFUL float* dc [[buffer(3)]], device T* dc0 [[buffer(4)]],
                           uint3 group [[threadgroup_position_in_grid]],
                           uint thread_index [[thread_index_in_threadgroup]],
                           uint simd [[simdgroup_index_in_threadgroup]]) {
   threadgroup float shared[kShared];
-  simdgroup_float8x8 sums[1];
-  clear<1>(sums);
+  Sums<float> sums[1];
+  clear_all<1>(sums);
   peephole_products(p, a, peephole, shared, sums, group, thread_index, simd);
-  share<1>(sums, shared, simd);
+  share<1>(sums, shared, thread_index, simd);
   for (int at = int(thread_index); at < tile_elements(); at += kThreads) {
     Element e = element(p, group, at);
     if (e.inside) dc0[e.state] = T(dc[e.state] + sum_of<1>(shared, at, 0));
@@ -169,9 +163,9 @@ kernel void cell_gradient(constant RecurrentParameters& p [[buffer(0)]],
 
 // [time, batch, hidden]: the cells that each step begins with.
 kernel void cells_before(constant StatesParameters& p [[buffer(0)]],
-                         device const T* c0 [[buffer(1)]], device const float* cells [[buffer(2)]],
-                         device float* before [[buffer(3)]],
-                         uint first [[thread_position_in_grid]],
+                         device const CAREFUL T* c0 [[buffer(1)]],
+                         device const CAREFUL float* cells [[buffer(2)]],
+                         device float* before [[buffer(3)]], uint first [[thread_position_in_grid]],
                          uint step [[threads_per_grid]]) {
   int layer = p.batch * p.hidden;
   for (uint i = first; i < uint(p.count); i += step)

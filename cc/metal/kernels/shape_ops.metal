@@ -2,13 +2,13 @@
 #include "common.h"
 #include "shape_parameters.h"
 
-kernel void copy_box(constant BoxParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                     device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
-                     uint step [[threads_per_grid]]) {
+kernel void copy_box(constant BoxParameters& p [[buffer(0)]],
+                     device const CAREFUL T* x [[buffer(1)]], device T* y [[buffer(2)]],
+                     uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(p.count); i += step) {
     uint rest = i;
     int from = p.from_offset, to = p.to_offset;
-    for (int axis = p.rank - 1; axis >= 0; axis--) {
+    for (CAREFUL int axis = p.rank - 1; axis >= 0; axis--) {
       int at = int(rest % uint(p.size[axis]));
       rest /= uint(p.size[axis]);
       from += at * p.from[axis];
@@ -18,14 +18,14 @@ kernel void copy_box(constant BoxParameters& p [[buffer(0)]], device const T* x 
   }
 }
 
-kernel void fill(constant int& count [[buffer(0)]], device const T* value [[buffer(1)]],
+kernel void fill(constant int& count [[buffer(0)]], device const CAREFUL T* value [[buffer(1)]],
                  device T* y [[buffer(2)]], uint first [[thread_position_in_grid]],
                  uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(count); i += step) y[i] = value[0];
 }
 
-kernel void pick(constant PickParameters& p [[buffer(0)]], device const T* x [[buffer(1)]],
-                 device const int* index [[buffer(2)]], device T* y [[buffer(3)]],
+kernel void pick(constant PickParameters& p [[buffer(0)]], device const CAREFUL T* x [[buffer(1)]],
+                 device const CAREFUL int* index [[buffer(2)]], device T* y [[buffer(3)]],
                  uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(p.rows); i += step) {
     bool valid = index[i] >= 0 && index[i] < p.classes;
@@ -34,9 +34,9 @@ kernel void pick(constant PickParameters& p [[buffer(0)]], device const T* x [[b
 }
 
 kernel void pick_gradient(constant PickParameters& p [[buffer(0)]],
-                          device const T* dy [[buffer(1)]], device const int* index [[buffer(2)]],
-                          device T* dx [[buffer(3)]], uint first [[thread_position_in_grid]],
-                          uint step [[threads_per_grid]]) {
+                          device const CAREFUL T* dy [[buffer(1)]],
+                          device const CAREFUL int* index [[buffer(2)]], device T* dx [[buffer(3)]],
+                          uint first [[thread_position_in_grid]], uint step [[threads_per_grid]]) {
   for (uint i = first; i < uint(p.rows) * uint(p.classes); i += step) {
     uint row = i / uint(p.classes);
     dx[i] = int(i % uint(p.classes)) == index[row] ? dy[row] : T(0.0f);
