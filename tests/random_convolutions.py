@@ -1,6 +1,7 @@
 """Random convolutions: value and gradients against sums in float64, each run twice, between canaries.
 
 python tests/random_convolutions.py --count 5000 --seed 0
+python tests/random_convolutions.py --count 200 --large: such as threads share
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ LAYOUTS = {
     ("graph, channels first", 2): ("NCHW", "OIHW", "NCHW"),
 }
 FEW = (1, 2, 3, 5, 7, 17)
-MOST = 3_000_000  # multiply-adds
+MOST, MOST_NUMBERS = 3_000_000, 200_000  # multiply-adds, and numbers of x
+LARGE = 300_000_000, 2_000_000
 
 Pairs = tuple[tuple[int, int], ...]
 Ints = tuple[int, ...]
@@ -75,13 +77,19 @@ class Convolution:
         return x, (*self.window, self.fan_in, filters), (filters,), dy
 
 
-def draw(seed: int) -> Convolution:
+def draw(seed: int, large: bool = False) -> Convolution:
     """The convolution of a seed."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, 2] if large else seed)
+    least, most, numbers = (MOST, *LARGE) if large else (0, MOST, MOST_NUMBERS)
     while True:
         c = _draw(rng)
+        if large:
+            fan_in, fan_out = (int(n * rng.integers(1, 9)) for n in (c.fan_in, c.fan_out))
+            c = dataclasses.replace(
+                c, fan_in=min(fan_in, 512), fan_out=min(fan_out, 512), batch=int(rng.integers(1, 20))
+            )
         products = c.batch * math.prod(c.out) * math.prod(c.window) * c.fan_in * c.fan_out * c.groups
-        if min(c.out) >= 1 and products <= MOST and math.prod(c.shapes[0]) <= 200_000:
+        if min(c.out) >= 1 and least <= products <= most and math.prod(c.shapes[0]) <= numbers:
             return c
 
 
@@ -211,10 +219,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--large", action="store_true", help="of up to 300 million multiply-adds")
     given = parser.parse_args()
     total, start = 0, time.monotonic()
     for i in range(given.count):
-        found = faults(draw(given.seed + i), given.seed + i)
+        found = faults(draw(given.seed + i, given.large), given.seed + i)
         total += len(found)
         for line in found:
             print(line, flush=True)

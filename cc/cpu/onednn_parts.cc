@@ -3,6 +3,7 @@
 #ifdef JAX_MPS_ONEDNN
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "guard.h"
@@ -17,13 +18,27 @@ using Kind = PartArgument::Kind;
 
 size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
-// A step of pieces that suits every blocked layout.
 constexpr int64_t kReorderStep = 64;
 constexpr size_t kReorderBytes = 128 * 1024;  // of a piece
 constexpr int64_t kMostReorders = 16;
 constexpr int64_t kSumPiece = 8 * 1024;  // floats
-// Parts of some ten microseconds, up to a few; more where each is of a millisecond.
-constexpr double kSmallPart = 2e6, kFewParts = 8, kLargePart = 128e6, kMostParts = 32;
+// Parts of some hundred microseconds, up to a few; more where each is of a millisecond.
+constexpr double kSmallPart = 12e6, kFewParts = 8, kLargePart = 128e6, kMostParts = 32;
+
+// [rows, cols] of float32, columns side by side.
+bool is_matrix(const memory::desc& desc) {
+  return desc.get_ndims() == 2 && desc.get_data_type() == memory::data_type::f32 &&
+         desc.get_inner_nblks() == 0 && desc.get_strides()[1] == 1;
+}
+
+// Steps along an axis at which a layout can be cut: its blocks.
+int64_t block_of(const memory::desc& desc, int axis) {
+  const Dims blocks = desc.get_inner_blks(), axes = desc.get_inner_idxs();
+  int64_t block = 1;
+  for (size_t i = 0; i < blocks.size(); i++)
+    if (axes[i] == axis) block *= blocks[i];
+  return block;
+}
 
 }  // namespace
 
@@ -43,13 +58,14 @@ Reorder::Reorder(const memory::desc& from, const memory::desc& to, int axis) {
   };
   const Dims dims = from.get_dims();
   const int64_t most = std::min<int64_t>(to.get_size() / kReorderBytes, kMostReorders);
-  const Even cut(dims[axis], most, kReorderStep);
+  const int64_t block = std::lcm(block_of(from, axis), block_of(to, axis));
+  const Even cut(dims[axis], most, (kReorderStep + block - 1) / block * block);
   for (int64_t i = 0; cut.parts > 1 && i < cut.parts; i++) {
     Dims size = dims, at(dims.size(), 0);
     size[axis] = cut.size(i), at[axis] = cut.begin(i);
     const memory::desc part_from = from.submemory_desc(size, at, /*allow_empty=*/true),
                        part_to = to.submemory_desc(size, at, /*allow_empty=*/true);
-    if (part_from.is_zero() || part_to.is_zero() || !add(part_from, part_to)) {
+    if (!part_from || !part_to || !add(part_from, part_to)) {
       pieces_.clear();
       break;
     }
@@ -66,7 +82,7 @@ void Reorder::run(int64_t piece, const void* from, void* to, const std::string& 
 }
 
 int Parts::add_sum(size_t array, size_t offset, const memory::desc& given, bool adds) {
-  sums_.push_back({array, offset, given, adds, {}, {}, std::nullopt});
+  sums_.push_back({.array = array, .offset = offset, .given = given, .adds = adds});
   return static_cast<int>(sums_.size()) - 1;
 }
 
@@ -116,8 +132,15 @@ void Parts::finish(const std::string& name, int axis, bool always) {
     thread_bytes_ = std::max(thread_bytes_, own);
     bound_.push_back(std::move(bound));
   }
-  for (Sum& sum : sums_)
-    if (sum.given != sum.wanted) sum.reorder.emplace(sum.wanted, sum.given, axis);
+  for (Sum& sum : sums_) {
+    const Dims dims = sum.given.get_dims();
+    sum.row = sum.pitch = static_cast<int64_t>(sum.wanted.get_size() / sizeof(float));
+    if (is_matrix(sum.given) && is_matrix(sum.wanted)) {
+      sum.rows = dims[0], sum.row = dims[1], sum.pitch = sum.given.get_strides()[0];
+    } else if (sum.given != sum.wanted) {
+      sum.reorder.emplace(sum.wanted, sum.given, axis);
+    }
+  }
   own_bytes_ = partial_bytes_ + thread_bytes_ * std::min<size_t>(max_threads(), parts_.size());
 }
 
@@ -170,27 +193,31 @@ void Parts::run_part(size_t part, void* const* arrays, const std::byte* shared, 
 }
 
 void Parts::run_sums(void* const* arrays, std::byte* partial) const {
+  // Some floats of a row, or some whole rows.
   struct Range {
     const Sum* sum;
-    int64_t begin, end;
+    int64_t row, rows, begin, end;
   };
   std::vector<Range> ranges;
   for (const Sum& sum : sums_) {
-    const int64_t floats = static_cast<int64_t>(sum.wanted.get_size() / sizeof(float));
     if (sum.places.size() == 1 && sum.reorder) continue;
-    for (int64_t at = 0; at < floats; at += kSumPiece)
-      ranges.push_back({&sum, at, std::min(at + kSumPiece, floats)});
+    const int64_t rows = std::max<int64_t>(1, kSumPiece / sum.row);
+    for (int64_t row = 0; row < sum.rows; row += rows)
+      for (int64_t at = 0; at < sum.row; at += kSumPiece)
+        ranges.push_back(
+            {&sum, row, std::min(rows, sum.rows - row), at, std::min(at + kSumPiece, sum.row)});
   }
   auto result_of = [&](const Sum& sum) {
     return static_cast<std::byte*>(arrays[sum.array]) + sum.offset;
   };
   cpu::share(static_cast<int64_t>(ranges.size()), [&](int64_t i, int) {
-    const auto& [sum, begin, end] = ranges[i];
+    const auto& [sum, first, rows, begin, end] = ranges[i];
     std::vector<const float*> from;
     for (size_t place : sum->places) from.push_back(reinterpret_cast<float*>(partial + place));
     float* to = reinterpret_cast<float*>(sum->reorder ? partial + sum->places[0] : result_of(*sum));
-    partial_sums_loops().add(from.data(), static_cast<int>(from.size()), to,
-                             !sum->reorder && sum->adds, begin, end);
+    for (int64_t row = first; row < first + rows; row++)
+      partial_sums_loops().add(from.data(), static_cast<int>(from.size()), row * sum->row + begin,
+                               to + row * sum->pitch + begin, sum->adds, end - begin);
   });
   std::vector<std::pair<const Sum*, int64_t>> pieces;
   for (const Sum& sum : sums_)

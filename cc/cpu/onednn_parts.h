@@ -57,8 +57,8 @@ struct Part {
 class Parts {
  public:
   void add(Part part) { parts_.push_back(std::move(part)); }
-  // A result in the place of an array, or if `adds` beside what is there, which is the sum of the
-  // partial results, in float32, of some parts.
+  // A result in the place of an array which is the sum of the partial results, in float32, of some
+  // parts. Of a matrix it may be added to what is there.
   int add_sum(size_t array, size_t offset, const dnnl::memory::desc& given, bool adds = false);
   // After the last part. `axis` is the one along which shared operands are cut; they are copied
   // where the layouts differ, or always.
@@ -100,7 +100,8 @@ class Parts {
     bool adds;
     dnnl::memory::desc wanted;
     std::vector<size_t> places;
-    std::optional<Reorder> reorder;
+    std::optional<Reorder> reorder;  // of all but matrices, whose rows are summed where they belong
+    int64_t rows = 1, row = 0, pitch = 0;  // of row floats each
   };
 
   void run_part(size_t part, void* const* arrays, const std::byte* shared, std::byte* partial,

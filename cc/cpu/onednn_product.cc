@@ -18,7 +18,8 @@ struct Cut {
   bool packed;
 };
 
-constexpr int64_t kRowStep = 8, kColStep = 16, kDepthStep = 64;
+// oneDNN works in blocks of 64 columns.
+constexpr int64_t kRowStep = 16, kColStep = 64, kDepthStep = 64;
 constexpr int64_t kLeastRows = 16, kLeastCols = 32, kLeastDepth = 512;
 
 // The cheapest cut into about as many parts as are worth while, by what it costs in floating-point
@@ -67,11 +68,11 @@ struct Built {
 std::optional<Parts> product_parts(const MatrixProduct& p) {
   OneThread one;
   const auto f32 = memory::data_type::f32;
-  // Partial results are float32, and added to c where its rows follow one another.
-  const bool dense = p.c.col == 1 && (p.c.row == p.n || p.m == 1);
-  const bool sums = p.plain && !p.packed && p.batch == 1 && (p.adds ? dense : p.c.row >= p.n);
+  const bool sums = p.plain && !p.packed && p.batch == 1 && p.c.col == 1 &&
+                    (!p.adds || p.c.dtype == f32);  // partial results are float32
   const Cut cut = cut_of(p, sums);
-  const Even batches(p.batch, cut.batch), rows(p.m, cut.m, kRowStep), cols(p.n, cut.n, kColStep),
+  const Even batches(p.batch, cut.batch), rows(p.m, cut.m, kRowStep),
+      cols(p.n, cut.n, p.n >= 4 * kColStep ? kColStep : kColStep / 4),
       depths(p.k, cut.k, kDepthStep);
   const bool partial = depths.parts > 1;
 

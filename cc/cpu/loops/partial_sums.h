@@ -6,9 +6,8 @@
 namespace jax_mps::cpu {
 
 struct PartialSumsLoops {
-  // Elements [begin, end) of to = (to +) from[0] + from[1] + ...; `to` may be from[0].
-  void (*add)(const float* const* from, int count, float* to, bool adds, int64_t begin,
-              int64_t end);
+  // n elements of to = (to +) from[0] + from[1] + ..., each from `first` on; `to` may be from[0]'s.
+  void (*add)(const float* const* from, int count, int64_t first, float* to, bool adds, int64_t n);
 };
 JAX_MPS_LOOPS(PartialSumsLoops, partial_sums_loops)
 
