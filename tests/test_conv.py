@@ -15,6 +15,7 @@ from random_convolutions import FORMS, Convolution, faults
 from test_ops import cast, differentiable, operands_of, scalar
 
 import jax_mps as mps
+from jax_mps import ffi
 
 FAMILY = ("conv", "conv_data_gradient", "conv_weight_gradient")
 SHAPES = [((2, 20, 20, 32), (3, 3, 32, 64)), ((2, 20, 20, 64), (5, 5, 64, 32))]
@@ -163,3 +164,28 @@ print(mps.explain(mps.conv, jnp.ones((2, 20, 20, 32)), jnp.ones((3, 3, 32, 64)))
         command = [sys.executable, "-P", "-c", code]  # the package under test, not the one in the current folder
         run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert ("winograd" in run.stdout) == filtered
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "strides"),
+    [
+        ((8, 17, 17, 192), (1, 7, 192, 192), 1),
+        ((8, 17, 17, 768), (1, 1, 768, 192), 1),
+        ((8, 35, 35, 288), (3, 3, 288, 384), 2),
+        ((1, 35, 35, 288), (3, 3, 288, 384), 2),
+        ((3, 56, 56, 64), (1, 1, 64, 256), 1),
+        ((4, 30, 30, 96), (3, 3, 12, 160), 2),
+    ],
+)
+def test_large_ones_stay_on_the_device(x, w, strides):
+    """Their weights are copied piece by piece, their work cut into parts: nothing of it may be refused."""
+    if mps.device() != "cpu" or "without oneDNN" in ffi.native().versions():
+        pytest.skip("the CPU device's oneDNN")
+
+    def step(x, w):
+        y, pull = jax.vjp(lambda x, w: mps.conv(x, w, strides=strides, groups=x.shape[-1] // w.shape[2]), x, w)
+        return pull(y)
+
+    rows = [row for row in mps.explain(step, jnp.zeros(x), jnp.zeros(w)) if row.op in FAMILY]
+    assert {row.op for row in rows} == set(FAMILY)
+    assert all(row.device == "cpu" for row in rows), [row.implementation for row in rows]
