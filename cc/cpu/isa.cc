@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <string_view>
 
-
 namespace jax_mps::cpu {
 namespace {
 
