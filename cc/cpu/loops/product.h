@@ -41,7 +41,8 @@ inline void product_run(const Product& p, int64_t depth, bool add, const float* 
     for (int v = 0; v < Vectors; v++) right[v] = load<V>(b + v * p.b_vector + s * p.b_step);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; i++) {
-      float left = (i < 4 ? first : i < 8 ? second : third)[i % 4 * p.a_row];
+      const int64_t row = i % 4 * p.a_row;
+      float left = i < 4 ? first[row] : i < 8 ? second[row] : third[row];
 #pragma GCC unroll 2
       for (int v = 0; v < Vectors; v++) sum[i][v] += left * right[v];
     }
