@@ -100,7 +100,7 @@ def transpose_as(primitive: Primitive, function: Callable[..., Callable[..., Seq
 
     def rule(cotangents: Sequence[Any], *operands: Any, **params: Any) -> list[Any]:
         unknown = [ad.is_undefined_primal(x) for x in operands]
-        of_unknown = _of_some(function(**params), operands, unknown)
+        of_unknown = of_some(function(**params), operands, unknown)
         types = [x.aval for x in operands if ad.is_undefined_primal(x)]
         found = iter(jax.linear_transpose(of_unknown, *types)([ad.instantiate_zeros(c) for c in cotangents]))
         return [next(found) if u else None for u in unknown]
@@ -108,16 +108,16 @@ def transpose_as(primitive: Primitive, function: Callable[..., Callable[..., Seq
     ad.primitive_transposes[primitive] = rule
 
 
-def _of_some(
+def of_some(
     function: Callable[..., Sequence[Any]], operands: Sequence[Any], some: Sequence[bool]
 ) -> Callable[..., list[Any]]:
     """`function` of some of its operands; the others are as in `operands`."""
 
-    def of_some(*values: Any) -> list[Any]:
+    def run(*values: Any) -> list[Any]:
         rest = iter(values)
         return list(function(*(next(rest) if s else x for s, x in zip(some, operands, strict=True))))
 
-    return of_some
+    return run
 
 
 def _jvp(
@@ -126,7 +126,7 @@ def _jvp(
     which = [not isinstance(t, zero) for t in tangents]
     moving = [(p, t) for p, t, w in zip(primals, tangents, which, strict=True) if w]
     xs, dxs = zip(*moving, strict=True)
-    results, moved = jax.jvp(_of_some(function, primals, which), xs, dxs)
+    results, moved = jax.jvp(of_some(function, primals, which), xs, dxs)
     pairs = zip(results, moved, strict=True)
     return results, [zero(tangent_aval(y)) if t.dtype == jax.dtypes.float0 else t for y, t in pairs]
 

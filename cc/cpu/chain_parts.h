@@ -1,6 +1,7 @@
 // What the run of a chain consists of, collected by chain.cc; then its registers get their memory.
 #pragma once
 
+#include "../align.h"
 #include "chain_machine.h"
 #include "chain_space.h"
 #include "machine_code.h"
@@ -9,8 +10,6 @@ namespace jax_mps::cpu {
 
 constexpr int64_t kWord = sizeof(uint32_t);
 constexpr int64_t kShortBlock = 256;  // elements
-
-inline int64_t align_up(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // A value's register: `wide` holds a block rather than one element, `once` is computed once a run
 // rather than once a block.

@@ -46,26 +46,49 @@ std::string refusal(PrimitiveDesc& pd, const Geometry& g, Pass pass) {
   return take_trusted(pd, convolving(g, pass)) ? "" : kUntrusted;
 }
 
-// A primitive for each shape of the slices. make(geometry, pd) says why there is none; add(pd,
-// sliced, slice) makes a part of one.
-template <class PrimitiveDesc, class SliceOf, class Make, class Add>
-std::string each_part(const Geometry& g, const std::vector<Slice>& slices, const SliceOf& slice_of,
-                      const Make& make, const Add& add) {
+using Kind = PartArgument::Kind;
+using Arguments = std::vector<PartArgument>;
+
+// Adds a part for each slice; slices of the same shapes share a primitive. make(geometry, pd) says
+// why there is none, arguments(pd, sliced) gives a part's. Gives the reason, or nothing.
+template <class Primitive, class SliceOf, class Make, class ArgumentsOf>
+std::string add_parts(Parts& parts, const Geometry& g, const std::vector<Slice>& slices,
+                      const SliceOf& slice_of, const Make& make, const ArgumentsOf& arguments,
+                      int sum = -1) {
   OneThread one;
-  std::map<Dims, PrimitiveDesc> made;
+  struct Made {
+    typename Primitive::primitive_desc pd;
+    Primitive primitive;
+  };
+  std::map<Dims, Made> all;
   for (const Slice& slice : slices) {
     const Sliced sliced = slice_of(g, slice);
     if (!has_work(sliced.g)) return "a band without work";
-    auto [place, is_new] = made.try_emplace(key_of(sliced.g));
-    PrimitiveDesc& pd = place->second;
-    if (is_new)
-      if (std::string reason = make(sliced.g, pd); !reason.empty()) return reason;
-    add(pd, sliced, slice);
+    auto [place, is_new] = all.try_emplace(key_of(sliced.g));
+    Made& made = place->second;
+    if (is_new) {
+      if (std::string reason = make(sliced.g, made.pd); !reason.empty()) return reason;
+      made.primitive = Primitive(made.pd);
+    }
+    parts.add({made.primitive, made.pd.scratchpad_desc(), made.pd.impl_info_str(),
+               arguments(made.pd, sliced), sum});
   }
   return "";
 }
 
-using Kind = PartArgument::Kind;
+Offer offer_of(Parts parts, const Geometry& g, const Node& node, const std::string& reason,
+               std::optional<Neuron> after = std::nullopt) {
+  if (!reason.empty()) return Offer::none(reason);
+  parts.finish(/*axis=*/g.w.get_ndims() - 4);  // output channels
+  return Offer(std::make_unique<OneDnnKernel>(std::move(parts), node, after));
+}
+
+// offer(may_cut) with bands of rows and the like, or where a part refuses without.
+template <class F>
+Offer cut_or_whole(const F& offer) {
+  Offer cut = offer(true);
+  return cut.kernel ? std::move(cut) : offer(false);
+}
 
 Offer onednn_conv(const Node& node) {
   std::string reason;
@@ -79,33 +102,26 @@ Offer onednn_conv(const Node& node) {
     if (!dtype) return Offer::none("the bias has no native dtype");
     bias = memory::desc({node.in[2].dim(0)}, *dtype, memory::format_tag::a);
   }
-  using Desc = dnnl::convolution_forward::primitive_desc;
-  auto offer = [&](bool may_band) -> Offer {
+  using Conv = dnnl::convolution_forward;
+  return cut_or_whole([&](bool may_band) -> Offer {
     Parts parts;
-    std::string name;
-    reason = each_part<Desc>(
-        *g, forward_slices(*g, may_band), slice_of_y,
-        [&](const Geometry& g, Desc& pd) {
+    reason = add_parts<Conv>(
+        parts, *g, forward_slices(*g, may_band), slice_of_y,
+        [&](const Geometry& g, Conv::primitive_desc& pd) {
           pd = forward_desc(g, bias, post->attributes);
           return refusal(pd, g, Pass::forward);
         },
-        [&](const Desc& pd, const Sliced& s, const Slice&) {
-          name = pd.impl_info_str();
-          Part part{dnnl::convolution_forward(pd), pd.scratchpad_desc(), {}, -1};
-          part.arguments = {
+        [&](const Conv::primitive_desc& pd, const Sliced& s) {
+          Arguments arguments{
               {Kind::operand, DNNL_ARG_SRC, 0, s.x_offset, s.g.x, pd.src_desc()},
               {Kind::shared, DNNL_ARG_WEIGHTS, 1, 0, g->w, pd.weights_desc()},
               {Kind::result, DNNL_ARG_DST, node.in.size(), s.y_offset, s.g.y, pd.dst_desc()}};
           if (!bias.is_zero())
-            part.arguments.push_back({Kind::operand, DNNL_ARG_BIAS, 2, 0, bias, pd.bias_desc()});
-          parts.add(std::move(part));
+            arguments.push_back({Kind::operand, DNNL_ARG_BIAS, 2, 0, bias, pd.bias_desc()});
+          return arguments;
         });
-    if (!reason.empty()) return Offer::none(reason);
-    parts.finish(name, g->w.get_ndims() - 4);
-    return Offer(std::make_unique<OneDnnKernel>(std::move(parts), node, post->after));
-  };
-  Offer banded = offer(true);
-  return banded.kernel ? std::move(banded) : offer(false);
+    return offer_of(std::move(parts), *g, node, reason, post->after);
+  });
 }
 
 // conv_data_gradient(dy, w) -> dx
@@ -113,35 +129,36 @@ Offer onednn_conv_data_gradient(const Node& node) {
   std::string reason;
   auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
   if (!g) return Offer::none(reason);
-  using Desc = dnnl::convolution_backward_data::primitive_desc;
-  auto offer = [&](bool may_band) -> Offer {
+  using Gradient = dnnl::convolution_backward_data;
+  return cut_or_whole([&](bool may_band) -> Offer {
     Parts parts;
-    std::string name;
-    reason = each_part<Desc>(
-        *g, data_gradient_slices(*g, may_band), slice_of_x,
-        [&](const Geometry& g, Desc& pd) {
+    reason = add_parts<Gradient>(
+        parts, *g, data_gradient_slices(*g, may_band), slice_of_x,
+        [&](const Geometry& g, Gradient::primitive_desc& pd) {
           auto hint = forward_hint(g);
           if (hint)
-            pd = Desc(engine(), dnnl::algorithm::convolution_direct, g.x, g.any_w, g.y, g.strides,
-                      g.dilation, g.pad_low, g.pad_high, hint, user_scratchpad(),
-                      /*allow_empty=*/true);
+            pd = {engine(),
+                  dnnl::algorithm::convolution_direct,
+                  g.x,
+                  g.any_w,
+                  g.y,
+                  g.strides,
+                  g.dilation,
+                  g.pad_low,
+                  g.pad_high,
+                  hint,
+                  user_scratchpad(),
+                  /*allow_empty=*/true};
           return refusal(pd, g, Pass::data_gradient);
         },
-        [&](const Desc& pd, const Sliced& s, const Slice&) {
-          name = pd.impl_info_str();
-          Part part{dnnl::convolution_backward_data(pd), pd.scratchpad_desc(), {}, -1};
-          part.arguments = {
+        [&](const Gradient::primitive_desc& pd, const Sliced& s) {
+          return Arguments{
               {Kind::operand, DNNL_ARG_DIFF_DST, 0, s.y_offset, s.g.y, pd.diff_dst_desc()},
               {Kind::shared, DNNL_ARG_WEIGHTS, 1, 0, g->w, pd.weights_desc()},
               {Kind::result, DNNL_ARG_DIFF_SRC, 2, s.x_offset, s.g.x, pd.diff_src_desc()}};
-          parts.add(std::move(part));
         });
-    if (!reason.empty()) return Offer::none(reason);
-    parts.finish(name, g->w.get_ndims() - 4);
-    return Offer(std::make_unique<OneDnnKernel>(std::move(parts), node));
-  };
-  Offer banded = offer(true);
-  return banded.kernel ? std::move(banded) : offer(false);
+    return offer_of(std::move(parts), *g, node, reason);
+  });
 }
 
 // conv_weight_gradient(x, dy) -> dw. The bias gradient is a node of its own: fused, it slows
@@ -150,14 +167,13 @@ Offer onednn_conv_weight_gradient(const Node& node) {
   std::string reason;
   auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
   if (!g) return Offer::none(reason);
-  using Desc = dnnl::convolution_backward_weights::primitive_desc;
+  using Gradient = dnnl::convolution_backward_weights;
   const Dims w = g->w.get_dims(), y = g->y.get_dims();
-  auto offer = [&](bool may_cut) -> Offer {
+  return cut_or_whole([&](bool may_cut) -> Offer {
     auto [slices, channel_parts] = weight_gradient_slices(*g, may_cut);
     const bool partial = slices.size() > 1;
     const Even channels(y[1], channel_parts, WeightSlices::kChannelStep);
     Parts parts;
-    std::string name;
     for (int64_t c = 0; c < channels.parts; c++) {
       const int64_t first = channels.begin(c), count = channels.size(c);
       for (Slice& slice : slices) slice.channel = first, slice.outs = count;
@@ -169,44 +185,46 @@ Offer onednn_conv_weight_gradient(const Node& node) {
         offset = first * memory::data_type_size(g->w.get_data_type());
       }
       const int sum = partial ? parts.add_sum(2, offset, dw) : -1;
-      reason = each_part<Desc>(
-          *g, slices, slice_of_y,
-          [&](const Geometry& g, Desc& pd) {
+      reason = add_parts<Gradient>(
+          parts, *g, slices, slice_of_y,
+          [&](const Geometry& g, Gradient::primitive_desc& pd) {
             Geometry dense = g;
             const Dims dims = g.y.get_dims();
             dense.y =
                 memory::desc(dims, g.y.get_data_type(),
                              Dims{dims[2] * dims[3] * dims[1], 1, dims[3] * dims[1], dims[1]});
-            dense.any_w =
-                memory::desc(dw.get_dims(), partial ? memory::data_type::f32 : g.w.get_data_type(),
-                             memory::format_tag::any);
-            Geometry hinted = dense;
-            hinted.any_w =
-                memory::desc(dw.get_dims(), g.w.get_data_type(), memory::format_tag::any);
-            auto hint = forward_hint(hinted);
+            dense.any_w = memory::desc(dw.get_dims(), g.w.get_data_type(), memory::format_tag::any);
+            auto hint = forward_hint(dense);
+            if (partial)
+              dense.any_w =
+                  memory::desc(dw.get_dims(), memory::data_type::f32, memory::format_tag::any);
             if (hint)
-              pd = Desc(engine(), dnnl::algorithm::convolution_direct, dense.x, dense.any_w,
-                        dense.y, g.strides, g.dilation, g.pad_low, g.pad_high, hint,
-                        user_scratchpad(), /*allow_empty=*/true);
+              pd = {engine(),
+                    dnnl::algorithm::convolution_direct,
+                    dense.x,
+                    dense.any_w,
+                    dense.y,
+                    g.strides,
+                    g.dilation,
+                    g.pad_low,
+                    g.pad_high,
+                    hint,
+                    user_scratchpad(),
+                    /*allow_empty=*/true};
             return refusal(pd, g, Pass::weight_gradient);
           },
-          [&](const Desc& pd, const Sliced& s, const Slice&) {
-            name = pd.impl_info_str();
-            Part part{dnnl::convolution_backward_weights(pd), pd.scratchpad_desc(), {}, sum};
-            part.arguments = {
+          [&](const Gradient::primitive_desc& pd, const Sliced& s) {
+            return Arguments{
                 {Kind::operand, DNNL_ARG_SRC, 0, s.x_offset, s.g.x, pd.src_desc()},
                 {Kind::operand, DNNL_ARG_DIFF_DST, 1, s.y_offset, s.g.y, pd.diff_dst_desc()},
                 {partial ? Kind::partial : Kind::result, DNNL_ARG_DIFF_WEIGHTS, 2, offset, dw,
                  pd.diff_weights_desc()}};
-            parts.add(std::move(part));
-          });
-      if (!reason.empty()) return Offer::none(reason);
+          },
+          sum);
+      if (!reason.empty()) break;
     }
-    parts.finish(name, g->w.get_ndims() - 4);
-    return Offer(std::make_unique<OneDnnKernel>(std::move(parts), node));
-  };
-  Offer cut = offer(true);
-  return cut.kernel ? std::move(cut) : offer(false);
+    return offer_of(std::move(parts), *g, node, reason);
+  });
 }
 
 const Register kConv("conv", {winograd_conv, short_sums_conv, pointwise_conv, onednn_conv},

@@ -33,7 +33,6 @@ Offer product(const Node& node, bool transpose_left, bool transpose_right) {
   p.c = matrix(y, *dtype);
   if (node.in.size() == 3) p.bias = *dtype;
   p.attributes = post->attributes;
-  p.plain = node.in.size() == 2 && !node.attributes.has("neuron");
   auto parts = product_parts(p);
   if (!parts) return Offer::none("oneDNN has no product of these shapes");
   return Offer(std::make_unique<OneDnnKernel>(std::move(*parts), node, post->after));

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "../align.h"
 #include "../dot_product.h"
 #include "device.h"
 #include "isa.h"
@@ -55,8 +56,6 @@ Offer small_dot(const Node& node) {
 #ifdef JAX_MPS_ONEDNN
 
 using dnnl::memory;
-
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // One side as oneDNN sees it, after a copy into scratch where its own order does not do.
 struct Bound {

@@ -3,13 +3,12 @@
 
 #include <cstring>
 
+#include "../align.h"
 #include "device.h"
 #include "steps.h"
 
 namespace jax_mps::cpu {
 namespace {
-
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 class Loop : public Kernel {
  public:

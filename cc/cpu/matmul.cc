@@ -19,9 +19,8 @@ Matmul::Matmul(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b, int64_t c_st
   MatrixProduct p{.m = m, .k = k, .n = n};
   p.a = array(a), p.b = array(b), p.c = array({c_stride});
   if (options.bias) p.bias = dnnl::memory::data_type::f32;
-  p.plain = !options.bias, p.adds = options.accumulate, p.packed = options.packed;
+  p.adds = options.accumulate, p.packed = options.packed;
   parts_ = product_parts(p);
-  if (parts_) name_ = parts_->name().substr(std::string("oneDNN ").size());
 }
 
 void Matmul::pack(const float* b, void* packed) const {

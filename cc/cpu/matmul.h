@@ -22,7 +22,7 @@ class Matmul {
   Matmul(int64_t m, int64_t k, int64_t n, Matrix a, Matrix b, int64_t c_stride, Options options);
 
   bool supported() const { return parts_.has_value(); }
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return parts_->name(); }
   size_t packed_bytes() const { return options_.packed && parts_ ? parts_->shared_bytes() : 0; }
   size_t scratch_bytes() const { return parts_ ? parts_->scratch_bytes() - packed_bytes() : 0; }
 
@@ -34,7 +34,6 @@ class Matmul {
  private:
   Options options_;
   std::optional<Parts> parts_;
-  std::string name_;  // of oneDNN's implementation
 };
 
 }  // namespace jax_mps::cpu

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "../align.h"
 #include "guard.h"
 #include "loops/partial_sums.h"
 #include "threads.h"
@@ -15,8 +16,6 @@ namespace {
 
 using dnnl::memory;
 using Kind = PartArgument::Kind;
-
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 constexpr int64_t kReorderStep = 64;
 constexpr size_t kReorderBytes = 128 * 1024;  // of a piece
@@ -86,9 +85,9 @@ int Parts::add_sum(size_t array, size_t offset, const memory::desc& given, bool 
   return static_cast<int>(sums_.size()) - 1;
 }
 
-void Parts::finish(const std::string& name, int axis, bool always) {
+void Parts::finish(int axis, bool always) {
   OneThread one;
-  name_ = "oneDNN " + name;
+  name_ = "oneDNN " + parts_.at(0).implementation;
   for (Part& part : parts_) {
     Bound bound;
     size_t own = 0;

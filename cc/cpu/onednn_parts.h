@@ -50,6 +50,7 @@ struct PartArgument {
 struct Part {
   dnnl::primitive primitive;
   dnnl::memory::desc scratchpad;
+  std::string implementation;  // as oneDNN names it
   std::vector<PartArgument> arguments;
   int sum = -1;  // what its partial result belongs to
 };
@@ -62,10 +63,9 @@ class Parts {
   int add_sum(size_t array, size_t offset, const dnnl::memory::desc& given, bool adds = false);
   // After the last part. `axis` is the one along which shared operands are cut; they are copied
   // where the layouts differ, or always.
-  void finish(const std::string& name, int axis, bool always = false);
+  void finish(int axis, bool always = false);
 
-  bool empty() const { return parts_.empty(); }
-  const std::string& name() const { return name_; }
+  const std::string& name() const { return name_; }  // of the first
   size_t scratch_bytes() const { return shared_bytes_ + own_bytes_; }
   void run(void* const* arrays, std::byte* scratch) const {
     share(arrays, scratch);

@@ -68,8 +68,10 @@ struct Built {
 std::optional<Parts> product_parts(const MatrixProduct& p) {
   OneThread one;
   const auto f32 = memory::data_type::f32;
-  const bool sums = p.plain && !p.packed && p.batch == 1 && p.c.col == 1 &&
-                    (!p.adds || p.c.dtype == f32);  // partial results are float32
+  // Partial results are float32, and nothing but the product.
+  const bool plain = !p.bias && p.attributes.get_post_ops().len() == 0;
+  const bool sums =
+      plain && !p.packed && p.batch == 1 && p.c.col == 1 && (!p.adds || p.c.dtype == f32);
   const Cut cut = cut_of(p, sums);
   const Even batches(p.batch, cut.batch), rows(p.m, cut.m, kRowStep),
       cols(p.n, cut.n, p.n >= 4 * kColStep ? kColStep : kColStep / 4),
@@ -104,7 +106,6 @@ std::optional<Parts> product_parts(const MatrixProduct& p) {
   };
 
   Parts parts;
-  std::string name;
   const size_t c_array = p.bias ? 3 : 2;
   auto size_of = [](const Array& a) { return memory::data_type_size(a.dtype); };
   for (int64_t i = 0; i < batches.parts; i++)
@@ -118,10 +119,9 @@ std::optional<Parts> product_parts(const MatrixProduct& p) {
         for (int64_t d = 0; d < depths.parts; d++) {
           const Built* made = build(batches.size(i), m, depths.size(d), n);
           if (!made) return std::nullopt;
-          if (name.empty()) name = made->pd.impl_info_str();
           const int64_t k = depths.begin(d);
           using Kind = PartArgument::Kind;
-          Part part{made->primitive, made->pd.scratchpad_desc(), {}, sum};
+          Part part{made->primitive, made->pd.scratchpad_desc(), made->pd.impl_info_str(), {}, sum};
           part.arguments.push_back({Kind::operand, DNNL_ARG_SRC, 0,
                                     (at * p.a.batch + row * p.a.row + k * p.a.col) * size_of(p.a),
                                     made->a, made->pd.src_desc()});
@@ -137,7 +137,7 @@ std::optional<Parts> product_parts(const MatrixProduct& p) {
           parts.add(std::move(part));
         }
       }
-  parts.finish(name, /*axis=*/p.batch == 1 ? 1 : 2, /*always=*/p.packed);
+  parts.finish(/*axis=*/p.batch == 1 ? 1 : 2, /*always=*/p.packed);
   return parts;
 }
 

@@ -18,7 +18,6 @@ struct MatrixProduct {
   Array a{}, b{}, c{};
   std::optional<dnnl::memory::data_type> bias{};
   dnnl::primitive_attr attributes = user_scratchpad();
-  bool plain = true;    // nothing but the product: no bias and nothing in the attributes
   bool adds = false;    // to c
   bool packed = false;  // b is copied by a call of its own: Parts::share()
 };

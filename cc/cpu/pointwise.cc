@@ -60,7 +60,6 @@ Offer pointwise_conv(const Node& node) {
     p.bias = kF32;
   }
   p.attributes = post->attributes;
-  p.plain = node.in.size() == 2 && !node.attributes.has("neuron");
   return offer(node, p, post->after);
 }
 

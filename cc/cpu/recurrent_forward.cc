@@ -42,10 +42,9 @@ class Forward : public Kernel {
     return !general_ || general_->supported();
   }
   std::string implementation() const override {
-    if (general_) return "steps on oneDNN " + general_->name() + ", neurons " + isa_name();
+    if (general_) return "steps on " + general_->name() + ", neurons " + isa_name();
     if (plan_.whole) return std::string("inputs and steps in panels ") + isa_name();
-    return std::string("steps in panels ") + isa_name() + ", inputs on oneDNN " +
-           inputs_[0][0].name();
+    return std::string("steps in panels ") + isa_name() + ", inputs on " + inputs_[0][0].name();
   }
   size_t scratch_bytes() const override { return scratch_bytes_; }
 

@@ -80,8 +80,8 @@ class Gradient : public Kernel {
     return all && (!general_ || general_->supported()) && (!again_ || again_->supported());
   }
   std::string implementation() const override {
-    if (general_) return "steps and the rest on oneDNN " + general_->name();
-    return std::string("steps in panels ") + isa_name() + ", the rest on oneDNN " +
+    if (general_) return "steps and the rest on " + general_->name();
+    return std::string("steps in panels ") + isa_name() + ", the rest on " +
            products_[0].dr[0].name();
   }
   size_t scratch_bytes() const override { return scratch_bytes_; }

@@ -4,13 +4,12 @@
 #include <algorithm>
 #include <cstring>
 
+#include "../align.h"
 #include "../executable.h"
 #include "device.h"
 
 namespace jax_mps::cpu {
 namespace {
-
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 Offer offer_of(const Step& step) {
   try {

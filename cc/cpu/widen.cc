@@ -1,11 +1,10 @@
 #include "widen.h"
 
+#include "../align.h"
 #include "loops/convert.h"
 
 namespace jax_mps::cpu {
 namespace {
-
-size_t align_up(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 class Widened : public Kernel {
  public:

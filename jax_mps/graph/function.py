@@ -32,7 +32,7 @@ from jax_mps._compat import (
     weakly_cached,
     without_unread,
 )
-from jax_mps.derivatives import Passed, differentiable_by, differentiate_by, transpose_as, with_the_batch_of
+from jax_mps.derivatives import Passed, differentiable_by, differentiate_by, of_some, transpose_as, with_the_batch_of
 from jax_mps.graph.compile import Graphed, compile_jaxpr
 from jax_mps.graph.differentiable import differentiable
 
@@ -94,11 +94,7 @@ class Function:
             return [next(mapped) if r else y for r, y in zip(results, found, strict=True)]
 
         def forward(*operands: Any) -> Any:
-            def of_arrays(*some: Any) -> Sequence[Any]:
-                rest = iter(some)
-                whole = [next(rest) if a else o for a, o in zip(arrays, operands, strict=True)]
-                return differentiable(closed)(*whole)
-
+            of_arrays = of_some(differentiable(closed), operands, arrays)
             return jax.vjp(of_arrays, *itertools.compress(operands, arrays))
 
         def backward(pull: Any, cotangents: Any) -> Any:
@@ -145,16 +141,13 @@ class Function:
             floating = [is_array_type(a) and jnp.issubdtype(a.dtype, jnp.inexact) for a in closed.out_avals]
 
             def forward(*operands: Any) -> Any:
-                run = differentiable(closed)
+                run = of_some(differentiable(closed), operands, which)
 
-                def of_some(*some: Any) -> tuple[list[Any], list[Any]]:
-                    rest = iter(some)
-                    results = run(*(next(rest) if w else x for w, x in zip(which, operands, strict=True)))
-                    pairs = list(zip(floating, results, strict=True))
+                def by_kind(*some: Any) -> tuple[list[Any], list[Any]]:
+                    pairs = list(zip(floating, run(*some), strict=True))
                     return [y for f, y in pairs if f], [y for f, y in pairs if not f]
 
-                some = (x for w, x in zip(which, operands, strict=True) if w)
-                first, pull, second = jax.vjp(of_some, *some, has_aux=True)
+                first, pull, second = jax.vjp(by_kind, *itertools.compress(operands, which), has_aux=True)
                 moving, others = iter(first), iter(second)
                 return [next(moving if f else others) for f in floating], pull
 
@@ -184,11 +177,8 @@ class Function:
 
     def _try_gradient(self, which: tuple[bool, ...]) -> bool:
         def gradient(*operands: Any) -> Any:
-            def of_some(*some: Any) -> list[Any]:
-                rest = iter(some)
-                return list(self.original(*(next(rest) if w else x for w, x in zip(which, operands, strict=True))))
-
-            results, pull = jax.vjp(of_some, *itertools.compress(operands, which))
+            run = of_some(self.original, operands, which)
+            results, pull = jax.vjp(run, *itertools.compress(operands, which))
             return pull([jnp.ones(y.shape, tangent_aval(y).dtype) for y in results])
 
         try:
