@@ -38,8 +38,27 @@ dnnl::convolution_forward::primitive_desc forward_hint(const Geometry& g) {
   return forward_desc(g, {}, {});
 }
 
-// Why there is no such descriptor that is to be trusted, or nothing. What it was hinted with must
-// still live.
+// Of one of the gradients; nothing without a hint, which must live as long as the descriptor may go
+// on to another implementation.
+template <class Gradient>
+typename Gradient::primitive_desc gradient_desc(
+    const Geometry& g, const dnnl::convolution_forward::primitive_desc& hint) {
+  if (!hint) return {};
+  return {engine(),
+          dnnl::algorithm::convolution_direct,
+          g.x,
+          g.any_w,
+          g.y,
+          g.strides,
+          g.dilation,
+          g.pad_low,
+          g.pad_high,
+          hint,
+          user_scratchpad(),
+          /*allow_empty=*/true};
+}
+
+// Why there is no such descriptor that is to be trusted, or nothing.
 template <class PrimitiveDesc>
 std::string refusal(PrimitiveDesc& pd, const Geometry& g, Pass pass) {
   if (!pd) return "oneDNN has no convolution of this geometry";
@@ -136,19 +155,7 @@ Offer onednn_conv_data_gradient(const Node& node) {
         parts, *g, data_gradient_slices(*g, may_band), slice_of_x,
         [&](const Geometry& g, Gradient::primitive_desc& pd) {
           auto hint = forward_hint(g);
-          if (hint)
-            pd = {engine(),
-                  dnnl::algorithm::convolution_direct,
-                  g.x,
-                  g.any_w,
-                  g.y,
-                  g.strides,
-                  g.dilation,
-                  g.pad_low,
-                  g.pad_high,
-                  hint,
-                  user_scratchpad(),
-                  /*allow_empty=*/true};
+          pd = gradient_desc<Gradient>(g, hint);
           return refusal(pd, g, Pass::data_gradient);
         },
         [&](const Gradient::primitive_desc& pd, const Sliced& s) {
@@ -198,19 +205,7 @@ Offer onednn_conv_weight_gradient(const Node& node) {
             if (partial)
               dense.any_w =
                   memory::desc(dw.get_dims(), memory::data_type::f32, memory::format_tag::any);
-            if (hint)
-              pd = {engine(),
-                    dnnl::algorithm::convolution_direct,
-                    dense.x,
-                    dense.any_w,
-                    dense.y,
-                    g.strides,
-                    g.dilation,
-                    g.pad_low,
-                    g.pad_high,
-                    hint,
-                    user_scratchpad(),
-                    /*allow_empty=*/true};
+            pd = gradient_desc<Gradient>(dense, hint);
             return refusal(pd, g, Pass::weight_gradient);
           },
           [&](const Gradient::primitive_desc& pd, const Sliced& s) {
