@@ -53,7 +53,7 @@ print(again - resident())
 def run(source, **environment):
     path = os.pathsep.join(filter(None, [os.path.dirname(os.path.dirname(mps.__file__)), os.environ.get("PYTHONPATH")]))
     full = {**os.environ, "PYTHONPATH": path, "NUMPY_MADVISE_HUGEPAGE": "0", **environment}
-    done = subprocess.run([sys.executable, "-c", source], env=full, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", source], env=full, capture_output=True, text=True, check=True)
     return [int(word) for word in done.stdout.split()]
 
 

@@ -217,7 +217,7 @@ def test_environment_variable():
     import sys
 
     run = subprocess.run(
-        [sys.executable, "-c", "import jax_mps; jax_mps.device()"],
+        [sys.executable, "-P", "-c", "import jax_mps; jax_mps.device()"],
         env={**os.environ, "JAX_MPS_DEVICE": "tpu"},
         capture_output=True,
         text=True,

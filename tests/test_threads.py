@@ -60,7 +60,11 @@ show("chain", mps.graph(lambda x: jnp.sum(jnp.tanh(x) * jnp.exp(-x * x), axis=0)
 
 def _run(source, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, env={**os.environ, **environment}, timeout=600
+        [sys.executable, "-P", "-c", source],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.splitlines()
@@ -123,7 +127,7 @@ print(np.allclose(f(x), x @ x.T, atol=1e-3))
 
 def test_no_thread_to_be_had():
     """Threads whose stacks do not fit into what the process may take are done without."""
-    source = f"ulimit -s 1048576; exec '{sys.executable}' -c '{_NO_THREADS}'"
+    source = f"ulimit -s 1048576; exec '{sys.executable}' -P -c '{_NO_THREADS}'"
     done = subprocess.run(
         ["bash", "-c", source], capture_output=True, text=True, env={**os.environ, "JAX_MPS_THREADS": "4"}, timeout=300
     )
