@@ -42,8 +42,8 @@ CASES = [
 def segment_code(tmp_path_factory):
     """The machine code of a segment, from its lines."""
     program = tmp_path_factory.mktemp("segment_code") / "segment_code"
-    files = ["assembler", "chain_values", "chain_formulas", "chain_machine", "chain_opcodes"]
-    sources = [ROOT / "tests/segment_code.cc", *(ROOT / f"cc/cpu/{name}.cc" for name in files)]
+    files = ["assembler", "values", "formulas", "segment", "opcodes"]
+    sources = [ROOT / "tests/segment_code.cc", *(ROOT / f"cc/cpu/jit/{name}.cc" for name in files)]
     subprocess.run([COMPILER, "-std=c++20", "-O1", f"-I{ROOT / 'cc'}", *sources, "-o", program], check=True)
 
     def run(lines, instructions="avx512"):

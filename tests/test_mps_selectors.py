@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SOURCES = sorted((HERE.parent / "cc/metal").glob("*.[ch]*"))
+SOURCES = sorted((HERE.parent / "cc/metal").rglob("*.[ch]*"))
 
 # C++ types by those of the headers; classes and enumerations of the tables go by their names.
 TYPES = {

@@ -1,5 +1,5 @@
 // chain(operands...): its code is read, typed and held against the operands in one go.
-#include "../cpu/chain.h"
+#include "chain/code.h"
 #include "check.h"
 
 namespace jax_mps {

@@ -1,7 +1,7 @@
 // neuron(x), neuron_gradient(dy, x), prelu(x, slopes), prelu_gradient(dy, x, slopes); and the
 // neurons that other ops apply to their result.
-#include "../cpu/neuron.h"
 #include "check.h"
+#include "cpu/ops/neuron.h"
 #include "require.h"
 
 namespace jax_mps {

@@ -1,7 +1,7 @@
 // lstm, gru, mgu and rnn over whole sequences, with <cell>_training and <cell>_gradient: what
-// cpu/recurrent.h says of their operands.
-#include "../cpu/neuron.h"
+// cpu/recurrent/plan.h says of their operands.
 #include "check.h"
+#include "cpu/ops/neuron.h"
 #include "require.h"
 
 namespace jax_mps {

@@ -6,7 +6,7 @@
 
 #include <cstddef>
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

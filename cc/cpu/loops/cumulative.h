@@ -1,7 +1,7 @@
 // Cumulative sums, products and extrema along an axis.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

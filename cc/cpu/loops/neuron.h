@@ -1,7 +1,7 @@
 // Elementwise activations and their gradients.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

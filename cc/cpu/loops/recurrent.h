@@ -1,7 +1,7 @@
 // What a recurrent cell does besides the products and steps of recurrent_steps.h.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 
