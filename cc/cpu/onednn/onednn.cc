@@ -61,8 +61,9 @@ dnnl::primitive_attr user_scratchpad() {
 
 std::optional<FusedNeuron> fuse_neuron(const Node& node) {
   FusedNeuron fused;
-  if (!node.attributes.has("neuron")) return fused;
-  Neuron neuron(node.attributes.list("neuron"));
+  const std::optional<Neuron> found = neuron_of(node);
+  if (!found) return fused;
+  const Neuron& neuron = *found;
   const TensorType& y = node.out[0];
   // Below this, a pass over what is still in the cache costs less than oneDNN's exponentials.
   constexpr size_t kCached = size_t{8} << 20;

@@ -233,7 +233,7 @@ void OneDnnKernel::run(const Buffers& b) const {
   for (size_t i = 0; i < operands_; i++) arrays[i] = const_cast<void*>(b.in[i]);
   arrays[operands_] = b.out[0];
   parts_.run(arrays, b.scratch);
-  if (after_) after_->apply(b.output<float>(0), b.output<float>(0), elements_);
+  if (after_) apply(*after_, b.output<float>(0), b.output<float>(0), elements_);
 }
 
 }  // namespace jax_mps::cpu

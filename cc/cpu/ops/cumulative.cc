@@ -1,7 +1,8 @@
 // cumulative(x) {axis, kind, reverse} -> y: sums, products or extrema of all up to each element.
-#include "cumulative.h"
+#include "ir/cumulative.h"
 
 #include "cpu/device.h"
+#include "cpu/loops/cumulative.h"
 
 namespace jax_mps::cpu {
 namespace {

@@ -3,23 +3,12 @@
 #include "neuron.h"
 
 #include <algorithm>
-#include <iterator>
 
 #include "cpu/device.h"
 #include "cpu/loops/pieces.h"
 
 namespace jax_mps::cpu {
 namespace {
-
-constexpr std::string_view kNames[] = {
-    "none",     "relu", "linear", "sigmoid", "hard_sigmoid", "tanh",      "absolute", "softplus",
-    "softsign", "elu",  "relun",  "power",   "exponential",  "logarithm", "gelu"};
-
-float number(const Attribute& attribute) {
-  if (const int64_t* value = std::get_if<int64_t>(&attribute)) return static_cast<float>(*value);
-  if (const double* value = std::get_if<double>(&attribute)) return static_cast<float>(*value);
-  throw ProgramError("attribute 'neuron' must be [name, a, b, c]");
-}
 
 bool all_f32(const Node& node) {
   auto f32 = [](const TensorType& type) { return type.dtype == DType::f32; };
@@ -31,7 +20,7 @@ class Apply : public Kernel {
   Apply(Neuron neuron, int64_t n) : neuron_(neuron), n_(n) {}
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
   void run(const Buffers& b) const override {
-    neuron_.apply(b.input<float>(0), b.output<float>(0), n_);
+    apply(neuron_, b.input<float>(0), b.output<float>(0), n_);
   }
 
  private:
@@ -43,7 +32,7 @@ class Gradient : public Apply {
  public:
   Gradient(Neuron neuron, int64_t n) : Apply(neuron, n), neuron_(neuron), n_(n) {}
   void run(const Buffers& b) const override {
-    neuron_.gradient(b.input<float>(0), b.input<float>(1), b.output<float>(0), n_);
+    apply_gradient(neuron_, b.input<float>(0), b.input<float>(1), b.output<float>(0), n_);
   }
 
  private:
@@ -54,7 +43,7 @@ class Gradient : public Apply {
 template <class K>
 Offer elementwise(const Node& node) {
   if (!all_f32(node)) return Offer::none("the vector loops take float32");
-  return Offer(std::make_unique<K>(Neuron(node.attributes.list("neuron")), node.out[0].elements()));
+  return Offer(std::make_unique<K>(*neuron_of(node), node.out[0].elements()));
 }
 
 class PRelu : public Kernel {
@@ -93,14 +82,4 @@ const Register kPRelu("prelu", {per_channel<PRelu>});
 const Register kPReluGradient("prelu_gradient", {per_channel<PReluGradient>});
 
 }  // namespace
-
-Neuron::Neuron(const List& attribute) {
-  if (attribute.size() != 4) throw ProgramError("attribute 'neuron' must be [name, a, b, c]");
-  const std::string* name = std::get_if<std::string>(&attribute[0]);
-  auto found = std::ranges::find(kNames, name ? std::string_view(*name) : "");
-  if (found == std::end(kNames)) throw ProgramError("unknown neuron '" + (name ? *name : "") + "'");
-  kind = static_cast<NeuronKind>(found - std::begin(kNames));
-  a = number(attribute[1]), b = number(attribute[2]), c = number(attribute[3]);
-}
-
 }  // namespace jax_mps::cpu

@@ -1,25 +1,18 @@
-// A neuron as an attribute: ["relu", a, b, c].
+// A neuron over an array.
 #pragma once
 
-#include <string>
-
 #include "cpu/loops/neuron.h"
-#include "ir/program.h"
+#include "ir/neuron.h"
 
 namespace jax_mps::cpu {
 
-struct Neuron {
-  NeuronKind kind;
-  float a, b, c;
-
-  explicit Neuron(const List& attribute);  // ProgramError on an unknown name
-  bool is(NeuronKind other) const { return kind == other; }
-  void apply(const float* x, float* y, int64_t n) const {
-    neuron_loops().apply(kind, a, b, c, x, y, n);
-  }
-  void gradient(const float* dy, const float* x, float* dx, int64_t n) const {
-    neuron_loops().gradient(kind, a, b, c, dy, x, dx, n);
-  }
-};
+// y = f(x); x may be y.
+inline void apply(const Neuron& f, const float* x, float* y, int64_t n) {
+  neuron_loops().apply(f.kind, f.a, f.b, f.c, x, y, n);
+}
+// dx = dy * f'(x)
+inline void apply_gradient(const Neuron& f, const float* dy, const float* x, float* dx, int64_t n) {
+  neuron_loops().gradient(f.kind, f.a, f.b, f.c, dy, x, dx, n);
+}
 
 }  // namespace jax_mps::cpu

@@ -17,10 +17,10 @@ class Norm : public Kernel {
   Norm(const Node& node, const TensorType& x)
       : cut_(x.elements() / x.dim(-1), x.dim(-1)),
         epsilon_(static_cast<float>(node.attributes.number("epsilon"))) {
-    if (!node.attributes.has("neuron")) return;
-    Neuron neuron(node.attributes.list("neuron"));
-    if (neuron.is(NeuronKind::relu))
-      slope_ = neuron.a;
+    const std::optional<Neuron> neuron = neuron_of(node);
+    if (!neuron) return;
+    if (neuron->is(NeuronKind::relu))
+      slope_ = neuron->a;
     else
       after_ = neuron;
   }
@@ -43,7 +43,7 @@ class Norm : public Kernel {
   void normalize(const Buffers& b, const NormArrays& a) const {
     float* y = b.output<float>(0);
     norm_loops().normalize(cut_, a, y, coefficients(b));
-    if (after_) after_->apply(y, y, cut_.rows * cut_.channels);
+    if (after_) apply(*after_, y, y, cut_.rows * cut_.channels);
   }
 
   NormCut cut_;
@@ -108,7 +108,8 @@ Offer offer_norm(const Node& node) {
 
 template <class K>
 Offer offer_gradient(const Node& node) {
-  if (node.attributes.has("neuron") && !Neuron(node.attributes.list("neuron")).is(NeuronKind::relu))
+  const std::optional<Neuron> neuron = neuron_of(node);
+  if (neuron && !neuron->is(NeuronKind::relu))
     return Offer::none("only relu is fused into the gradient");
   return offer_norm<K>(node);
 }

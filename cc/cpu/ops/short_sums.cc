@@ -73,7 +73,7 @@ class ShortSums : public Kernel {
     }
     float* y = b.output<float>(0);
     short_sums_loops().conv(plan_, b.input<float>(0), w, bias_ ? b.input<float>(2) : nullptr, y);
-    if (neuron_) neuron_->apply(y, y, plan_.batch * plan_.out[0] * plan_.out[1] * plan_.filters);
+    if (neuron_) apply(*neuron_, y, y, plan_.batch * plan_.out[0] * plan_.out[1] * plan_.filters);
   }
 
  private:
@@ -94,8 +94,7 @@ Offer short_sums_conv(const Node& node) {
   if (plan->filters % kVector != 0)
     return Offer::none("short sums are for multiples of 16 channels");
   if (bias && node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
-  std::optional<Neuron> neuron;
-  if (node.attributes.has("neuron")) neuron.emplace(node.attributes.list("neuron"));
+  const std::optional<Neuron> neuron = neuron_of(node);
   if (neuron && node.out[0].row) return Offer::none("the result's rows are apart");
   return Offer(std::make_unique<ShortSums>(*plan, false, bias, neuron));
 }

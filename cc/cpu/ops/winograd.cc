@@ -107,7 +107,7 @@ class Winograd : public Kernel {
     winograd_loops().conv(plan_, b.input<float>(0), b.input<float>(1), transposed_, tail, y,
                           reinterpret_cast<float*>(b.scratch));
     if (neuron_ && !relu)
-      neuron_->apply(y, y, plan_.batch * plan_.rows * plan_.cols * plan_.filters);
+      apply(*neuron_, y, y, plan_.batch * plan_.rows * plan_.cols * plan_.filters);
   }
 
  private:
@@ -141,8 +141,7 @@ Offer winograd_conv(const Node& node) {
   if (!plan) return Offer::none(reason);
   bool bias = node.in.size() == 3;
   if (bias && node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
-  std::optional<Neuron> neuron;
-  if (node.attributes.has("neuron")) neuron.emplace(node.attributes.list("neuron"));
+  const std::optional<Neuron> neuron = neuron_of(node);
   if (node.out[0].row && neuron && !neuron->is(NeuronKind::relu))
     return Offer::none("the result's rows are apart");
   plan->x_pixel = node.in[0].pitch(), plan->y_pixel = node.out[0].pitch();

@@ -51,7 +51,7 @@ class Forward : public Kernel {
   void run(const Buffers& b) const override {
     const Plan& p = plan_;
     const RecurrentForwardLoops& loops = recurrent_forward();
-    const Operands o = operands_of(p, b, 0);
+    const Operands o = operands_of(p, b);
     const int64_t state = p.batch * p.hidden;
     auto at = [&](size_t offset) { return reinterpret_cast<float*>(b.scratch + offset); };
     float* kept_cells = training_ && p.is_lstm() ? b.output<float>(3) : nullptr;
@@ -96,40 +96,22 @@ class Forward : public Kernel {
 };
 
 template <bool training>
-Offer forward(const Node& node, Cell cell) {
-  PlanOrReason found = plan_of(node, cell, 0);
+Offer forward(const Node& node) {
+  PlanOrReason found = plan_of(node);
   if (!found.plan) return Offer::none(found.reason);
   auto kernel = std::make_unique<Forward>(*found.plan, training);
   if (!kernel->supported()) return Offer::none("oneDNN has no product of these shapes");
   return Offer(std::move(kernel));
 }
 
-template <bool training>
-Offer lstm(const Node& node) {
-  return forward<training>(node, Cell::lstm);
-}
-template <bool training>
-Offer gru(const Node& node) {
-  bool after = node.attributes.string("reset") == "after";
-  return forward<training>(node, after ? Cell::gru_after : Cell::gru);
-}
-template <bool training>
-Offer mgu(const Node& node) {
-  return forward<training>(node, Cell::mgu);
-}
-template <bool training>
-Offer rnn(const Node& node) {
-  return forward<training>(node, Cell::rnn);
-}
-
-const Register kLstm("lstm", {lstm<false>});
-const Register kLstmTraining("lstm_training", {lstm<true>});
-const Register kGru("gru", {gru<false>});
-const Register kGruTraining("gru_training", {gru<true>});
-const Register kMgu("mgu", {mgu<false>});
-const Register kMguTraining("mgu_training", {mgu<true>});
-const Register kRnn("rnn", {rnn<false>});
-const Register kRnnTraining("rnn_training", {rnn<true>});
+const Register kLstm("lstm", {forward<false>});
+const Register kLstmTraining("lstm_training", {forward<true>});
+const Register kGru("gru", {forward<false>});
+const Register kGruTraining("gru_training", {forward<true>});
+const Register kMgu("mgu", {forward<false>});
+const Register kMguTraining("mgu_training", {forward<true>});
+const Register kRnn("rnn", {forward<false>});
+const Register kRnnTraining("rnn_training", {forward<true>});
 
 }  // namespace
 }  // namespace jax_mps::cpu::recurrent

@@ -91,7 +91,7 @@ class Gradient : public Kernel {
     const RecurrentLoops& loops = recurrent_loops();
     const RecurrentBackwardLoops& engine = recurrent_backward();
     const int before = 1 + p.states;
-    const Operands o = operands_of(p, b, before);
+    const Operands o = operands_of(p, b);
     const int64_t state = p.batch * p.hidden;
     int at_input = before + 5 + p.states + (p.extra ? 1 : 0);
     const float* y = b.input<float>(at_input++);
@@ -274,29 +274,19 @@ class Gradient : public Kernel {
   size_t states_[2];  // of the gradients of the states, where they are no results
 };
 
-Offer gradient(const Node& node, Cell cell) {
-  const size_t states = cell == Cell::lstm ? 2 : 1, before = 1 + states;
-  PlanOrReason found = plan_of(node, cell, before);
+Offer gradient(const Node& node) {
+  PlanOrReason found = plan_of(node);
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
-  const size_t extra = p.extra ? 1 : 0;
-  auto kernel = std::make_unique<Gradient>(p, places_of_results(node, 4 + states + extra));
+  auto kernel = std::make_unique<Gradient>(p, places_of_results(node, 4 + p.states + p.extra));
   if (!kernel->supported()) return Offer::none("oneDNN has no product of these shapes");
   return Offer(std::move(kernel));
 }
 
-Offer lstm(const Node& node) { return gradient(node, Cell::lstm); }
-Offer gru(const Node& node) {
-  bool after = node.attributes.string("reset") == "after";
-  return gradient(node, after ? Cell::gru_after : Cell::gru);
-}
-Offer mgu(const Node& node) { return gradient(node, Cell::mgu); }
-Offer rnn(const Node& node) { return gradient(node, Cell::rnn); }
-
-const Register kLstmGradient("lstm_gradient", {lstm});
-const Register kGruGradient("gru_gradient", {gru});
-const Register kMguGradient("mgu_gradient", {mgu});
-const Register kRnnGradient("rnn_gradient", {rnn});
+const Register kLstmGradient("lstm_gradient", {gradient});
+const Register kGruGradient("gru_gradient", {gradient});
+const Register kMguGradient("mgu_gradient", {gradient});
+const Register kRnnGradient("rnn_gradient", {gradient});
 
 }  // namespace
 }  // namespace jax_mps::cpu::recurrent

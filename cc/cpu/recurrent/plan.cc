@@ -13,25 +13,13 @@ namespace {
 constexpr int64_t kRows =
     768;  // of a chunk: enough for products at full speed, few enough for caches
 
-bool is_plain(const Neuron& neuron, NeuronKind kind) {
-  return neuron.is(kind) && (kind != NeuronKind::tanh || (neuron.a == 1 && neuron.b == 1));
-}
-
 }  // namespace
 
-PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
+PlanOrReason plan_of(const Node& node) {
   auto no = [](std::string reason) { return PlanOrReason{std::nullopt, std::move(reason)}; };
-  const Types& in = node.in;
-  Plan plan{};
-  plan.cell = cell;
-  plan.states = cell == Cell::lstm ? 2 : 1;
-  const TensorType& x = in[skip];
-  const TensorType& r = in[skip + 3 + plan.states];
-  plan.batch = x.dim(0), plan.time = x.dim(1), plan.inputs = x.dim(2);
-  plan.hidden = r.dim(0), plan.columns = r.dim(1);
-  plan.reverse = node.attributes.boolean("reverse");
-  plan.recompute = node.attributes.boolean("recompute");
-  if (x.elements() == 0 || plan.columns == 0) return no("there is nothing to compute");
+  Plan plan(recurrent_of(node));
+  if (plan.batch * plan.time * plan.inputs == 0 || plan.columns == 0)
+    return no("there is nothing to compute");
   if (!fits_onednn(node)) return no(kTooLarge);
 
   // A thread goes alone where it has rows enough to make use of all of r, which its cache holds.
@@ -41,35 +29,12 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   plan.parts = alone ? max_threads() : 1;
 
   const int64_t h = plan.hidden;
-  plan.width = plan.first = plan.columns;
   plan.segments = {{0, 0, plan.columns}};
-  for (const Attribute& neuron : node.attributes.list("neurons"))
-    plan.neurons.emplace_back(std::get<List>(neuron));
-  for (size_t i = 0; cell != Cell::rnn && i < plan.neurons.size(); i++)
-    if (!is_plain(plan.neurons[i], i == 0 ? NeuronKind::sigmoid : NeuronKind::tanh))
-      plan.general = true;
-  if (cell == Cell::gru || cell == Cell::gru_after || cell == Cell::mgu) {
-    plan.p = static_cast<float>(node.attributes.number("p"));
-    plan.flip = node.attributes.boolean("flip");
-  }
-  if (cell == Cell::gru || cell == Cell::mgu) plan.first = plan.columns - h;
-  if (cell == Cell::gru_after) {
-    plan.width = 4 * h;
-    plan.segments = {{0, 0, 2 * h}, {2 * h, 3 * h, h}};
-  }
-  size_t operands = skip + 5 + plan.states;
-  // A gradient's operands end with y and what training kept.
-  const size_t kept = skip ? plan.states + (plan.recompute ? 0 : 1) : 0;
-  plan.extra = in.size() > operands + kept;
-  if (plan.extra) {
-    const Dims& shape = in[operands].shape;
-    plan.matrix = (cell == Cell::lstm && shape == Dims{3, h, h}) ||
-                  (cell == Cell::gru && shape == Dims{h, h});
-  }
-  if (plan.matrix) plan.general = true;
+  if (plan.cell == Cell::gru_after) plan.segments = {{0, 0, 2 * h}, {2 * h, 3 * h, h}};
+  plan.general = plan.matrix || (plan.cell != Cell::rnn && !plan.plain);
   // With fewer rows w would pass through the caches once a step for too little work.
   constexpr int64_t kRowsWhole = 16;
-  plan.whole = cell == Cell::lstm && !plan.general && !plan.extra && plan.batch >= kRowsWhole;
+  plan.whole = plan.is_lstm() && !plan.general && !plan.extra && plan.batch >= kRowsWhole;
   for (const Types* types : {&node.in, &node.out})
     for (const TensorType& type : *types)
       if (type.dtype != DType::f32 && type.dtype != DType::s32)
@@ -77,8 +42,8 @@ PlanOrReason plan_of(const Node& node, Cell cell, size_t skip) {
   return {plan, ""};
 }
 
-Operands operands_of(const Plan& plan, const Buffers& buffers, size_t skip) {
-  int at = static_cast<int>(skip);
+Operands operands_of(const Plan& plan, const Buffers& buffers) {
+  int at = static_cast<int>(plan.skip);
   Operands o{};
   o.x = buffers.input<float>(at++);
   const int32_t* lengths = buffers.input<int32_t>(at++);

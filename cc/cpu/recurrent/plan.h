@@ -1,11 +1,5 @@
-// The recurrent engine: what the forward and the backward pass over a sequence share.
-//
-//   lstm(x, lengths, h0, c0, w, r, b, peephole?) and gru, mgu, rnn(x, lengths, h0, w, r, b,
-//   extra?),
-//     where extra is the recurrent bias or the update gate's matrix of a GRU
-//   <cell>_training: the same operands; y and the last states, then cells (LSTM) and gates (unless
-//     they are to be computed again)
-//   <cell>_gradient: dy, dh (, dc), the operands, y (, cells, gates)
+// The recurrent engine: what the forward and the backward pass over a sequence share. What the
+// nodes are stands in ir/recurrent.h.
 //
 // Steps go in chunks of some hundred rows of [time, batch]: a chunk's share of the inputs, and in
 // the backward pass its share of the weights' gradients, are one product each, on memory that is
@@ -17,6 +11,7 @@
 
 #include "cpu/matmul.h"
 #include "cpu/ops/neuron.h"
+#include "ir/recurrent.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -31,22 +26,14 @@ struct Segment {
   int64_t w, gates, width;
 };
 
-// What a node says.
-struct Plan {
-  Cell cell;
-  int64_t batch, time, inputs, hidden;
-  int64_t columns;  // of w and r: gates of the cell times hidden
-  int64_t width;    // of the gates that a step makes
-  int64_t first;    // columns of r that h meets; reset * h meets the others
+// What a node says, and how it is run.
+struct Plan : RecurrentNode {
   std::vector<Segment> segments;
-  bool reverse, recompute, extra, flip = false;
-  bool matrix = false;   // extra is one: peepholes [3, hidden, hidden], or the update gate's
-  bool general = false;  // not sigmoid gates and tanh alone: on recurrent_general.h
-  float p = 1;
-  std::vector<Neuron> neurons;
-  int states;
-  int parts;           // of the rows, each for a thread alone
-  bool whole = false;  // the forward steps' products take x and b beside the state
+  bool general = false;  // not sigmoid gates and tanh alone: on general.h
+  int parts;             // of the rows, each for a thread alone
+  bool whole = false;    // the forward steps' products take x and b beside the state
+
+  explicit Plan(RecurrentNode node) : RecurrentNode(std::move(node)) {}
 
   RecurrentShape shape() const {
     return {cell, batch, hidden, columns, width, dgates_stride(), parts, whole ? inputs : 0};
@@ -55,22 +42,21 @@ struct Plan {
   // rows take up to twice as long.
   int64_t dgates_stride() const { return width % 256 ? width : width + 16; }
   int64_t second() const { return columns - first; }
-  bool is_lstm() const { return cell == Cell::lstm; }
 };
 
-// The plan of a node whose first `skip` operands are not the cell's, or the reason why not.
+// The plan of a node, or the reason why not.
 struct PlanOrReason {
   std::optional<Plan> plan;
   std::string reason;
 };
-PlanOrReason plan_of(const Node& node, Cell cell, size_t skip);
+PlanOrReason plan_of(const Node& node);
 
-// The cell's operands in Buffers::in, from `skip` on.
+// The cell's operands in Buffers::in.
 struct Operands {
   const float *x, *h0, *c0, *w, *r, *b, *extra;
   const int32_t* lengths;  // null if every row has all steps
 };
-Operands operands_of(const Plan& plan, const Buffers& buffers, size_t skip);
+Operands operands_of(const Plan& plan, const Buffers& buffers);
 
 // What all chunks of steps share.
 RecurrentSteps steps_of(const Plan& plan, const Operands& operands, float* work);

@@ -1,5 +1,5 @@
 // cumulative(x) {axis, kind, reverse} -> y: sums, products or extrema of all up to each element.
-#include "cpu/ops/cumulative.h"
+#include "ir/cumulative.h"
 
 #include "family.h"
 #include "metal/kernels/cumulative_parameters.h"
@@ -8,14 +8,14 @@ namespace jax_mps::metal {
 namespace {
 
 Offer cumulative(const Node& node) {
-  cpu::CumulativeNode parsed(node);
+  CumulativeNode parsed(node);
   const TensorType& x = node.in[0];
   if (x.dtype == DType::u8 || x.dtype == DType::pred)
     return Offer::none("cumulative takes floating numbers, int32 or uint32");
   const char* sums = x.dtype == DType::s32   ? "typedef int A;\n"
                      : x.dtype == DType::u32 ? "typedef uint A;\n"
                                              : "typedef float A;\n";
-  const cpu::CumulativeShape& s = parsed.shape;
+  const CumulativeShape& s = parsed.shape;
   Recipe recipe(node, "cumulative");
   recipe.dispatch("cumulative", "cumulative", storage(x.dtype) + sums)
       .constants({static_cast<int>(parsed.kind)})

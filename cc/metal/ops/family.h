@@ -4,12 +4,15 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cpu/ops/neuron.h"
+#include "ir/neuron.h"
 #include "ir/require.h"
 #include "metal/kernels/column_parameters.h"
+#include "metal/kernels/neuron_parameters.h"
 #include "metal/recipe.h"
 
 namespace jax_mps::metal {
+
+static_assert(static_cast<int>(NeuronKind::gelu) == kNeuronGelu);
 
 // The neuron of a node, "none" if it has none; the kinds of host and kernels are in one order.
 struct NeuronCall {
@@ -18,10 +21,10 @@ struct NeuronCall {
 
   NeuronCall() = default;
   explicit NeuronCall(const Node& node) {
-    if (!node.attributes.has("neuron")) return;
-    cpu::Neuron neuron(node.attributes.list("neuron"));
-    kind = static_cast<int>(neuron.kind);
-    a = neuron.a, b = neuron.b, c = neuron.c;
+    const std::optional<Neuron> neuron = neuron_of(node);
+    if (!neuron) return;
+    kind = static_cast<int>(neuron->kind);
+    a = neuron->a, b = neuron->b, c = neuron->c;
     log_c = c == -1 ? 1 : std::log(c);
   }
 };

@@ -6,11 +6,6 @@ namespace {
 constexpr int kOtherNeurons = 1 << 12;  // beside the kinds, of which "none" is 0
 constexpr int64_t kMaxSteps = 1 << 15;  // each is a launch or two
 
-bool is_plain(const List& list, cpu::NeuronKind kind) {
-  cpu::Neuron neuron(list);
-  return neuron.is(kind) && (kind != cpu::NeuronKind::tanh || (neuron.a == 1 && neuron.b == 1));
-}
-
 // The tile that wastes least of a product.
 Tile tile_of(const Gemm& gemm) {
   auto up = [](int64_t n, int64_t unit) { return (n + unit - 1) / unit; };
@@ -23,64 +18,38 @@ Tile tile_of(const Gemm& gemm) {
 
 }  // namespace
 
-PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip) {
+PlanOrReason plan_of(const Node& node) {
   auto no = [](std::string reason) { return PlanOrReason{std::nullopt, std::move(reason)}; };
-  const Types& in = node.in;
-  Plan plan{};
-  plan.cell = cell;
-  plan.states = cell == CellKind::lstm ? 2 : 1;
-  const TensorType& x = in[skip];
-  const TensorType& r = in[skip + 3 + plan.states];
-  const int64_t batch = x.dim(0), time = x.dim(1), hidden = r.dim(0), columns = r.dim(1);
-  plan.reverse = node.attributes.boolean("reverse");
-  plan.recompute = node.attributes.boolean("recompute");
-
-  const int64_t width = cell == CellKind::gru_after ? 4 * hidden : columns;
-  if (batch * time * std::max(width, x.dim(2)) >= kMaxElements)
+  const RecurrentNode s = recurrent_of(node);
+  const TensorType& x = node.in[s.skip];
+  if (s.batch * s.time * std::max(s.width, s.inputs) >= kMaxElements)
     return no("the gates of all steps take up to 2^31 elements");
-  if (time > kMaxSteps) return no("the kernels take up to " + std::to_string(kMaxSteps) + " steps");
-  plan.batch = static_cast<int>(batch), plan.time = static_cast<int>(time);
-  plan.inputs = static_cast<int>(x.dim(2)), plan.hidden = static_cast<int>(hidden);
-  plan.columns = static_cast<int>(columns), plan.width = static_cast<int>(width);
-  plan.first = plan.columns - (plan.resets_state() ? plan.hidden : 0);
-  plan.p = 1;
-
-  const List& neurons = node.attributes.list("neurons");
-  bool plain = cell != CellKind::rnn;
-  for (size_t i = 0; i < neurons.size(); i++) {
-    const List& list = std::get<List>(neurons[i]);
-    cpu::Neuron neuron(list);
-    plan.neurons[i] = {neuron.a, neuron.b, neuron.c, neuron.c == -1 ? 1 : std::log(neuron.c)};
-    plan.kinds |= static_cast<int>(neuron.kind) << 4 * i;
-    plain = plain && is_plain(list, i == 0 ? cpu::NeuronKind::sigmoid : cpu::NeuronKind::tanh);
+  if (s.time > kMaxSteps)
+    return no("the kernels take up to " + std::to_string(kMaxSteps) + " steps");
+  Plan plan{};
+  plan.cell = s.cell, plan.dtype = x.dtype, plan.skip = static_cast<int>(s.skip);
+  plan.batch = static_cast<int>(s.batch), plan.time = static_cast<int>(s.time);
+  plan.inputs = static_cast<int>(s.inputs), plan.hidden = static_cast<int>(s.hidden);
+  plan.columns = static_cast<int>(s.columns), plan.width = static_cast<int>(s.width);
+  plan.first = static_cast<int>(s.first), plan.states = s.states;
+  plan.reverse = s.reverse, plan.recompute = s.recompute, plan.extra = s.extra;
+  plan.matrix = s.matrix, plan.flip = s.flip, plan.p = s.p;
+  // Beside matrices gates are materialised as what the neurons take.
+  if (!s.plain || s.matrix) plan.kinds = kOtherNeurons;
+  for (size_t i = 0; i < s.neurons.size(); i++) {
+    const Neuron& n = s.neurons[i];
+    plan.neurons[i] = {n.a, n.b, n.c, n.c == -1 ? 1 : std::log(n.c)};
+    if (plan.kinds) plan.kinds |= static_cast<int>(n.kind) << 4 * i;
   }
-  if (plan.resets_state() || cell == CellKind::gru_after) {
-    plan.p = static_cast<float>(node.attributes.number("p"));
-    plan.flip = node.attributes.boolean("flip");
-  }
-  const size_t operands = skip + 5 + plan.states;
-  // A gradient's operands end with y and what training kept.
-  plan.extra = in.size() > operands + (skip ? plan.states + !plan.recompute : 0);
-  if (plan.extra) {
-    const std::vector<int64_t>& shape = in[operands].shape;
-    plan.matrix = cell == CellKind::gru || (plan.is_lstm() && shape.size() == 3);
-  }
-  // Beside matrices gates are kept as what the neurons take.
-  if (plain && !plan.matrix) {
-    plan.kinds = 0;
-  } else {
-    plan.kinds |= kOtherNeurons;
-  }
-  plan.dtype = x.dtype;
   if (!is_floating(x)) return no("the recurrent kernels take one floating dtype");
-  for (size_t i = 0; i < operands + plan.extra; i++)
-    if (i != skip + 1 && in[i].dtype != x.dtype)
+  for (size_t i = 0; i < s.skip + s.fixed() + s.extra; i++)
+    if (i != s.skip + 1 && node.in[i].dtype != x.dtype)
       return no("the recurrent kernels take one floating dtype");
   return {plan, ""};
 }
 
-Sequence::Sequence(Recipe& recipe, const Plan& plan, size_t skip) : recipe_(recipe), plan_(plan) {
-  int at = static_cast<int>(skip);
+Sequence::Sequence(Recipe& recipe, const Plan& plan) : recipe_(recipe), plan_(plan) {
+  int at = plan.skip;
   x = recipe.operand(at++), lengths = recipe.operand(at++), h0 = recipe.operand(at++);
   if (plan.is_lstm()) c0 = recipe.operand(at++);
   w = recipe.operand(at++), r = recipe.operand(at++), b = recipe.operand(at++);
@@ -152,7 +121,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
     return launch(function).reads(at.h).reads(r).reads(b);
   };
   switch (plan_.cell) {
-    case CellKind::lstm:
+    case Cell::lstm:
       if (plan_.matrix) {
         with_state("lstm_cells")
             .reads(extra)
@@ -181,7 +150,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
           .writes(after)
           .writes(y);
       return;
-    case CellKind::gru_after:
+    case Cell::gru_after:
       with_state("gru_after_step")
           .reads(extra)
           .reads(lengths)
@@ -189,9 +158,9 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
           .writes(after)
           .writes(y);
       return;
-    case CellKind::gru:
-    case CellKind::mgu:
-      with_state(plan_.cell == CellKind::gru ? "gru_gates" : "mgu_gates")
+    case Cell::gru:
+    case Cell::mgu:
+      with_state(plan_.cell == Cell::gru ? "gru_gates" : "mgu_gates")
           .updates(at.gates)
           .writes(at.reset)
           .writes(at.update);
@@ -208,7 +177,7 @@ void Sequence::add_steps(RecurrentParameters p, const Steps& at) {
           .writes(after)
           .writes(y);
       return;
-    case CellKind::rnn:
+    case Cell::rnn:
       with_state("rnn_step").reads(lengths).updates(at.gates).writes(after).writes(y);
       return;
   }
@@ -257,7 +226,7 @@ void Sequence::project(int low, int steps, Span gates) {
     }
     add(gemm);
   };
-  if (s.cell == CellKind::gru_after) {
+  if (s.cell == Cell::gru_after) {
     columns(0, 2 * s.hidden, 0);
     columns(2 * s.hidden, s.hidden, 3 * s.hidden);
   } else {

@@ -1,11 +1,5 @@
-// The recurrent engine: what the forward and the backward pass over a sequence share.
-//
-//   lstm(x, lengths, h0, c0, w, r, b, peephole?) and gru, mgu, rnn(x, lengths, h0, w, r, b,
-//   extra?),
-//     where extra is the recurrent bias or the update gate's matrix of a GRU
-//   <cell>_training: the same operands; y and the last states, then cells (LSTM) and gates (unless
-//     they are to be computed again)
-//   <cell>_gradient: dy, dh (, dc), the operands, y (, cells, gates)
+// The recurrent engine: what the forward and the backward pass over a sequence share. What the
+// nodes are stands in ir/recurrent.h.
 //
 // The inputs' share of the gates is one product over all steps, and so are the weights' gradients;
 // each step between is one launch (two where a reset state or the new cell meets weights), which
@@ -14,16 +8,18 @@
 #pragma once
 
 #include "gemm.h"
+#include "ir/recurrent.h"
 #include "metal/kernels/recurrent_parameters.h"
 
 namespace jax_mps::metal::recurrent {
 
-enum class CellKind { lstm, gru, gru_after, mgu, rnn };
+using Cell = RecurrentCell;
 
-// What a node says.
+// What a node says, in numbers of 32 bits, as the kernels take them.
 struct Plan {
-  CellKind cell;
+  Cell cell;
   DType dtype;
+  int skip;  // operands before the cell's
   int batch, time, inputs, hidden;
   int columns;  // of w and r: gates of the cell times hidden
   int width;    // of the gates that a step makes
@@ -35,20 +31,20 @@ struct Plan {
   int kinds;                    // of the neurons, four bits each; 0: sigmoid gates and tanh
   NeuronParameters neurons[3];  // of the gates (or the single one), the candidate, the output
 
-  bool is_lstm() const { return cell == CellKind::lstm; }
-  bool resets_state() const { return cell == CellKind::gru || cell == CellKind::mgu; }
+  bool is_lstm() const { return cell == Cell::lstm; }
+  bool resets_state() const { return cell == Cell::gru || cell == Cell::mgu; }
   int64_t state() const { return int64_t{batch} * hidden; }
   int64_t rows() const { return int64_t{batch} * time; }
   bool is_peeping() const { return is_lstm() && matrix; }
   int time_of(int i) const { return reverse ? time - 1 - i : i; }  // of the i-th step
 };
 
-// The plan of a node whose first `skip` operands are not the cell's, or the reason why not.
+// The plan of a node, or the reason why not.
 struct PlanOrReason {
   std::optional<Plan> plan;
   std::string reason;
 };
-PlanOrReason plan_of(const Node& node, CellKind cell, size_t skip);
+PlanOrReason plan_of(const Node& node);
 
 // What a launch of a cell's steps works on. An LSTM's `before` and `cells` are all cells it knows
 // and all it writes, or, where peepholes are matrices, those that its rows begin and end with;
@@ -61,7 +57,7 @@ struct Steps {
 // Appends launches to the recipe of a node.
 class Sequence {
  public:
-  Sequence(Recipe& recipe, const Plan& plan, size_t skip);
+  Sequence(Recipe& recipe, const Plan& plan);
 
   Span x, lengths, h0, c0, w, r, b, extra;  // the operands; what a cell lacks is b
 

@@ -8,7 +8,7 @@ constexpr int kRows = 4096;  // of the gates in scratch memory: so it does not g
 
 class Forward {
  public:
-  Forward(Recipe& recipe, const Plan& plan, bool training) : plan_(plan), s_(recipe, plan, 0) {
+  Forward(Recipe& recipe, const Plan& plan, bool training) : plan_(plan), s_(recipe, plan) {
     const Plan& p = plan_;
     at_.y = recipe.result(0);
     const bool keeps_gates = training && !p.recompute;
@@ -62,40 +62,22 @@ class Forward {
 };
 
 template <bool training>
-Offer forward(const Node& node, CellKind cell) {
-  PlanOrReason found = plan_of(node, cell, 0);
+Offer forward(const Node& node) {
+  PlanOrReason found = plan_of(node);
   if (!found.plan) return Offer::none(found.reason);
   Recipe recipe(node, "steps");
   Forward(recipe, *found.plan, training);
   return recipe;
 }
 
-template <bool training>
-Offer lstm(const Node& node) {
-  return forward<training>(node, CellKind::lstm);
-}
-template <bool training>
-Offer gru(const Node& node) {
-  const bool after = node.attributes.string("reset") == "after";
-  return forward<training>(node, after ? CellKind::gru_after : CellKind::gru);
-}
-template <bool training>
-Offer mgu(const Node& node) {
-  return forward<training>(node, CellKind::mgu);
-}
-template <bool training>
-Offer rnn(const Node& node) {
-  return forward<training>(node, CellKind::rnn);
-}
-
-const Register kLstm("lstm", {lstm<false>});
-const Register kLstmTraining("lstm_training", {lstm<true>});
-const Register kGru("gru", {gru<false>});
-const Register kGruTraining("gru_training", {gru<true>});
-const Register kMgu("mgu", {mgu<false>});
-const Register kMguTraining("mgu_training", {mgu<true>});
-const Register kRnn("rnn", {rnn<false>});
-const Register kRnnTraining("rnn_training", {rnn<true>});
+const Register kLstm("lstm", {forward<false>});
+const Register kLstmTraining("lstm_training", {forward<true>});
+const Register kGru("gru", {forward<false>});
+const Register kGruTraining("gru_training", {forward<true>});
+const Register kMgu("mgu", {forward<false>});
+const Register kMguTraining("mgu_training", {forward<true>});
+const Register kRnn("rnn", {forward<false>});
+const Register kRnnTraining("rnn_training", {forward<true>});
 
 }  // namespace
 }  // namespace jax_mps::metal::recurrent

@@ -10,10 +10,7 @@ class Gradient {
  public:
   // `places`: of dx, dh (, dc), dw, dr, db (, dextra) among the results, or -1.
   Gradient(Recipe& recipe, const Plan& plan, std::vector<int> places)
-      : recipe_(recipe),
-        plan_(plan),
-        places_(std::move(places)),
-        s_(recipe, plan, 1 + plan.states) {
+      : recipe_(recipe), plan_(plan), places_(std::move(places)), s_(recipe, plan) {
     const Plan& p = plan_;
     int at = 1 + p.states + 5 + p.states + p.extra;
     const Span y = recipe.operand(at++);
@@ -96,7 +93,7 @@ class Gradient {
     p.a_width = plan.width;
     p.depth = i + 1 < plan.time ? plan.first : 0;
     p.a_row = i + 1 < plan.time ? plan.time_of(i + 1) * plan.batch : 0;
-    if (plan.cell == CellKind::gru_after) p.gap_from = 2 * plan.hidden, p.gap = plan.hidden;
+    if (plan.cell == Cell::gru_after) p.gap_from = 2 * plan.hidden, p.gap = plan.hidden;
     return p;
   }
 
@@ -109,7 +106,7 @@ class Gradient {
       return dispatch.reads(dgates_).reads(s_.r);
     };
     switch (plan.cell) {
-      case CellKind::lstm:
+      case Cell::lstm:
         if (plan.matrix) return add_peeping_step(p);
         launch("lstm_backward")
             .reads(dy)
@@ -122,7 +119,7 @@ class Gradient {
             .updates(dh_)
             .updates(dc_);
         return;
-      case CellKind::gru_after:
+      case Cell::gru_after:
         launch("gru_after_backward")
             .reads(dy)
             .reads(s_.lengths)
@@ -131,8 +128,8 @@ class Gradient {
             .writes(dgates_)
             .updates(dh_);
         return;
-      case CellKind::gru:
-      case CellKind::mgu:
+      case Cell::gru:
+      case Cell::mgu:
         launch("gru_backward")
             .reads(dy)
             .reads(s_.lengths)
@@ -154,7 +151,7 @@ class Gradient {
             .writes(reset_)
             .writes(update_);
         return;
-      case CellKind::rnn:
+      case Cell::rnn:
         launch("rnn_backward")
             .reads(dy)
             .reads(s_.lengths)
@@ -194,8 +191,8 @@ class Gradient {
     if (const auto dw = result(first)) add_input_weights(*dw);
     if (const auto dr = result(first + 1)) add_recurrent_weights(*dr);
     const auto db = result(first + 2), extra = result(first + 3);
-    if (db || (extra && p.cell == CellKind::gru_after)) add_biases(db, extra);
-    if (!extra || p.cell == CellKind::gru_after) return;
+    if (db || (extra && p.cell == Cell::gru_after)) add_biases(db, extra);
+    if (!extra || p.cell == Cell::gru_after) return;
     const size_t square = size_of(p.dtype) * p.hidden * p.hidden;
     if (!p.matrix) {
       add_peephole(*extra);
@@ -234,7 +231,7 @@ class Gradient {
 
   void add_recurrent_weights(Span dr) {
     const Plan& p = plan_;
-    if (p.cell == CellKind::gru_after) {
+    if (p.cell == Cell::gru_after) {
       add_recurrent(before_, 0, 2 * p.hidden, 0, dr);
       add_recurrent(before_, 3 * p.hidden, p.hidden, 2 * p.hidden, dr);
     } else {
@@ -289,7 +286,7 @@ class Gradient {
     Dispatch& sums = recipe_.dispatch("column", "column_sum", storage(DType::f32));
     sums.parameters(columns).reads(dgates_).writes(partial);
     over_parts(sums, columns);
-    if (p.cell != CellKind::gru_after) return add_parts(recipe_, columns, partial, *db, p.dtype);
+    if (p.cell != Cell::gru_after) return add_parts(recipe_, columns, partial, *db, p.dtype);
     const size_t size = sizeof(float) * p.hidden;
     Span total = recipe_.scratch(4 * size);
     add_parts(recipe_, columns, partial, total, DType::f32);
@@ -321,28 +318,19 @@ class Gradient {
       dh_{}, dc_{};
 };
 
-Offer gradient(const Node& node, CellKind cell) {
-  const size_t states = cell == CellKind::lstm ? 2 : 1, before = 1 + states;
-  PlanOrReason found = plan_of(node, cell, before);
+Offer gradient(const Node& node) {
+  PlanOrReason found = plan_of(node);
   if (!found.plan) return Offer::none(found.reason);
   const Plan& p = *found.plan;
   Recipe recipe(node, "steps");
-  Gradient(recipe, p, places_of_results(node, 4 + states + p.extra));
+  Gradient(recipe, p, places_of_results(node, 4 + p.states + p.extra));
   return recipe;
 }
 
-Offer lstm(const Node& node) { return gradient(node, CellKind::lstm); }
-Offer gru(const Node& node) {
-  const bool after = node.attributes.string("reset") == "after";
-  return gradient(node, after ? CellKind::gru_after : CellKind::gru);
-}
-Offer mgu(const Node& node) { return gradient(node, CellKind::mgu); }
-Offer rnn(const Node& node) { return gradient(node, CellKind::rnn); }
-
-const Register kLstmGradient("lstm_gradient", {lstm});
-const Register kGruGradient("gru_gradient", {gru});
-const Register kMguGradient("mgu_gradient", {mgu});
-const Register kRnnGradient("rnn_gradient", {rnn});
+const Register kLstmGradient("lstm_gradient", {gradient});
+const Register kGruGradient("gru_gradient", {gradient});
+const Register kMguGradient("mgu_gradient", {gradient});
+const Register kRnnGradient("rnn_gradient", {gradient});
 
 }  // namespace
 }  // namespace jax_mps::metal::recurrent
