@@ -7,13 +7,41 @@
 #include <charconv>
 #include <limits>
 
-#include "instructions.h"
 #include "ir/require.h"
 
-namespace jax_mps::cpu {
+namespace jax_mps {
 namespace {
 
 using Kind = ChainValue::Kind;
+
+// What the operands of an instruction may be, and what its result is.
+enum class Rule : uint8_t {
+  number,    // f32, s32, u32 -> the same
+  real,      // f32 -> f32
+  has_sign,  // f32, s32 -> the same
+  compare,   // all types -> pred
+  logic,     // s32, u32, pred -> the same
+  integer,   // s32, u32 -> the same
+  finite,    // f32 -> pred
+  select,    // pred, two of a type -> the type
+  to_f32,
+  to_s32,
+  to_u32,
+  to_pred,
+};
+
+struct Row {
+  std::string_view name;
+  ChainOp op;
+  int operands;
+  Rule rule;
+};
+constexpr Row kInstructions[] = {
+#define JAX_MPS_INSTRUCTION(name, text, operands, rule, ...) \
+  {text, ChainOp::name, operands, Rule::rule},
+#include "instructions.def"
+#undef JAX_MPS_INSTRUCTION
+};
 
 constexpr std::string_view kTypeNames[] = {"f32", "s32", "u32", "pred"};
 std::string name_of(ChainType type) { return std::string(kTypeNames[static_cast<int>(type)]); }
@@ -334,4 +362,4 @@ ChainCode parse_chain(const Node& node) {
   return code;
 }
 
-}  // namespace jax_mps::cpu
+}  // namespace jax_mps

@@ -3,10 +3,10 @@
 
 #include <vector>
 
-#include "cpu/loops/chain.h"
-#include "kernel.h"
+#include "ir/program.h"
+#include "types.h"
 
-namespace jax_mps::cpu {
+namespace jax_mps {
 
 // A value is an operand, a constant, an index, or the result of an instruction. Instructions with a
 // literal are already expanded, and bit casts are gone.
@@ -48,7 +48,4 @@ struct ChainCode {
 // Throws ProgramError with the rule that the node breaks.
 ChainCode parse_chain(const Node& node);
 
-// The chain of a kernel that may run together with others; nullptr if it is none, or reduces.
-const Chain* chain_without_reductions(const Kernel& kernel);
-
-}  // namespace jax_mps::cpu
+}  // namespace jax_mps

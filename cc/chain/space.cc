@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace jax_mps::cpu {
+namespace jax_mps {
 namespace {
 
 constexpr int64_t kVector = 16;  // elements; blocks begin at multiples where they can
@@ -121,4 +121,4 @@ bool ChainSpace::reduces_blocks(size_t output, bool wanted) const {
   return false;
 }
 
-}  // namespace jax_mps::cpu
+}  // namespace jax_mps

@@ -4,7 +4,7 @@
 
 #include "code.h"
 
-namespace jax_mps::cpu {
+namespace jax_mps {
 
 struct ChainSpace {
   std::vector<int64_t> shape;                 // merged axes
@@ -38,4 +38,4 @@ struct ChainSpace {
   void enumerate(const ChainCode& code);
 };
 
-}  // namespace jax_mps::cpu
+}  // namespace jax_mps

@@ -5,7 +5,7 @@
 namespace jax_mps {
 namespace {
 
-const Checker kChain("chain", [](const Node& node) { cpu::parse_chain(node); });
+const Checker kChain("chain", [](const Node& node) { parse_chain(node); });
 
 }  // namespace
 }  // namespace jax_mps

@@ -55,9 +55,8 @@ def segment_code(tmp_path_factory):
 
 def numbers():
     """The instructions' numbers."""
-    text = (ROOT / "cc/cpu/loops/chain.h").read_text()
-    body = re.search(r"enum class ChainOp : uint8_t \{(.*?)\};", text, re.S)[1]
-    names = re.findall(r"\w+", re.sub(r"//.*", "", body))
+    rows = (ROOT / "cc/chain/instructions.def").read_text()
+    names = re.findall(r"^JAX_MPS_INSTRUCTION\((\w+),", rows, re.M)
     return {name.rstrip("_"): i for i, name in enumerate(names)}
 
 

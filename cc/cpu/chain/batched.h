@@ -4,7 +4,8 @@
 
 #include <vector>
 
-#include "chain/code.h"
+#include "chain.h"
+#include "ir/program.h"
 
 namespace jax_mps::cpu {
 

@@ -1,5 +1,7 @@
 // chain(operands...): elementwise code over one iteration space, with stored and reduced results.
 // Plans the run that loops/chain.h describes.
+#include "chain.h"
+
 #include <algorithm>
 #include <memory>
 #include <utility>

@@ -19,18 +19,16 @@ constexpr uint8_t kEqual = 0x00, kUnordered = 0x03, kLess = 0x11, kNotLessU = 0x
 
 }  // namespace
 
+#define JAX_MPS_CODE_own(name)
+#define JAX_MPS_CODE_none(name)
+#define JAX_MPS_INSTRUCTION(name, text, operands, rule, loop, code, ...) JAX_MPS_CODE_##code(name)
+
 bool has_formula(ChainOp op) {
   switch (op) {
-    case ChainOp::exp:
-    case ChainOp::exp2:
-    case ChainOp::expm1:
-    case ChainOp::log:
-    case ChainOp::log1p:
-    case ChainOp::logistic:
-    case ChainOp::tanh:
-    case ChainOp::erf:
-    case ChainOp::sign:
-      return true;
+#define JAX_MPS_CODE_formula(name) case ChainOp::name:
+#include "chain/instructions.def"
+#undef JAX_MPS_CODE_formula
+    return true;
     default:
       return false;
   }
@@ -38,26 +36,17 @@ bool has_formula(ChainOp op) {
 
 void ChainFormulas::write(ChainOp op, Vec y, Vec x) {
   switch (op) {
-    case ChainOp::exp:
-      return exp(y, x);
-    case ChainOp::exp2:
-      return exp2(y, x);
-    case ChainOp::expm1:
-      return expm1(y, x);
-    case ChainOp::log:
-      return log(y, x);
-    case ChainOp::log1p:
-      return log1p(y, x);
-    case ChainOp::logistic:
-      return logistic(y, x);
-    case ChainOp::tanh:
-      return tanh(y, x);
-    case ChainOp::erf:
-      return erf(y, x);
+#define JAX_MPS_CODE_formula(name) \
+  case ChainOp::name:              \
+    return name(y, x);
+#include "chain/instructions.def"
+#undef JAX_MPS_CODE_formula
     default:
-      return sign(y, x);
+      return;
   }
 }
+
+#undef JAX_MPS_INSTRUCTION
 
 void ChainFormulas::bound(Vec y, Vec x, float low, float high) {
   Scratch limit(values_);

@@ -1,6 +1,8 @@
 #include "machine_code.h"
 
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "cpu/isa.h"
 
@@ -10,7 +12,13 @@
 
 namespace jax_mps::cpu {
 
-bool MachineCode::available() { return isa() >= Isa::v3; }
+bool MachineCode::available() {
+  static const bool wanted = [] {
+    const char* value = std::getenv("JAX_MPS_MACHINE_CODE");
+    return !value || std::string_view(value) != "0";
+  }();
+  return wanted && isa() >= Isa::v3;
+}
 
 // Never writable and executable at once.
 std::unique_ptr<MachineCode> MachineCode::make(const std::vector<uint8_t>& code) {

@@ -10,7 +10,8 @@ namespace jax_mps::cpu {
 
 class MachineCode {
  public:
-  // Whether this machine and operating system run what an Assembler writes.
+  // Whether this machine and operating system run what an Assembler writes, and
+  // JAX_MPS_MACHINE_CODE=0 in the environment does not keep chains to the loops.
   static bool available();
   // Nothing where the system lends no executable memory.
   static std::unique_ptr<MachineCode> make(const std::vector<uint8_t>& code);

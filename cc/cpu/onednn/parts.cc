@@ -81,7 +81,8 @@ void Reorder::run(int64_t piece, const void* from, void* to, const std::string& 
 }
 
 int Parts::add_sum(size_t array, size_t offset, const memory::desc& given, bool adds) {
-  sums_.push_back({.array = array, .offset = offset, .given = given, .adds = adds});
+  Sum& sum = sums_.emplace_back();
+  sum.array = array, sum.offset = offset, sum.given = given, sum.adds = adds;
   return static_cast<int>(sums_.size()) - 1;
 }
 

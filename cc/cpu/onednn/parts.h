@@ -89,15 +89,15 @@ class Parts {
     size_t scratchpad_place = 0;
   };
   struct Shared {
-    size_t array, offset;
+    size_t array = 0, offset = 0;
     dnnl::memory::desc given, wanted;
     Reorder reorder;
     size_t place;
   };
   struct Sum {
-    size_t array, offset;
+    size_t array = 0, offset = 0;
     dnnl::memory::desc given;
-    bool adds;
+    bool adds = false;
     dnnl::memory::desc wanted;
     std::vector<size_t> places;
     std::optional<Reorder> reorder;  // of all but matrices, whose rows are summed where they belong

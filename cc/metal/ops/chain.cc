@@ -10,7 +10,6 @@
 namespace jax_mps::metal {
 namespace {
 
-using cpu::ChainSpace;
 using Kind = ChainValue::Kind;
 
 constexpr size_t kMaxArrays = kMaxBuffers - 1;
@@ -142,10 +141,10 @@ class Writer {
   std::string joins(int k, const More& more) const {
     const auto& output = code_.outputs[outputs_[k]];
     std::string sum = "s" + std::to_string(k);
-    ChainOp op = output.reduce == cpu::Reduce::sum    ? ChainOp::add
-                 : output.reduce == cpu::Reduce::max  ? ChainOp::max
-                 : output.reduce == cpu::Reduce::prod ? ChainOp::mul
-                                                      : ChainOp::min;
+    ChainOp op = output.reduce == Reduce::sum    ? ChainOp::add
+                 : output.reduce == Reduce::max  ? ChainOp::max
+                 : output.reduce == Reduce::prod ? ChainOp::mul
+                                                 : ChainOp::min;
     return "    " + sum + " = " + expression(op, output.type, {sum, more(output)}) + ";\n";
   }
 
@@ -210,10 +209,10 @@ class Writer {
     return register_type(code_.values[v].type) + "(x" + std::to_string(v) + "[" + at + "])";
   }
 
-  static std::string identity(cpu::Reduce reduce, ChainType type) {
-    if (reduce == cpu::Reduce::sum) return register_type(type) + "(0)";
-    if (reduce == cpu::Reduce::prod) return register_type(type) + "(1)";
-    bool largest = reduce == cpu::Reduce::max;
+  static std::string identity(Reduce reduce, ChainType type) {
+    if (reduce == Reduce::sum) return register_type(type) + "(0)";
+    if (reduce == Reduce::prod) return register_type(type) + "(1)";
+    bool largest = reduce == Reduce::max;
     if (type == ChainType::f32) return largest ? "-INFINITY" : "INFINITY";
     if (type == ChainType::s32) return largest ? "-2147483647 - 1" : "2147483647";
     return largest ? "0u" : "0xffffffffu";
@@ -303,9 +302,8 @@ void add_reductions(Recipe& recipe, const ChainCode& code, const ChainSpace& spa
 
 template <bool second>
 Offer chain(const Node& node) {
-  ChainCode code = cpu::parse_chain(node);
-  if (code.shape.size() > size_t(cpu::kChainRank))
-    return Offer::none("a chain takes up to 12 axes");
+  ChainCode code = parse_chain(node);
+  if (code.shape.size() > size_t(kChainRank)) return Offer::none("a chain takes up to 12 axes");
   ChainSpace space(code, 1024);
   if (space.elements() >= kMaxElements) return Offer::none("a chain takes up to 2^31 elements");
   std::vector<int> stored;

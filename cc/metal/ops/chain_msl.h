@@ -8,12 +8,6 @@
 
 namespace jax_mps::metal {
 
-using cpu::ChainCode;
-using cpu::ChainOp;
-using cpu::ChainType;
-using cpu::ChainValue;
-using cpu::Storage;
-
 // The type of a register: float, int or uint; truth values are 0 and 1 of uint.
 std::string register_type(ChainType type);
 // The type of an array's elements.
