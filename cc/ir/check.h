@@ -27,10 +27,4 @@ std::vector<std::string> checked_ops();
 // The neuron of a node that may have one.
 void check_neuron(const Node& node);
 
-// Windows over the spatial axes of x, [batch, spatial..., channels], that give those of y, with the
-// attributes strides, padding and dilation (1 if missing). Sizes are such that the places of pixels
-// fit 32 bits.
-void check_windows(const Node& node, const TensorType& x, const std::vector<int64_t>& window,
-                   const TensorType& y);
-
 }  // namespace jax_mps

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "ir/conv.h"
+
 namespace jax_mps::cpu {
 namespace {
 
@@ -82,41 +84,27 @@ int64_t parts_of(const Geometry& g) {
 
 }  // namespace
 
-std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
-                                 const TensorType& y, std::string& reason) {
-  const Attributes& a = node.attributes;
+std::optional<Geometry> geometry(const Node& node, std::string& reason) {
   if (!fits_onednn(node)) {
     reason = kTooLarge;
     return std::nullopt;
   }
-  int64_t groups = a.integer("groups");
-  auto padding = a.integers("padding");
-  size_t spatial = x.rank() - 2;
+  const ConvNode conv = conv_of(node);
+  const TensorType &x = conv.x, &w = conv.w, &y = conv.y;
   auto dtype = onednn_dtype(x.dtype);
   if (!dtype || w.dtype != x.dtype || y.dtype != x.dtype) {
     reason = "oneDNN has no native " + std::string(name_of(x.dtype)) + " convolution here";
     return std::nullopt;
   }
-  Geometry g{image(x, *dtype),
-             weights(w, *dtype, groups),
-             image(y, *dtype),
-             {},
-             a.integers("strides"),
-             a.integers("dilation"),
-             {},
-             {}};
-  for (size_t i = 0; i < spatial; i++) {
-    if (padding[2 * i] < 0 || padding[2 * i + 1] < 0) {
+  Geometry g;
+  g.x = image(x, *dtype), g.w = weights(w, *dtype, conv.groups), g.y = image(y, *dtype);
+  for (const WindowAxis& axis : {conv.windows.height(), conv.windows.width()}) {
+    if (axis.low < 0 || axis.high < 0) {
       reason = "oneDNN has no negative padding";
       return std::nullopt;
     }
-    g.pad_low.push_back(padding[2 * i]);
-    g.pad_high.push_back(padding[2 * i + 1]);
-    g.dilation[i] -= 1;  // oneDNN counts the gaps
-  }
-  if (spatial == 1) {
-    g.strides.insert(g.strides.begin(), 1);
-    for (Dims* dims : {&g.dilation, &g.pad_low, &g.pad_high}) dims->insert(dims->begin(), 0);
+    g.strides.push_back(axis.stride), g.dilation.push_back(axis.dilation - 1);  // it counts gaps
+    g.pad_low.push_back(axis.low), g.pad_high.push_back(axis.high);
   }
   if (x.row || w.row || y.row) {  // it would run by its reference
     reason = "oneDNN's convolutions take no rows that are apart";

@@ -16,8 +16,7 @@ struct Geometry {
 };
 
 // Nothing if oneDNN has no such convolution; then `reason` says why.
-std::optional<Geometry> geometry(const Node& node, const TensorType& x, const TensorType& w,
-                                 const TensorType& y, std::string& reason);
+std::optional<Geometry> geometry(const Node& node, std::string& reason);
 
 // What trust.h asks of it.
 Convolving convolving(const Geometry& g, Pass pass);

@@ -111,7 +111,7 @@ Offer cut_or_whole(const F& offer) {
 
 Offer onednn_conv(const Node& node) {
   std::string reason;
-  auto g = geometry(node, node.in[0], node.in[1], node.out[0], reason);
+  auto g = geometry(node, reason);
   if (!g) return Offer::none(reason);
   auto post = fuse_neuron(node);
   if (!post) return Offer::none("only relu is fused in half precision");
@@ -146,7 +146,7 @@ Offer onednn_conv(const Node& node) {
 // conv_data_gradient(dy, w) -> dx
 Offer onednn_conv_data_gradient(const Node& node) {
   std::string reason;
-  auto g = geometry(node, node.out[0], node.in[1], node.in[0], reason);
+  auto g = geometry(node, reason);
   if (!g) return Offer::none(reason);
   using Gradient = dnnl::convolution_backward_data;
   return cut_or_whole([&](bool may_band) -> Offer {
@@ -172,7 +172,7 @@ Offer onednn_conv_data_gradient(const Node& node) {
 // oneDNN's down.
 Offer onednn_conv_weight_gradient(const Node& node) {
   std::string reason;
-  auto g = geometry(node, node.in[0], node.out[0], node.in[1], reason);
+  auto g = geometry(node, reason);
   if (!g) return Offer::none(reason);
   using Gradient = dnnl::convolution_backward_weights;
   const Dims w = g->w.get_dims(), y = g->y.get_dims();

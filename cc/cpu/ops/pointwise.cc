@@ -4,6 +4,7 @@
 
 #include "conv.h"
 #include "cpu/onednn/product.h"
+#include "ir/conv.h"
 
 #ifdef JAX_MPS_ONEDNN
 
@@ -12,17 +13,13 @@ namespace {
 
 constexpr auto kF32 = dnnl::memory::data_type::f32;
 
-// Why a convolution of x and w to y is none of pixels whose rows are apart, or nothing if it is.
-std::string refusal(const Node& node, const TensorType& x, const TensorType& w,
-                    const TensorType& y) {
+// The reason why this is not a 1x1 convolution over pitched rows, or an empty string.
+std::string refusal(const Node& node) {
+  const ConvNode conv = conv_of(node);
+  const TensorType &x = conv.x, &w = conv.w, &y = conv.y;
   if (!x.row && !y.row) return "the rows are not apart";
   if (!fits_onednn(node)) return kTooLarge;
-  auto every = [&](const char* name, int64_t value) {
-    return std::ranges::all_of(node.attributes.integers(name),
-                               [&](int64_t v) { return v == value; });
-  };
-  bool pixel = w.elements() == w.dim(-1) * w.dim(-2) && node.attributes.integer("groups") == 1;
-  if (!pixel || !every("strides", 1) || !every("padding", 0))
+  if (!conv.windows.is_pixel() || conv.groups != 1 || !conv.windows.is_plain())
     return "windows of more than a pixel with rows apart";
   for (const TensorType& type : {x, w, y})
     if (type.dtype != DType::f32) return "rows apart are for float32";
@@ -49,7 +46,7 @@ Offer offer(const Node& node, const MatrixProduct& product, std::optional<Neuron
 
 Offer pointwise_conv(const Node& node) {
   const TensorType &x = node.in[0], &w = node.in[1], &y = node.out[0];
-  std::string reason = refusal(node, x, w, y);
+  std::string reason = refusal(node);
   if (!reason.empty()) return Offer::none(reason);
   auto post = fuse_neuron(node);
   if (!post || (post->after && y.row)) return Offer::none("this neuron with rows apart");
@@ -66,7 +63,7 @@ Offer pointwise_conv(const Node& node) {
 // dx = dy w^T
 Offer pointwise_conv_data_gradient(const Node& node) {
   const TensorType &dy = node.in[0], &w = node.in[1], &dx = node.out[0];
-  std::string reason = refusal(node, dx, w, dy);
+  std::string reason = refusal(node);
   if (!reason.empty()) return Offer::none(reason);
   MatrixProduct p{.m = dx.elements() / dx.dim(-1), .k = dy.dim(-1), .n = dx.dim(-1)};
   p.a = pixels(dy), p.b = weights(w, true), p.c = pixels(dx);
@@ -76,7 +73,7 @@ Offer pointwise_conv_data_gradient(const Node& node) {
 // dw = x^T dy
 Offer pointwise_conv_weight_gradient(const Node& node) {
   const TensorType &x = node.in[0], &dy = node.in[1], &dw = node.out[0];
-  std::string reason = refusal(node, x, dw, dy);
+  std::string reason = refusal(node);
   if (!reason.empty()) return Offer::none(reason);
   MatrixProduct p{.m = x.dim(-1), .k = x.elements() / x.dim(-1), .n = dy.dim(-1)};
   p.a = pixels(x, true), p.b = pixels(dy), p.c = weights(dw);

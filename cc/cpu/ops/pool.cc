@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/device.h"
+#include "ir/pool.h"
 
 namespace jax_mps::cpu {
 namespace {
@@ -59,13 +60,12 @@ class Axis {
 
 class Pool : public Kernel {
  public:
-  // `x` and `y` are the types on the two sides of the pool, whichever the node computes.
-  Pool(const Node& node, const TensorType& x, const TensorType& y)
-      : batch_(x.dim(0)),
-        channels_(x.dim(-1)),
-        total_(node.attributes.has("total") && node.attributes.boolean("total")),
-        y_(axis(node, x, y, 0)),
-        x_(axis(node, x, y, 1)) {}
+  explicit Pool(const PoolNode& node)
+      : batch_(node.x.dim(0)),
+        channels_(node.x.dim(-1)),
+        total_(node.total),
+        y_(axis(node, node.windows.height(), node.windows.axes.size() == 1)),
+        x_(axis(node, node.windows.width(), false)) {}
 
   std::string implementation() const override { return std::string("vector loop ") + isa_name(); }
 
@@ -77,19 +77,10 @@ class Pool : public Kernel {
   }
 
  private:
-  // Axis 0 is the height, which a 1-D pool lacks, and 1 the width.
-  Axis axis(const Node& node, const TensorType& x, const TensorType& y, int which) const {
-    const Attributes& a = node.attributes;
-    auto window = a.integers("window"), strides = a.integers("strides"),
-         padding = a.integers("padding");
-    auto dilation =
-        a.has("dilation") ? a.integers("dilation") : std::vector<int64_t>(window.size(), 1);
-    size_t spatial = x.rank() - 2;
-    if (which == 0 && spatial == 1) return Axis(1, 1, 1, 1, 0, 1, false, total_);
-    size_t i = spatial == 1 ? 0 : which;
-    bool count_padding = a.has("count_padding") && a.boolean("count_padding");
-    return Axis(x.dim(i + 1), y.dim(i + 1), window[i], strides[i], padding[2 * i], dilation[i],
-                count_padding, total_);
+  // The height that a 1-D pool lacks counts as if without padding.
+  static Axis axis(const PoolNode& node, const WindowAxis& a, bool lacking) {
+    return Axis(a.size, a.count, a.window, a.stride, a.low, a.dilation,
+                node.count_padding && !lacking, node.total);
   }
 
   int64_t batch_, channels_;
@@ -179,45 +170,43 @@ constexpr const char* kLongAxis = "the pooling loops take axes of up to 2^24 win
 bool is_f32(const TensorType& type) { return type.dtype == DType::f32; }
 
 // Whether the tables of an axis are much larger than what they are read for.
-bool has_long_axis(const Node& node, const TensorType& x, const TensorType& y) {
+bool has_long_axis(const Windows& windows) {
   constexpr int64_t kEntries = int64_t{1} << 24;
-  const std::vector<int64_t> window = node.attributes.integers("window");
-  for (size_t i = 0; i < window.size(); i++) {
-    int64_t in = x.shape[i + 1], out = y.shape[i + 1];
-    if (in > kEntries || out > kEntries || out * std::min(in, window[i]) > kEntries) return true;
-  }
-  return false;
+  return std::ranges::any_of(windows.axes, [](const WindowAxis& a) {
+    return a.size > kEntries || a.count > kEntries ||
+           a.count * std::min(a.size, a.window) > kEntries;
+  });
 }
 
-// K of a node whose results have the shape of y, or with `Back` that of x.
-template <class K, bool Back = false>
+template <class K>
 Offer pool(const Node& node) {
-  const TensorType &in = node.in[0], &out = node.out[0], &x = Back ? out : in, &y = Back ? in : out;
-  if (!std::ranges::all_of(node.in, is_f32) || !is_f32(out))
+  if (!std::ranges::all_of(node.in, is_f32) || !is_f32(node.out[0]))
     return Offer::none("the pooling loops take float32");
-  if (has_long_axis(node, x, y)) return Offer::none(kLongAxis);
-  return Offer(std::make_unique<K>(node, x, y));
+  const PoolNode pool = pool_of(node);
+  if (has_long_axis(pool.windows)) return Offer::none(kLongAxis);
+  return Offer(std::make_unique<K>(pool));
 }
 
 // K<T> with T the type of the taps.
-template <template <class> class K, bool Back = false>
+template <template <class> class K>
 Offer with_taps(const Node& node) {
   const TensorType& taps = node.op == "max_pool_taps" ? node.out[1] : node.in[1];
-  const TensorType &in = node.in[0], &out = node.out[0], &x = Back ? out : in, &y = Back ? in : out;
-  if (!is_f32(in) || !is_f32(out)) return Offer::none("the pooling loops take float32");
-  if (has_long_axis(node, x, y)) return Offer::none(kLongAxis);
-  if (taps.dtype == DType::u8) return Offer(std::make_unique<K<uint8_t>>(node, x, y));
-  return Offer(std::make_unique<K<int32_t>>(node, x, y));
+  if (!is_f32(node.in[0]) || !is_f32(node.out[0]))
+    return Offer::none("the pooling loops take float32");
+  const PoolNode pool = pool_of(node);
+  if (has_long_axis(pool.windows)) return Offer::none(kLongAxis);
+  if (taps.dtype == DType::u8) return Offer(std::make_unique<K<uint8_t>>(pool));
+  return Offer(std::make_unique<K<int32_t>>(pool));
 }
 
 const Register kMax("max_pool", {pool<Max>});
 const Register kMaxTaps("max_pool_taps", {with_taps<MaxTaps>});
-const Register kMaxGradient("max_pool_gradient", {with_taps<MaxGradient, true>});
+const Register kMaxGradient("max_pool_gradient", {with_taps<MaxGradient>});
 const Register kMaxPick("max_pool_pick", {with_taps<MaxPick>});
 const Register kAverage("avg_pool", {pool<Average>});
-const Register kAverageGradient("avg_pool_gradient", {pool<AverageGradient, true>});
+const Register kAverageGradient("avg_pool_gradient", {pool<AverageGradient>});
 const Register kL2("l2_pool", {pool<L2>});
-const Register kL2Gradient("l2_pool_gradient", {pool<L2Gradient, true>});
+const Register kL2Gradient("l2_pool_gradient", {pool<L2Gradient>});
 
 }  // namespace
 }  // namespace jax_mps::cpu

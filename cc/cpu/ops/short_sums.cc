@@ -6,6 +6,7 @@
 
 #include "conv.h"
 #include "cpu/isa.h"
+#include "ir/conv.h"
 #include "neuron.h"
 
 namespace jax_mps::cpu {
@@ -15,42 +16,36 @@ constexpr int64_t kVector = 16;      // result channels come in whole vectors
 constexpr int64_t kFewPixels = 128;  // of the result
 constexpr int64_t kMorePixels = 512, kFewWeights = 32 << 10;  // together; there it is no faster
 
-// Nothing if the loops do not take the convolution of x and w to y; then `reason` says why.
-std::optional<ShortSumsPlan> plan_of(const Node& node, const TensorType& x, const TensorType& w,
-                                     const TensorType& y, std::string& reason) {
-  const Attributes& a = node.attributes;
+// Nothing if the loops do not take this convolution; then `reason` says why.
+std::optional<ShortSumsPlan> plan_of(const Node& node, std::string& reason) {
+  const ConvNode conv = conv_of(node);
+  const TensorType &x = conv.x, &w = conv.w, &y = conv.y;
   auto refuse = [&](const char* why) {
     reason = std::string("short sums are for ") + why;
     return std::nullopt;
   };
-  bool highest = a.has("precision") && a.string("precision") == "highest";
   const int64_t pixels = y.dim(-1) ? y.elements() / y.dim(-1) : 0;
   const bool few = pixels <= kFewPixels || (pixels <= kMorePixels && w.elements() <= kFewWeights);
-  if (!highest && !few) return refuse("the highest precision, or few pixels");
+  if (!conv.highest && !few) return refuse("the highest precision, or few pixels");
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");
-  if (a.integer("groups") != 1) return refuse("one group");
+  if (conv.groups != 1) return refuse("one group");
   if (w.row) return refuse("filters whose rows are not apart");
-  // A convolution of one axis is one of height 1.
-  auto strides = a.integers("strides"), dilation = a.integers("dilation");
-  auto padding = a.integers("padding");
   ShortSumsPlan plan{.batch = x.dim(0),
-                     .size = {1, 0},
+                     .size = {},
                      .channels = w.dim(-2),
-                     .out = {1, 0},
+                     .out = {},
                      .filters = w.dim(-1),
-                     .taps = {1, 0},
-                     .strides = {1, 0},
-                     .dilation = {1, 0},
-                     .pad = {0, 0},
+                     .taps = {},
+                     .strides = {},
+                     .dilation = {},
+                     .pad = {},
                      .x_pixel = x.pitch(),
                      .y_pixel = y.pitch()};
-  int first = x.rank() == 3 ? 1 : 0;
-  for (int axis = first; axis < 2; axis++) {
-    int i = axis - first;
-    plan.size[axis] = x.dim(i + 1), plan.out[axis] = y.dim(i + 1), plan.taps[axis] = w.dim(i);
-    plan.strides[axis] = strides[i], plan.dilation[axis] = dilation[i];
-    plan.pad[axis] = padding[2 * i];
+  for (int i = 0; i < 2; i++) {
+    const WindowAxis& axis = i == 0 ? conv.windows.height() : conv.windows.width();
+    plan.size[i] = axis.size, plan.out[i] = axis.count, plan.taps[i] = axis.window;
+    plan.strides[i] = axis.stride, plan.dilation[i] = axis.dilation, plan.pad[i] = axis.low;
   }
   return plan;
 }
@@ -89,7 +84,7 @@ class ShortSums : public Kernel {
 Offer short_sums_conv(const Node& node) {
   bool bias = node.in.size() == 3;
   std::string reason;
-  auto plan = plan_of(node, node.in[0], node.in[1], node.out[0], reason);
+  auto plan = plan_of(node, reason);
   if (!plan) return Offer::none(reason);
   if (plan->filters % kVector != 0)
     return Offer::none("short sums are for multiples of 16 channels");
@@ -102,7 +97,7 @@ Offer short_sums_conv(const Node& node) {
 // The data gradient of a convolution that does not stride is one of dy with the turned filters.
 Offer short_sums_conv_data_gradient(const Node& node) {
   std::string reason;
-  auto plan = plan_of(node, node.out[0], node.in[1], node.in[0], reason);
+  auto plan = plan_of(node, reason);
   if (!plan) return Offer::none(reason);
   if (plan->channels % kVector != 0)
     return Offer::none("short sums are for multiples of 16 channels");

@@ -13,6 +13,7 @@
 #include "conv.h"
 #include "cpu/isa.h"
 #include "cpu/threads.h"
+#include "ir/conv.h"
 #include "neuron.h"
 
 namespace jax_mps::cpu {
@@ -27,11 +28,11 @@ bool wanted() {
   return !value || std::string_view(value) != "0";
 }
 
-// Nothing if minimal filtering does not take the convolution of these arrays; then `reason` says
+// Nothing if minimal filtering does not take this convolution; then `reason` says
 // why.
-std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const TensorType& w,
-                                    const TensorType& y, bool gaussian, std::string& reason) {
-  const Attributes& a = node.attributes;
+std::optional<WinogradPlan> plan_of(const Node& node, bool gaussian, std::string& reason) {
+  const ConvNode conv = conv_of(node);
+  const TensorType &x = conv.x, &w = conv.w, &y = conv.y;
   auto refuse = [&](const char* why) {
     reason = std::string("minimal filtering is for ") + why;
     return std::nullopt;
@@ -40,20 +41,17 @@ std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const
     reason = "JAX_MPS_WINOGRAD=0 turns minimal filtering off";
     return std::nullopt;
   }
-  if (a.has("precision") && a.string("precision") == "highest")
-    return refuse("any precision but the highest");
+  if (conv.highest) return refuse("any precision but the highest");
   if (w.row) return refuse("filters whose rows are not apart");
   if (x.dtype != DType::f32 || w.dtype != DType::f32 || y.dtype != DType::f32)
     return refuse("float32");
   if (x.rank() != 4 || w.dim(0) != w.dim(1) || (w.dim(0) != 3 && w.dim(0) != 5))
     return refuse("3x3 and 5x5 filters");
-  for (const char* name : {"strides", "dilation"})
-    for (int64_t step : a.integers(name))
-      if (step != 1) return refuse("strides and dilation of 1");
-  if (a.integer("groups") != 1) return refuse("one group");
+  for (const WindowAxis& axis : conv.windows.axes)
+    if (axis.stride != 1 || axis.dilation != 1) return refuse("strides and dilation of 1");
+  if (conv.groups != 1) return refuse("one group");
   if (w.dim(2) % kWinogradChannels != 0 || w.dim(3) % kWinogradChannels != 0)
     return refuse("multiples of 16 channels");
-  auto padding = a.integers("padding");
   WinogradPlan plan{.batch = x.dim(0),
                     .height = x.dim(1),
                     .width = x.dim(2),
@@ -62,8 +60,8 @@ std::optional<WinogradPlan> plan_of(const Node& node, const TensorType& x, const
                     .cols = y.dim(2),
                     .filters = w.dim(3),
                     .taps = static_cast<int>(w.dim(0)),
-                    .pad_top = padding[0],
-                    .pad_left = padding[2],
+                    .pad_top = conv.windows.height().low,
+                    .pad_left = conv.windows.width().low,
                     .gaussian = gaussian,
                     .threads = max_threads()};
   // Tiles at the edges are computed whole. Filters are transformed once a call; at more points and
@@ -137,7 +135,7 @@ class WinogradWeightGradient : public Kernel {
 
 Offer winograd_conv(const Node& node) {
   std::string reason;
-  auto plan = plan_of(node, node.in[0], node.in[1], node.out[0], true, reason);
+  auto plan = plan_of(node, true, reason);
   if (!plan) return Offer::none(reason);
   bool bias = node.in.size() == 3;
   if (bias && node.in[2].dtype != DType::f32) return Offer::none("the bias is not float32");
@@ -150,7 +148,7 @@ Offer winograd_conv(const Node& node) {
 
 Offer winograd_conv_data_gradient(const Node& node) {
   std::string reason;
-  auto plan = plan_of(node, node.out[0], node.in[1], node.in[0], false, reason);
+  auto plan = plan_of(node, false, reason);
   if (!plan) return Offer::none(reason);
   WinogradPlan back = turned(*plan);
   back.x_pixel = node.in[0].pitch(), back.y_pixel = node.out[0].pitch();
@@ -159,7 +157,7 @@ Offer winograd_conv_data_gradient(const Node& node) {
 
 Offer winograd_conv_weight_gradient(const Node& node) {
   std::string reason;
-  auto plan = plan_of(node, node.in[0], node.out[0], node.in[1], false, reason);
+  auto plan = plan_of(node, false, reason);
   if (!plan) return Offer::none(reason);
   plan->x_pixel = node.in[0].pitch(), plan->y_pixel = node.in[1].pitch();
   return Offer(std::make_unique<WinogradWeightGradient>(*plan));

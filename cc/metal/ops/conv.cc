@@ -1,43 +1,35 @@
 // conv(x, w[, b]), conv_data_gradient(dy, w), conv_weight_gradient(x, dy): implicit products in
 // tiles, and a direct kernel for every geometry. A 1-D convolution is a 2-D one of height 1.
+#include "ir/conv.h"
+
 #include "metal/apple/apple.h"
 
 namespace jax_mps::metal {
 namespace {
 
-// The shapes of one convolution, whichever of its three arrays the node computes.
+// The shapes of one convolution, in numbers of 32 bits.
 struct Convolution {
   ConvParameters g{};
   int batch = 0, groups = 1;
   bool half_sums = false;  // the caller lets float16 be summed in float16
   std::optional<DType> dtype;
 
-  Convolution(const Node& node, const TensorType& x, const TensorType& w, const TensorType& y) {
-    const Attributes& a = node.attributes;
-    auto strides = a.integers("strides"), gaps = a.integers("dilation"),
-         padding = a.integers("padding");
-    bool flat = x.rank() == 3;
-    auto number = [&](int64_t high, int64_t wide) {
-      return std::pair(static_cast<int>(high), static_cast<int>(wide));
-    };
-    auto of = [&](const TensorType& type, int from) {
-      return flat ? number(1, type.dim(from)) : number(type.dim(from), type.dim(from + 1));
-    };
-    auto in = [&](const std::vector<int64_t>& list, size_t step, int missing) {
-      return flat ? number(missing, list[0]) : number(list[0], list[step]);
-    };
-    std::tie(g.height, g.width) = of(x, 1);
-    std::tie(g.out_height, g.out_width) = of(y, 1);
-    std::tie(g.window_height, g.window_width) = of(w, 0);
-    std::tie(g.stride_height, g.stride_width) = in(strides, 1, 1);
-    std::tie(g.gap_height, g.gap_width) = in(gaps, 1, 1);
-    std::tie(g.pad_height, g.pad_width) = in(padding, 2, 0);
-    batch = static_cast<int>(x.dim(0)), groups = static_cast<int>(a.integer("groups"));
-    g.channels = static_cast<int>(x.dim(-1)), g.out_channels = static_cast<int>(y.dim(-1));
-    g.group_in = static_cast<int>(w.dim(-2)), g.group_out = g.out_channels / groups;
-    dtype = one_floating({x, w, y});
-    half_sums = dtype == DType::f16 && a.has("accumulator") && a.string("accumulator") == "half";
+  explicit Convolution(const ConvNode& node) {
+    auto number = [](int64_t n) { return static_cast<int>(n); };
+    const WindowAxis &y = node.windows.height(), &x = node.windows.width();
+    g.height = number(y.size), g.width = number(x.size);
+    g.out_height = number(y.count), g.out_width = number(x.count);
+    g.window_height = number(y.window), g.window_width = number(x.window);
+    g.stride_height = number(y.stride), g.stride_width = number(x.stride);
+    g.gap_height = number(y.dilation), g.gap_width = number(x.dilation);
+    g.pad_height = number(y.low), g.pad_width = number(x.low);
+    batch = number(node.x.dim(0)), groups = number(node.groups);
+    g.channels = number(node.x.dim(-1)), g.out_channels = number(node.y.dim(-1));
+    g.group_in = number(node.w.dim(-2)), g.group_out = g.out_channels / groups;
+    dtype = one_floating({node.x, node.w, node.y});
+    half_sums = dtype == DType::f16 && node.half_sums;
   }
+  explicit Convolution(const Node& node) : Convolution(conv_of(node)) {}
 
   int taps() const { return g.window_height * g.window_width; }
   int out_pixels() const { return batch * g.out_height * g.out_width; }
@@ -69,7 +61,7 @@ Gemm gemm_of(const Convolution& c, int mode, int m, int n, int k, Span result) {
 
 template <int which>
 Offer conv(const Node& node) {
-  Convolution c(node, node.in[0], node.in[1], node.out[0]);
+  Convolution c(node);
   bool biased = node.in.size() == 3;
   if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
   if (thin(c)) return Offer::none("the groups are thin");
@@ -89,7 +81,7 @@ Offer conv(const Node& node) {
 
 template <int which>
 Offer data_gradient(const Node& node) {
-  Convolution c(node, node.out[0], node.in[1], node.in[0]);
+  Convolution c(node);
   if (!c.dtype) return Offer::none(kDtypes);
   if (thin(c)) return Offer::none("the groups are thin");
   Recipe recipe(node, tile_name(c, kTiles[which]));
@@ -107,7 +99,7 @@ Offer data_gradient(const Node& node) {
 
 template <int which>
 Offer weight_gradient(const Node& node) {
-  Convolution c(node, node.in[0], node.out[0], node.in[1]);
+  Convolution c(node);
   if (!c.dtype) return Offer::none(kDtypes);
   if (thin(c)) return Offer::none("the groups are thin");
   Recipe recipe(node, tile_name(c, kTiles[which]));
@@ -138,7 +130,7 @@ std::string direct_definitions(const Convolution& c) {
 }
 
 Offer direct_conv(const Node& node) {
-  Convolution c(node, node.in[0], node.in[1], node.out[0]);
+  Convolution c(node);
   bool biased = node.in.size() == 3;
   if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
   Recipe recipe(node, "direct");
@@ -155,7 +147,7 @@ Offer direct_conv(const Node& node) {
 }
 
 Offer direct_data_gradient(const Node& node) {
-  Convolution c(node, node.out[0], node.in[1], node.in[0]);
+  Convolution c(node);
   if (!c.dtype) return Offer::none(kDtypes);
   Recipe recipe(node, "direct");
   recipe.cost = kSimplestCost;
@@ -171,7 +163,7 @@ Offer direct_data_gradient(const Node& node) {
 
 Offer direct_weight_gradient(const Node& node) {
   constexpr int kThreads = 16 * 1024;
-  Convolution c(node, node.in[0], node.out[0], node.in[1]);
+  Convolution c(node);
   if (!c.dtype) return Offer::none(kDtypes);
   Recipe recipe(node, "direct");
   recipe.cost = kSimplestCost;
@@ -192,18 +184,13 @@ Offer direct_weight_gradient(const Node& node) {
 template <AppleConvolution which>
 Offer apple_conv(const Node& node) {
   constexpr bool forward = which == AppleConvolution::forward;
-  constexpr bool of_data = which == AppleConvolution::data_gradient;
   bool biased = forward && node.in.size() == 3;
-  const TensorType &a = node.in[0], &b = node.in[1], &result = node.out[0];
-  Convolution c = forward   ? Convolution(node, a, b, result)
-                  : of_data ? Convolution(node, result, b, a)
-                            : Convolution(node, a, result, b);
+  const ConvNode conv = conv_of(node);
+  Convolution c(conv);
   if (!c.dtype || (biased && node.in[2].dtype != *c.dtype)) return Offer::none(kDtypes);
   std::string reason = without_apple_kernels("MPSGraph");
   if (!reason.empty()) return Offer::none(reason);
-  const Attributes& attributes = node.attributes;
-  if (attributes.has("precision") && attributes.string("precision") == "highest")
-    return Offer::none("MPSGraph may filter, the highest precision is plain sums");
+  if (conv.highest) return Offer::none("MPSGraph may filter, the highest precision is plain sums");
   Recipe recipe(node, "MPSGraph");
   recipe.apple = true, recipe.cost = kAppleCost;
   constexpr bool of_weights = which == AppleConvolution::weight_gradient;

@@ -1,10 +1,23 @@
-// Windows over images: what convolutions and pools share.
-#include "check.h"
+#include "windows.h"
+
+#include <algorithm>
+
 #include "require.h"
 
 namespace jax_mps {
 
-void check_windows(const Node& node, const TensorType& x, const std::vector<int64_t>& window,
+const WindowAxis& Windows::height() const {
+  static const WindowAxis one;
+  return axes.size() == 1 ? one : axes.front();
+}
+
+bool Windows::is_pixel() const {
+  return std::ranges::all_of(axes, [](const WindowAxis& a) { return a.window == 1; });
+}
+
+bool Windows::is_plain() const { return std::ranges::all_of(axes, &WindowAxis::is_plain); }
+
+Windows windows_of(const Node& node, const TensorType& x, const std::vector<int64_t>& window,
                    const TensorType& y) {
   constexpr int64_t kLimit = int64_t{1} << 30;
   const Attributes& a = node.attributes;
@@ -23,6 +36,7 @@ void check_windows(const Node& node, const TensorType& x, const std::vector<int6
   const auto dilation =
       a.has("dilation") ? numbers("dilation", spatial) : std::vector<int64_t>(spatial, 1);
   require(window.size() == spatial, "the window must have " + std::to_string(spatial) + " axes");
+  Windows all;
   int64_t pixels = 1;
   for (size_t i = 0; i < spatial; i++) {
     const int64_t in = x.shape[i + 1], low = padding[2 * i], high = padding[2 * i + 1];
@@ -40,7 +54,9 @@ void check_windows(const Node& node, const TensorType& x, const std::vector<int6
     require(y.shape[i + 1] == windows,
             "there are " + std::to_string(windows) + " windows along spatial axis " +
                 std::to_string(i) + " of " + x.text() + ", but the other side is " + y.text());
+    all.axes.push_back({in, windows, window[i], strides[i], dilation[i], low, high});
   }
+  return all;
 }
 
 }  // namespace jax_mps
