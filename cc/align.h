@@ -2,10 +2,10 @@
 
 namespace jax_mps {
 
-// Bytes up to the end of the cache line of 64 bytes.
-template <class T>
+// Bytes up to a multiple of `to`: unless told, the end of the cache line.
+template <int to = 64, class T>
 constexpr T align_up(T bytes) {
-  return (bytes + 63) / 64 * 64;
+  return (bytes + to - 1) / to * to;
 }
 
 }  // namespace jax_mps

@@ -33,6 +33,15 @@ struct CumulativeShape {
   bool reverse;
 };
 
+// A box of `size` that is copied between two strided arrays; strides and offsets in elements. The
+// last axis is the innermost.
+constexpr int kBoxRank = 12;
+struct Box {
+  int rank;
+  int64_t size[kBoxRank], from[kBoxRank], to[kBoxRank];
+  int64_t from_offset, to_offset;
+};
+
 enum class RecurrentCell { lstm, gru, gru_after, mgu, rnn };  // gru_after: reset after the product
 
 }  // namespace jax_mps

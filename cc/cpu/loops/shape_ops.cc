@@ -17,7 +17,7 @@ void copy_row(const T* x, T* y, int64_t n, int64_t from, int64_t to) {
 }
 
 template <class T>
-void copy_box(const BoxCopy& box, const void* x, void* y) {
+void copy_box(const Box& box, const void* x, void* y) {
   auto* in = static_cast<const T*>(x) + box.from_offset;
   auto* out = static_cast<T*>(y) + box.to_offset;
   int last = box.rank - 1;
@@ -33,7 +33,7 @@ void copy_box(const BoxCopy& box, const void* x, void* y) {
   }
   int64_t grain = kPiece / row > 1 ? kPiece / row : 1;
   parallel_pieces(rows, grain, rows * row, [&](int64_t begin, int64_t end) {
-    int64_t index[kShapeRank], from = 0, to = 0, rest = begin;
+    int64_t index[kBoxRank], from = 0, to = 0, rest = begin;
     for (int axis = last - 1; axis >= 0; axis--) {
       index[axis] = rest % box.size[axis];
       rest /= box.size[axis];
@@ -54,9 +54,9 @@ void copy_box(const BoxCopy& box, const void* x, void* y) {
   });
 }
 
-void copy(const BoxCopy& box, const void* x, void* y) {
-  if (box.width == 1) return copy_box<uint8_t>(box, x, y);
-  if (box.width == 2) return copy_box<uint16_t>(box, x, y);
+void copy(const Box& box, int width, const void* x, void* y) {
+  if (width == 1) return copy_box<uint8_t>(box, x, y);
+  if (width == 2) return copy_box<uint16_t>(box, x, y);
   copy_box<uint32_t>(box, x, y);
 }
 

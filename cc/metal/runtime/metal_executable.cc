@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "align.h"
 #include "compile.h"
 #include "tune.h"
 #include "work.h"
@@ -10,8 +11,7 @@
 namespace jax_mps::metal {
 namespace {
 
-constexpr size_t kAlignment = 256;
-size_t align_up(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+constexpr int kAlignment = 256;
 
 Device& device_or_error() {
   Device* device = Device::get();
@@ -48,7 +48,7 @@ MetalExecutable::~MetalExecutable() {
 Block MetalExecutable::block_of(const Program& program, size_t arena) {
   Block block;
   place_values(block, program, arena);
-  const size_t scratch = align_up(arena + program.arena_bytes);
+  const size_t scratch = align_up<kAlignment>(arena + program.arena_bytes);
   for (const Step& step : program.steps) {
     try {
       add_step(block, step, scratch);
@@ -140,7 +140,7 @@ void MetalExecutable::add_loop(Block& block, const Step& step, size_t scratch) {
   for (const LoopShape::Carry& carry : loop->shape.carry) {
     loop->copies.push_back(copy_of(carry.bytes));
     loop->second.push_back(heap_place(scratch, carry.in_place ? 0 : carry.bytes));
-    if (!carry.in_place) scratch += align_up(carry.bytes);
+    if (!carry.in_place) scratch += align_up<kAlignment>(carry.bytes);
   }
   names_.push_back("loop");
   loop->body = block_of(*step.node.body, scratch);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "half.h"
 #include "ir/require.h"
 #include "metal_executable.h"
 
@@ -39,19 +40,11 @@ bool is_recurrent(const Node& node) {
                              [&](const char* cell) { return node.op.starts_with(cell); });
 }
 
-float half_value(uint16_t bits) {
-  int exponent = bits >> 10 & 31;
-  auto fraction = static_cast<float>(bits & 1023);
-  float size = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
-  if (exponent == 31) size = fraction ? std::numeric_limits<float>::quiet_NaN() : INFINITY;
-  return bits & 0x8000 ? -size : size;
-}
-
 // Element i of an array of a floating dtype.
 float number(const Array& array, DType dtype, int64_t i) {
   if (dtype == DType::f32) return std::bit_cast<float>(array.words()[i]);
   uint16_t bits = static_cast<uint16_t>(array.words()[i / 2] >> (i % 2 * 16));
-  return dtype == DType::bf16 ? std::bit_cast<float>(uint32_t(bits) << 16) : half_value(bits);
+  return dtype == DType::bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
 }
 
 size_t words_of(const TensorType& type) { return (type.bytes() + 3) / 4; }

@@ -1,26 +1,26 @@
 // Scalar conversions between float32 and the half-precision storage types, round to nearest even.
-// Integer forms, because the hardware conversion is not in every instruction set compiled for.
-// Include only from files of loops/.
+// Integer forms, because the hardware conversion is not in every instruction set compiled for. Each
+// file has its own copies: those of loops are compiled for several instruction sets.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 
-namespace jax_mps::cpu::JAX_MPS_ISA {
+namespace jax_mps {
 namespace {
 
-inline float bf16_to_f32(uint16_t h) {
+[[maybe_unused]] inline float bf16_to_f32(uint16_t h) {
   return std::bit_cast<float>(static_cast<uint32_t>(h) << 16);
 }
 
-inline uint16_t f32_to_bf16(float f) {
+[[maybe_unused]] inline uint16_t f32_to_bf16(float f) {
   uint32_t u = std::bit_cast<uint32_t>(f);
   uint32_t rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
   uint32_t quiet_nan = (u >> 16) | 0x40;
   return static_cast<uint16_t>((u & 0x7fffffff) > 0x7f800000 ? quiet_nan : rounded);
 }
 
-inline float f16_to_f32(uint16_t h) {
+[[maybe_unused]] inline float f16_to_f32(uint16_t h) {
   uint32_t sign = static_cast<uint32_t>(h & 0x8000) << 16;
   uint32_t exponent = h & 0x7c00, mantissa = h & 0x03ff;
   uint32_t normal = (static_cast<uint32_t>(h & 0x7fff) << 13) + (112u << 23);
@@ -32,7 +32,7 @@ inline float f16_to_f32(uint16_t h) {
   return std::bit_cast<float>(sign | (exponent == 0x7c00 ? special : finite));
 }
 
-inline uint16_t f32_to_f16(float f) {
+[[maybe_unused]] inline uint16_t f32_to_f16(float f) {
   uint32_t u = std::bit_cast<uint32_t>(f);
   uint32_t sign = (u >> 16) & 0x8000;
   uint32_t magnitude = u & 0x7fffffff;
@@ -46,4 +46,4 @@ inline uint16_t f32_to_f16(float f) {
 }
 
 }  // namespace
-}  // namespace jax_mps::cpu::JAX_MPS_ISA
+}  // namespace jax_mps
