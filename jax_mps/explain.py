@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 
@@ -19,6 +19,7 @@ from jax_mps.graph.traced import is_array
 from jax_mps.ops._check import fail, told
 from jax_mps.primitive import OPS
 
+P = ParamSpec("P")
 OUTSIDE = "not under mps.graph: XLA runs it"
 
 
@@ -48,7 +49,7 @@ class Explanation(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+def explain(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Explanation:
     """Tells for each op of `function(*args, **kwargs)` which implementation runs it, without running it.
 
     Args:
