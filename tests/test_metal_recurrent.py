@@ -13,7 +13,7 @@ from test_metal import counted, network, pytestmark, simulator  # noqa: F401
 from test_recurrent import CELLS, assert_near, normal, weights
 
 import jax_mps as mps
-from jax_mps import doctor
+from jax_mps.doctor import report
 
 
 def with_extra(call, name, *shape):
@@ -87,7 +87,7 @@ class TestRecurrent:
         """Of rows that have ended, too."""
         gates, call = ALL[cell]
         operands = normal(4, 5, 3), *weights(gates, 3, 6)
-        found = list(doctor.findings(functools.partial(call, lengths=jnp.arange(4) + 1), operands))
+        found = list(report.findings(functools.partial(call, lengths=jnp.arange(4) + 1), operands))
         assert {f.op.split("_")[-1] for f in found if f.native} >= {"training", "gradient"}
         assert max(f.error for f in found) < 2e-6
 
