@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, ParamSpec
+from typing import Any, NamedTuple
 
 import jax
 
@@ -19,7 +19,6 @@ from jax_mps.derivatives import linear_jaxpr
 from jax_mps.ops._check import fail, told
 from jax_mps.primitive import OPS
 
-P = ParamSpec("P")
 OUTSIDE = "not under mps.graph: XLA runs it"
 
 
@@ -49,7 +48,7 @@ class Explanation(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def explain(function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Explanation:
+def explain(function: Callable[..., object], *args: object, **kwargs: object) -> Explanation:
     """Tells for each op of `function(*args, **kwargs)` which implementation runs it, without running it.
 
     Args:

@@ -3,8 +3,8 @@
     python docs/site/figures.py                                         the page
     python docs/site/figures.py add --name NAME --about TEXT RUN.json ...   a machine's column from `bench --json` files
 
-A figure is a ratio of median times, above 1 where jax_mps is faster. Of several runs the lowest and the highest are kept:
-{"machines": [{"name", "about", "figures": {row: {engine: [low, high]}}}]}.
+A figure is a ratio of median times, above 1 where jax_mps is faster. Of several runs the lowest and the highest are
+kept: {"machines": [{"name", "about", "figures": {row: {engine: [low, high]}}}]}.
 """
 
 from __future__ import annotations

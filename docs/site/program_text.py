@@ -56,7 +56,11 @@ FAMILIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
     "norm": (
         "Batch normalisation",
         [
-            ("batch_norm", "x, gamma, beta -> y, mean:f32, variance:f32", "neuron(batch norm) by the batch's statistics"),
+            (
+                "batch_norm",
+                "x, gamma, beta -> y, mean:f32, variance:f32",
+                "neuron(batch norm) by the batch's statistics",
+            ),
             (
                 "batch_norm_gradient",
                 "dy, dmean:f32, dvariance:f32, x, gamma, beta, mean:f32, variance:f32 -> dx, dgamma:f32, dbeta:f32",
@@ -160,7 +164,13 @@ def _recurrent() -> list[tuple[str, str, str]]:
         rows.append((f"{cell}_training", f"{given} -> {', '.join(['y', *last, *kept])}", "and what the gradient needs"))
         before, after = ["dy", *(f"d{s}" for s in states)], ["y", *kept]
         results = ", ".join(f"d{n.partition(':')[0]}" for n in operands if not n.startswith("lengths"))
-        rows.append((f"{cell}_gradient", f"{', '.join(before)}, {given}, {', '.join(after)} -> {results}", "the gradients that are wanted"))
+        rows.append(
+            (
+                f"{cell}_gradient",
+                f"{', '.join(before)}, {given}, {', '.join(after)} -> {results}",
+                "the gradients that are wanted",
+            )
+        )
     return rows
 
 
