@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from inspect import isfunction
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
 
@@ -71,6 +72,7 @@ class graph(Generic[P, R]):
         if not callable(function):
             raise TypeError(f"graph: function must be callable, but got {function!r}. Pass the function itself.")
         functools.update_wrapper(self, function, updated=())
+        vars(self).update(_own_attributes(function))
         if not hasattr(self, "__name__"):  # of a partial
             self.__name__ = name_of(function)
         self._function, self._fuse = function, fuse
@@ -173,6 +175,14 @@ def _fixed(call: Call) -> list[bool]:
     flags = ([i in numbers for i in range(len(call.args))], {name: name in names for name in call.kwargs})
     whole = jax.tree.map(lambda flag, x: jax.tree.map(lambda _: flag, x), flags, (list(call.args), call.kwargs))
     return jax.tree.leaves(whole)
+
+
+def _own_attributes(function: Callable[..., Any]) -> dict[str, Any]:
+    """What somebody has set on a function, compiled by JAX or not; `jax.jit` hands it on too."""
+    if not isfunction(getattr(function, "__wrapped__", function)):
+        return {}
+    own = getattr(function, "__dict__", {})
+    return {name: value for name, value in own.items() if not name.startswith("_") and not hasattr(graph, name)}
 
 
 class _Method:
