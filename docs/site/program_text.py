@@ -1,7 +1,7 @@
 """Writes docs/program.md's tables: python docs/site/program_text.py, with jax_mps installed.
 
-Ops come from the checkers (cc/ir/check_*.cc), types and attributes from the nodes that the tests keep of each op, dtypes
-from the CPU device, which is asked, and instructions from their table. What is written here by hand is what each op
+Ops come from the checkers (cc/ir/check_*.cc), types and attributes from the nodes that the tests keep of each op,
+dtypes from the CPU device, which is asked, and instructions from their table. Written here by hand is what each op
 computes and how its operands and results are called; the names must be as many as the values of the tests' node.
 """
 
@@ -328,7 +328,7 @@ def replaced(page: str, name: str, text: str) -> str:
     begin, end = BEGIN.format(name), END.format(name)
     before, _, rest = page.partition(begin)
     _, _, after = rest.partition(end)
-    if not rest or not after and end not in rest:
+    if end not in rest:
         raise SystemExit(f"{PAGE} has no marks for {name}")
     return f"{before}{begin}\n{text}\n{end}{after}"
 
