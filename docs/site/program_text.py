@@ -135,12 +135,15 @@ FAMILIES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         [
             ("pad", "x, value -> y", "lax.pad; padding may be negative"),
             ("concatenate", "x... -> y", "along an axis"),
-            ("cumulative", "x -> y", "a running sum, product, maximum or minimum along an axis"),
             ("pick", "x, index:s32 -> y", "one element of each row (a gather of labels)"),
             ("pick_gradient", "dy, index:s32 -> dx", "the gradient of x"),
             ("reshape", "x -> y", "another shape of the same memory"),
             ("part", "x -> y", "a view of the same memory, from element `start` on"),
         ],
+    ),
+    "cumulative": (
+        "Cumulative ops",
+        [("cumulative", "x -> y", "a running sum, product, maximum or minimum along an axis")],
     ),
     "chain": ("Fused elementwise code", [("chain", "x... -> y...", "a fused kernel; see below")]),
     "loop": ("Loops", [("loop", "consts..., carry..., xs... -> carry..., ys...", "lax.scan of the node's body")]),
@@ -256,9 +259,8 @@ KINDS |= {"number": "number", "numbers": "list", "string": "string", "has": "str
 def _reads(family: str) -> dict[str, str]:
     """The attributes that a checker reads by name, and their kinds."""
     paths = [ROOT / "cc" / "ir" / f"check_{family}.cc"]
-    if family == "loop":
-        paths += (ROOT / "cc").rglob("loop.cc")
-    text = "".join(path.read_text() for path in paths if "cpu" not in path.parts)
+    paths += [path for path in [ROOT / "cc" / "ir" / f"{family}.cc"] if path.exists()]
+    text = "".join(path.read_text() for path in paths)
     found = re.findall(r'\b(count|boolean|integers?|numbers?|string|list|has|require_sizes)\((?:node, )?"(\w+)"', text)
     for names in re.findall(r"for \(const char\* name : \{([^}]*)\}", text):
         found += [("has", name) for name in re.findall(r'"(\w+)"', names)]
@@ -319,8 +321,8 @@ RULES = {
 
 def instruction_rows() -> list[tuple[str, str, str]]:
     """(name, operands, rule) of each instruction."""
-    text = (ROOT / "cc" / "cpu" / "chain_instructions.h").read_text()
-    return re.findall(r'\{"(\w+)", ChainOp::\w+, (\d), Rule::(\w+)\}', text)
+    text = (ROOT / "cc" / "chain" / "instructions.def").read_text()
+    return re.findall(r'^JAX_MPS_INSTRUCTION\(\w+, "(\w+)", (\d), (\w+),', text, re.MULTILINE)
 
 
 def replaced(page: str, name: str, text: str) -> str:
