@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 import jax_mps as mps
@@ -44,6 +45,16 @@ def test_program_text_is_complete():
     assert len(attributes) > 10 and attributes <= named(
         "program.md", r"`(\w+)` \((?:bool|integer|number|string|list)\)"
     )
+
+
+def test_compiler_is_current():
+    flax = pytest.importorskip("flax")
+    page = (DOCS / "compiler.md").read_text()
+    if f"JAX {jax.__version__}, Flax {flax.__version__}." not in page:
+        pytest.skip("the page was written with other versions")
+    module = script("compiler")
+    assert module.page() == page, "run python docs/site/compiler.py"
+    assert "mps_conv_weight_gradient: " in page and " @0 = conv(" in page
 
 
 def test_figures_are_current():
