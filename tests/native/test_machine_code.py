@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from avx512 import Machine
 from native import INTS, SPECIAL, chain
+from process import python
 from setting import METAL, ROOT
 
 COMPILER = shutil.which("c++") or shutil.which("g++")
@@ -181,3 +182,30 @@ def test_random_segments(segment_code, tmp_path, seed):
     np.testing.assert_array_equal(total, expected[-1])
     np.testing.assert_array_equal(top, np.maximum(expected[-1], 0))
     np.testing.assert_array_equal(least, np.minimum(expected[-1], 0))
+
+
+SWITCH = """
+import sys
+import numpy as np
+from jax_mps import ffi
+from native import chain, program
+
+x = (np.random.default_rng(0).normal(size=(5, 999)) * 9).astype(np.float32)
+code = ["exp 0", "tanh 0", "logistic 0", "erf 0", "mul 1 2", "add 5 3", "floor 6", "sub 7 4"]
+(y,) = chain(x.shape, [x], code, [["store", 8]], [np.float32])
+text = program("chain", [x], [y], shape=[5, 999], strides=[[999, 1]], offsets=[0], code=code, outputs=[["store", 8]])
+print(ffi.implementations(text)[0], y.tobytes().hex())
+"""
+
+
+def test_the_switch():
+    """Without machine code chains run as loops, and give the same bits."""
+    run = {
+        value: python("-c", SWITCH, paths=[ROOT / "tests/helpers"], JAX_MPS_MACHINE_CODE=value).stdout
+        for value in (None, "0")
+    }
+    (name, bits), (other_name, other_bits) = (text.rsplit(maxsplit=1) for text in run.values())
+    assert other_name.startswith("blocks")
+    assert bits == other_bits
+    if "x86-64-v3" in name or "x86-64-v4" in name:
+        assert name.startswith("machine code")
