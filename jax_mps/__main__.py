@@ -32,11 +32,12 @@ def main() -> int:
     )
     options = parser.parse_args()
     os.environ.setdefault("JAX_MPS_CACHE_DIR", "")  # kernels are compiled and compared anew
-    from jax_mps import doctor, set_device
+    from jax_mps import set_device
+    from jax_mps.doctor import report
 
     set_device(options.device)
     with _both(options.report) if options.report else contextlib.nullcontext():
-        return doctor.main(options.quick)
+        return report.main(options.quick)
 
 
 def _bench(arguments: list[str]) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from graph_common import normal
 
 import jax_mps as mps
+from jax_mps.compiler import pipeline
 
 SHAPES = [(64,), (3, 3, 64, 64), (128,), (), (1,), (700, 256), (10,), (512,), (3, 3, 8, 16)]
 
@@ -20,7 +19,7 @@ SHAPES = [(64,), (3, 3, 64, 64), (128,), (), (1,), (700, 256), (10,), (512,), (3
 def everything_natively():
     """Regions that XLA runs as well are native too. Optax mixes types."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(sys.modules["jax_mps.graph.compile"], "_gains", lambda program: True)
+    patch.setattr(pipeline, "_gains", lambda program: True)
     with jax.numpy_dtype_promotion("standard"):
         yield
     patch.undo()

@@ -11,8 +11,8 @@ import pytest
 from graph_common import normal
 
 import jax_mps as mps
-from jax_mps.graph.layout import GAP, Box, Link, place, rows
-from jax_mps.graph.lifetimes import lives
+from jax_mps.drawing.layout import GAP, Box, Link, place, rows
+from jax_mps.drawing.lifetimes import lives
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_mps.graph import fingerprint
-from jax_mps.graph.affine import Range, reshaped
+from jax_mps.compiler.recognise.recurrent import fingerprint
+from jax_mps.compiler.recognise.recurrent.gates import Range, reshaped
 
 sigmoid = jax.nn.sigmoid
 

@@ -63,6 +63,16 @@ class TestArguments:
         lowered = jax.jit(mps.graph(functools.partial(functools.partial(scaled, 2.0)))).lower(normal(3))
         assert "@jit_scaled" in lowered.as_text()
 
+    def test_what_is_set_on_a_function_is_on_the_graphed_one(self, native):
+        def f(x):
+            return mps.relu(x)
+
+        f.units, f.program = "metres", "f's own"
+        for graphed in (mps.graph(f), mps.graph(jax.jit(f)), jax.jit(mps.graph(f))):
+            assert graphed.units == "metres" and graphed.__name__ == "f"
+        assert callable(mps.graph(f).program)
+        assert not hasattr(mps.graph(functools.partial(f)), "units")
+
     def test_static_numbers_of_numpy_have_a_sign_at_zero(self, native):
         g = mps.graph(lambda sign, x: jnp.copysign(x, sign))
         with_sign = jax.jit(g, static_argnums=0)

@@ -9,23 +9,23 @@ import jax.numpy as jnp
 from graph_common import NCHW, normal
 from jax import lax
 
-from jax_mps.graph import capture
-from jax_mps.graph.convert import ELEMENTWISE, Builder, rule_of
-from jax_mps.graph.fuse import fuse
-from jax_mps.graph.hoist import hoist
-from jax_mps.graph.loops import convert_loop, flatten_loops
-from jax_mps.graph.neuron import take_neurons
-from jax_mps.graph.plan import plan
-from jax_mps.graph.recognise import recognise
-from jax_mps.graph.simplify import common_subexpressions, drop_dead, merge_reshapes, transpose_products
-from jax_mps.graph.transposes import sink_transposes
+from jax_mps.compiler.equations import clean
+from jax_mps.compiler.loops import convert_loop, flatten_loops
+from jax_mps.compiler.lower.rules import ELEMENTWISE, Builder, rule_of
+from jax_mps.compiler.passes.fuse_bias_relu import take_neurons
+from jax_mps.compiler.passes.fuse_elementwise.fuse import fuse
+from jax_mps.compiler.passes.hoist_from_loops import hoist
+from jax_mps.compiler.passes.plan_memory import plan
+from jax_mps.compiler.passes.simplify import common_subexpressions, drop_dead, merge_reshapes, transpose_products
+from jax_mps.compiler.passes.sink_transposes import sink_transposes
+from jax_mps.compiler.recognise.rules import recognise
 
 
 def built(function, *args):
     """The program of a function before any pass, and its names."""
     flat = flatten_loops(jax.make_jaxpr(function)(*args), lambda e: convert_loop(e, lambda inner: inner))
     recognise(flat)
-    capture.drop_dead(flat)
+    clean.drop_dead(flat)
     builder = Builder()
     for variable in flat.inputs:
         builder.input(variable)

@@ -3,8 +3,6 @@ as fused as they should be."""
 
 from __future__ import annotations
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +15,7 @@ from random_programs import arrays, gradients, half_program, program
 from setting import examples
 
 import jax_mps as mps
-
-compiler = sys.modules["jax_mps.graph.compile"]
+from jax_mps.compiler import pipeline
 
 
 @settings(max_examples=examples(120), derandomize=True, deadline=None, database=None)
@@ -28,7 +25,7 @@ def test_random_programs(seed, steps, fuse):
     wanted = jax.jit(function)(*args)
     graph = mps.graph(function, fuse=fuse)
     assert_same(jax.jit(graph)(*args), wanted, 1e-3)
-    compiled = compiler.compile_jaxpr(jax.make_jaxpr(function)(*args), fuse)
+    compiled = pipeline.compile_jaxpr(jax.make_jaxpr(function)(*args), fuse)
     assert not compiled.reasons
     for region in compiled.parts:
         assert region.memory.arena <= region.memory.without_aliasing
@@ -70,7 +67,7 @@ def test_outputs_take_the_memory_of_what_they_succeed(native, function, wanted):
     count = function.__code__.co_argcount - 1
     args = [normal(8)] * count
     args.insert(function.__code__.co_varnames.index("count"), jnp.int32(1))
-    graphed = compiler.compile_jaxpr(jax.make_jaxpr(function)(*args))
+    graphed = pipeline.compile_jaxpr(jax.make_jaxpr(function)(*args))
     (region,) = graphed.parts
     inputs, outputs = graphed.flat.inputs, graphed.flat.outputs
     pairs = {inputs.index(region.operands[i]): outputs.index(region.results[o]) for i, o in region.aliases}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +11,9 @@ import pytest
 from jax import lax
 
 import jax_mps as mps
-from jax_mps.graph.plan import placed_operands
+from jax_mps.compiler import pipeline
+from jax_mps.compiler.passes.plan_memory import placed_operands
 
-compiler = sys.modules["jax_mps.graph.compile"]
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 
 
@@ -22,7 +21,7 @@ NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 def everything_natively():
     """Regions that XLA runs as well are native too."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(compiler, "_gains", lambda program: True)
+    patch.setattr(pipeline, "_gains", lambda program: True)
     yield
     patch.undo()
 

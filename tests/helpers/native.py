@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_mps import ffi
-from jax_mps.device import device
+from jax_mps._device import device
 
 _DTYPES = {
     "float32": "f32",

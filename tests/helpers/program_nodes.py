@@ -90,7 +90,12 @@ NODES = [
         ["f32[5]", "f32[2]"] * 2,
         {"apply": True, "regularization": "l2", "states": 1, "nesterov": False, "centered": False},
     ),
-    ("adam", ["f32[13]", *["f32[5]", "f32[2]"] * 4], ["f32[5]", "f32[2]"] * 3, {**RULE, "apply": True, "states": 2}),
+    (
+        "adam",
+        ["f32[13]", *["f32[5]", "f32[2]"] * 4],
+        ["f32[5]", "f32[2]"] * 3,
+        {**RULE, "apply": True, "states": 2, "nesterov": True},
+    ),
     ("pad", ["f32[4,3]", "f32[]"], ["f32[7,6]"], {"config": [[1, 2, 0], [2, -1, 1]]}),
     ("concatenate", ["f32[4,3]", "f32[4,2]"], ["f32[4,5]"], {"axis": 1}),
     ("cumulative", ["f32[4,3]"], ["f32[4,3]"], {"axis": 1, "kind": "sum", "reverse": False}),

@@ -16,16 +16,14 @@ from random_whole import arguments, plan, program
 from setting import quick_compilation
 
 import jax_mps as mps
+from jax_mps.compiler import pipeline
 
 
 def everything_natively():
     """Regions that XLA runs as well are native too; gives the attribute that it replaced."""
-    import jax_mps.graph  # noqa: F401
-
-    compiler = sys.modules["jax_mps.graph.compile"]
-    before = compiler._gains
-    compiler._gains = lambda program: True
-    return compiler, before
+    before = pipeline._gains
+    pipeline._gains = lambda program: True
+    return pipeline, before
 
 
 def failure(steps, gradients, args, graphed=mps.graph):

@@ -19,7 +19,7 @@ CHECKED = {"JAX_MPS_AUTOTUNE": None, "JAX_MPS_APPLE_KERNELS": "0"}
 
 # Each op's row of explain, and how far its value is from its meaning in float64.
 OPS = """
-from jax_mps.doctor import findings
+from jax_mps.doctor.report import findings
 random = lambda seed, *shape: jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 CASES = dict(
     bias_gradient=(lambda x, w, b: mps.dense(x, w, b), (40, 3), (3, 5), (5,)),
@@ -182,13 +182,13 @@ def test_second_forms_have_no_pattern_that_is_miscompiled():
 
 
 DOCTOR = """
-from jax_mps import doctor, doctor_kernels, doctor_training
+from jax_mps.doctor import kernels, report as doctor, training
 import jax_mps.primitive
 doctor.CHECKS = [doctor.CHECKS[i] for i in (4, 11)]
 doctor.OPS = {name: jax_mps.primitive.OPS[name] for name in ("mps_dense", "mps_bias_gradient", "mps_softmax")}
-doctor_training.main = lambda quick: []
+training.main = lambda quick: []
 code = doctor.main()
-report(code=code, kernels=doctor_kernels.kernels(), printed=[str(row) for row in doctor_kernels.kernels()])
+report(code=code, kernels=kernels.kernels(), printed=[str(row) for row in kernels.kernels()])
 """
 
 

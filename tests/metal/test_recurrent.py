@@ -12,7 +12,7 @@ from jax import lax
 from metal_common import counted, network, pytestmark, simulator  # noqa: F401
 
 import jax_mps as mps
-from jax_mps import doctor
+from jax_mps.doctor import report
 
 
 def with_extra(call, name, *shape):
@@ -86,7 +86,7 @@ class TestRecurrent:
         """Of rows that have ended, too."""
         gates, call = ALL[cell]
         operands = normal(4, 5, 3), *weights(gates, 3, 6)
-        found = list(doctor.findings(functools.partial(call, lengths=jnp.arange(4) + 1), operands))
+        found = list(report.findings(functools.partial(call, lengths=jnp.arange(4) + 1), operands))
         assert {f.op.split("_")[-1] for f in found if f.native} >= {"training", "gradient"}
         assert max(f.error for f in found) < 2e-6
 

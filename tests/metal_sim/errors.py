@@ -34,7 +34,8 @@ from cases import CASES  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import jax_mps as mps  # noqa: E402
-from jax_mps import doctor, ffi  # noqa: E402
+from jax_mps import ffi  # noqa: E402
+from jax_mps.doctor import report  # noqa: E402
 from jax_mps.primitive import OPS  # noqa: E402
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -50,7 +51,7 @@ def rows(sample: int):
             operands = [rng.standard_normal(o) if isinstance(o, tuple) else np.asarray(o(rng)) for o in case.operands]
             yield case.function, operands, case.half
     rng = np.random.default_rng(0)
-    for check in doctor.CHECKS:
+    for check in report.CHECKS:
         yield check.function, [rng.standard_normal(shape) for shape in check.shapes], True
 
 
@@ -66,7 +67,7 @@ def of_row(sample: int, keep: Path | None, number: int):
     function, operands, half = listed(sample)[number]
     found, elsewhere = [], {}
     for dtype in DTYPES if half else DTYPES[:1]:
-        for finding in doctor.findings(function, cast(operands, dtype)):
+        for finding in report.findings(function, cast(operands, dtype)):
             if finding.native:
                 found.append((finding.op, dtype, float(finding.error)))
             else:

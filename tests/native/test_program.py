@@ -12,7 +12,7 @@ from native import f32
 
 import jax_mps as mps
 from jax_mps import ffi
-from jax_mps.program import Program
+from jax_mps.ir.program import Program
 
 RELU = '{neuron=["relu",0,0,0]}'
 CONV = "{dilation=[1,1], groups=1, padding=[[1,1],[1,1]], strides=[1,1]}"

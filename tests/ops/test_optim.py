@@ -78,6 +78,22 @@ def test_as_optax(device, name, advance):
     assert_trees_near(advance(ours, params_of()), by_update(theirs, params_of()))
 
 
+@pytest.mark.skipif(mps.device() != "cpu", reason="where XLA computes updates alone")
+@pytest.mark.parametrize("name", AS_OPTAX)
+def test_updates_move_no_more_memory_than_optax(name):
+    def moved(optimizer):
+        def train(gradients, state, params):
+            updates, state = optimizer.update(gradients, state, params)
+            return optax.apply_updates(params, updates), state
+
+        params = jnp.ones((300, 400))
+        compiled = jax.jit(train).lower(params, optimizer.init(params), params).compile()
+        return compiled.cost_analysis()["bytes accessed"] / params.nbytes
+
+    ours, theirs = map(moved, AS_OPTAX[name])
+    assert 3 <= ours <= theirs + 0.01
+
+
 @pytest.mark.parametrize("name", ["sgd, nesterov", "adam", "rmsprop, centered momentum"])
 def test_float64(name):
     with jax.enable_x64(True):
