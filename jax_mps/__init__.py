@@ -1,6 +1,7 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
 from jax_mps import config, interop, losses, nn, optim
+from jax_mps.accelerate import accelerate
 from jax_mps.device import device, set_device
 from jax_mps.explain import Explanation, explain
 from jax_mps.ffi import CacheInfo, cache_info, clear_cache, set_cache_limit
@@ -38,6 +39,7 @@ __all__ = [
     "CacheInfo",
     "Explanation",
     "absolute",
+    "accelerate",
     "avg_pool",
     "batch_norm",
     "batch_norm_inference",
