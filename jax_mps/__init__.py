@@ -1,11 +1,11 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
 from jax_mps import config, interop, losses, nn, optim
-from jax_mps.accelerate import accelerate
-from jax_mps.device import device, set_device
-from jax_mps.explain import Explanation, explain
+from jax_mps._accelerate import accelerate
+from jax_mps._device import device, set_device
+from jax_mps._explain import Explanation, explain
+from jax_mps.compiler.graph import graph
 from jax_mps.ffi import CacheInfo, cache_info, clear_cache, set_cache_limit
-from jax_mps.graph import graph
 from jax_mps.ops.conv import conv, conv_transpose
 from jax_mps.ops.dense import dense
 from jax_mps.ops.dropout import dropout

@@ -28,10 +28,10 @@ from jax_mps._compat import (
     tangent_aval,
     vary_together,
 )
+from jax_mps._device import device
 from jax_mps.derivatives import Pullback, differentiate_by, transpose_as
-from jax_mps.device import device
 from jax_mps.eager import run_eagerly
-from jax_mps.program import Program
+from jax_mps.ir.program import Program
 
 Arrays = tuple[Any, ...]
 Attributes = tuple[tuple[str, Any], ...]  # sorted items: hashable

@@ -1,13 +1,15 @@
 """The strict run: no silent promotion of dtypes or ranks, warnings are errors."""
 
+import importlib
 import importlib.metadata
 import os
 import sys
 import zlib
 from pathlib import Path
 
+from setting import METAL, NATIVE, ROOT
+
 # `python -m pytest` puts the checkout before the installed package; without a native half in it that would not do.
-ROOT = Path(__file__).resolve().parents[1]
 if not list((ROOT / "jax_mps").glob("_ext*")):
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != ROOT]
 
@@ -18,8 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)  # for shard_map
 jax.config.update("jax_disable_most_optimizations", True)  # XLA compiles faster; kernels are as they are
@@ -35,18 +37,8 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "error")
 
 
-# The devices with kernels of their own. Metal, which may be simulated and slow, is tested where it is asked for;
-# JAX_MPS_SAMPLE=n runs one in n of the tests.
-METAL = os.environ.get("JAX_MPS_DEVICE") == "metal"
-NATIVE = ["metal"] if METAL else ["cpu"]
-
-
-def examples(count):
-    """How many random programs are tried: on Metal each compiles kernels of its own."""
-    return count // 20 if METAL else count
-
-
 def pytest_collection_modifyitems(config, items):
+    """JAX_MPS_SAMPLE=n runs one in n of the tests."""
     sample = int(os.environ.get("JAX_MPS_SAMPLE", "1"))
     kept = [item for item in items if zlib.crc32(item.name.encode()) % sample == 0]
     if len(kept) < len(items):
@@ -79,3 +71,12 @@ def device(request):
 def native(request):
     """Every device with kernels of its own."""
     yield from _on(request.param)
+
+
+@pytest.fixture
+def activity(monkeypatch):
+    """The example activity.py as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    yield importlib.import_module("activity")
+    for name in ("activity", "activity_data"):
+        sys.modules.pop(name, None)

@@ -43,7 +43,10 @@ void rmsprop(const Node& node) {
   optimizer(node, 1 + node.attributes.boolean("centered"), 12);
 }
 
-void adam(const Node& node) { optimizer(node, 2, 13); }
+void adam(const Node& node) {
+  node.attributes.boolean("nesterov");
+  optimizer(node, 2, 13);
+}
 
 const Checker kSgd("sgd", sgd);
 const Checker kRmsprop("rmsprop", rmsprop);

@@ -1,5 +1,5 @@
 // Messages to Apple's own kernels, which metal-cpp does not know: each is a constant that names its
-// class and selector, and has the C types of what it takes and gives. tests/test_mps_selectors.py
+// class and selector, and has the C types of what it takes and gives. tests/metal/test_selectors.py
 // compares them with Apple's headers.
 #pragma once
 

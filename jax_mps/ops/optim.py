@@ -96,13 +96,14 @@ def _rmsprop(numbers: Any, g: Any, nu: Any, *rest: Any, centered: bool, nesterov
     return [u, nu, *mu, *trace]
 
 
-def _adam(numbers: Any, g: Any, mu: Any, nu: Any, *nu_max: Any) -> Any:
+def _adam(numbers: Any, g: Any, mu: Any, nu: Any, *nu_max: Any, nesterov: bool) -> Any:
     b1, one_minus_b1, b2, one_minus_b2, step_mu, step_gradient, correction, eps_root, eps = numbers
     mu = b1 * mu + one_minus_b1 * g
     nu = b2 * nu + one_minus_b2 * (g * g)
     maxima = [jnp.maximum(n, correction * nu) for n in nu_max]
     largest = maxima[0] if maxima else correction * nu
-    return [(step_mu * mu + step_gradient * g) / (jnp.sqrt(largest + eps_root) + eps), mu, nu, *maxima]
+    step = step_mu * mu + step_gradient * g if nesterov else step_mu * mu  # g is not read once more for nothing
+    return [step / (jnp.sqrt(largest + eps_root) + eps), mu, nu, *maxima]
 
 
 @op("sgd", aliases=_in_place, alone=_alone)

@@ -125,7 +125,8 @@ def adam(
             return chained(scale(b1, b2, eps, eps_root, mu_dtype), optax.scale_by_learning_rate(learning_rate))
 
         rule = others if variant == "optax" else None
-        result, new = run(adam_op, hyper, gradients, params, states, before, rule, state.count, apply=apply)
+        flags = dict(apply=apply, nesterov=nesterov)
+        result, new = run(adam_op, hyper, gradients, params, states, before, rule, state.count, **flags)
         return result, AdamState(count, new["mu"], new["nu"], new.get("nu_max"))
 
     return FusedTransformation.of("adam", init, advance, AdamState)

@@ -2,8 +2,8 @@
 
     tests/metal_sim/run python tests/metal_sim/errors.py [--sample N] [--jobs N] [--keep FOLDER]
 
-Every row of tests/cases.py and every check of doctor is run with its gradient; the results of each op on the way are
-compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check); --jobs N
+Every row of the table of cases and every check of doctor is run with its gradient; the results of each op on the way
+are compared with its meaning in float64 on the same operands. --sample N takes one row in N (and every check); --jobs N
 runs in so many processes; --keep FOLDER keeps what each row gave, so that a run that was stopped goes on where it
 ended. What the same shaders gave on an NVIDIA GPU is copied from H200.md.
 """
@@ -22,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/helpers"))
 
 import jax  # noqa: E402
 
@@ -34,7 +34,8 @@ from cases import CASES  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
 import jax_mps as mps  # noqa: E402
-from jax_mps import doctor, ffi  # noqa: E402
+from jax_mps import ffi  # noqa: E402
+from jax_mps.doctor import report  # noqa: E402
 from jax_mps.primitive import OPS  # noqa: E402
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -50,7 +51,7 @@ def rows(sample: int):
             operands = [rng.standard_normal(o) if isinstance(o, tuple) else np.asarray(o(rng)) for o in case.operands]
             yield case.function, operands, case.half
     rng = np.random.default_rng(0)
-    for check in doctor.CHECKS:
+    for check in report.CHECKS:
         yield check.function, [rng.standard_normal(shape) for shape in check.shapes], True
 
 
@@ -66,7 +67,7 @@ def of_row(sample: int, keep: Path | None, number: int):
     function, operands, half = listed(sample)[number]
     found, elsewhere = [], {}
     for dtype in DTYPES if half else DTYPES[:1]:
-        for finding in doctor.findings(function, cast(operands, dtype)):
+        for finding in report.findings(function, cast(operands, dtype)):
             if finding.native:
                 found.append((finding.op, dtype, float(finding.error)))
             else:
@@ -117,9 +118,10 @@ def page(errors, elsewhere, sample: int) -> str:
     lines = [
         "# Errors of the Metal kernels",
         "",
-        f"The largest error of each op over {some} of `tests/cases.py` and the checks of `python -m jax_mps doctor`, "
-        "values and gradients: the largest difference from the op's meaning in float64 on the same operands, relative "
-        "to the largest element of the result or to 1. Half precision is storage; sums are in float32, and the error "
+        f"The largest error of each op over {some} of `tests/helpers/cases.py` and the checks of `python -m jax_mps "
+        "doctor`, values and gradients: the largest difference from the op's meaning in float64 on the same operands, "
+        "relative to the largest element of the result or to 1. "
+        "Half precision is storage; sums are in float32, and the error "
         "is that of the last rounding (2^-11 of float16, 2^-8 of bfloat16) where nothing cancels. A recurrent gradient "
         "that computes its gates again (`recompute=True`) begins each step with a rounded state, by which a sum next "
         "to a corner of its neuron may take the other slope: in one row with elu (a = 0.7) one of 5,400 does, and four "

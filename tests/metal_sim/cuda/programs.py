@@ -15,7 +15,7 @@ import numpy as np
 import random_programs
 
 import jax_mps as mps
-from jax_mps.ops.pick import pick_op
+from jax_mps.ops.label_gather import pick_op
 from jax_mps.ops.random import random_bits_op
 
 SHAPES = {"w": (5, 4), "b": (7,), "scale": (1,)}

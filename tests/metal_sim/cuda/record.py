@@ -1,6 +1,6 @@
 """Writes down what the Metal device dispatches on the simulator, for replay.py to repeat it on an NVIDIA GPU.
 
-tests/metal_sim/run python tests/metal_sim/cuda/record.py FOLDER [REGEX]: every op that the cases of ../../cases.py and
+tests/metal_sim/run python tests/metal_sim/cuda/record.py FOLDER [REGEX]: every op that the table of cases and
 programs.py (those whose names match) run eagerly, value and gradient, in each dtype. With each op goes its meaning in
 float64, of the same operands. FOLDER gets calls.json, data.bin and sources/.
 tests/metal_sim/run python tests/metal_sim/cuda/record.py FOLDER --large [REGEX]: the dispatches of large.py's sizes,
@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 
-sys.path[:0] = [str(pathlib.Path(__file__).parents[2]), str(pathlib.Path(__file__).parent)]
+HERE = pathlib.Path(__file__).absolute().parent
+sys.path[:0] = [str(HERE.parents[1] / "helpers"), str(HERE)]
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -169,8 +170,8 @@ def run_case(recorder: Recorder, function, operands) -> None:
 def record_cases(folder: pathlib.Path, pattern: str) -> None:
     """All cases, dtype by dtype."""
     from cases import CASES
+    from op_common import cast, operands_of
     from programs import PROGRAMS
-    from test_ops import cast, operands_of
 
     recorder = Recorder(folder)
     label: dict = {"name": "", "dtype": None}

@@ -1,0 +1,1 @@
+"""A traced function as a flat list of equations, still in JAX's words."""

@@ -1,0 +1,1 @@
+"""Passes: each a function from program to program, or of a program."""

@@ -1,0 +1,1 @@
+"""Elementwise nodes, reductions and views become chains."""

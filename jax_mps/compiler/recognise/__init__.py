@@ -1,0 +1,1 @@
+"""Ops in JAX's own primitives: one rule a family."""

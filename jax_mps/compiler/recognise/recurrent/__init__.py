@@ -1,0 +1,1 @@
+"""Recurrent cells in scans: guessed, then proven over a finite field."""

@@ -1,0 +1,1 @@
+"""The self-test behind python -m jax_mps doctor."""
