@@ -83,15 +83,15 @@ class accelerate:
             )
         if on:
             compile_what_it_gives(_replaced)
-        self._value = on
+        self._value = on or None  # off is as if it had never been on
         self._restore: Callable[[], None] | None = None
         if _blocks():
-            self._restore = set_in_this_thread(_on, on)
+            self._restore = set_in_this_thread(_on, self._value)
             return
         with _lock:
             _switches.append(self)
             del _switches[:-_AT_ONCE]
-            _on.set_global(on)
+            _on.set_global(self._value)
 
     def __enter__(self) -> accelerate:
         if self._restore is None:
@@ -112,7 +112,7 @@ class accelerate:
             self._restore = None
 
     def __repr__(self) -> str:
-        return f"accelerate({self._value})"
+        return f"accelerate({bool(self._value)})"
 
 
 def _blocks() -> int:
@@ -166,9 +166,8 @@ def _graphed(closed: ClosedJaxpr) -> tuple[ClosedJaxpr | None, str]:
     reason = _unfit(closed)
     if reason:
         return None, reason
-    made = jax.make_jaxpr(graph(jaxpr_as_fun(closed)))
     try:
-        found = made(*closed.in_avals)
+        found = jax.make_jaxpr(graph(jaxpr_as_fun(closed)))(*closed.in_avals)
         native = _any_native(found.jaxpr)
     except Exception as error:  # the program ran without
         warnings.warn(f"accelerate: a function stays in JAX: {error}", RuntimeWarning, stacklevel=2)
