@@ -122,7 +122,7 @@ def _blocks() -> int:
 
 def accelerated(closed: ClosedJaxpr, args: Sequence[Any] = ()) -> tuple[ClosedJaxpr, str]:
     """What a jitted function is compiled to for these arguments, and, if that is what it was, the reason or ""."""
-    if not _on.value:
+    if not _on.value or _is_one_op(closed.jaxpr, ""):
         return closed, ""
     if _is_elsewhere([x.sharding for x in args if isinstance(x, jax.Array)]):
         return closed, "accelerate leaves it: it runs on several devices, or on none that is a CPU"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
+import weakref
 from functools import partial
 
 import jax
@@ -398,6 +400,7 @@ class TestWhatItLeaves:
             assert "found nothing in it" in str(tell(jax.jit(lambda x: (x @ x).sum()), jnp.ones((200, 200), jnp.int32)))
             both = jax.device_put(X, NamedSharding(Mesh(jax.devices()[:2], "d"), PartitionSpec("d")))
             assert "on several devices" in str(tell(jax.jit(conv), both, PARAMS[0]))
+            assert [row.op for row in mps.explain(mps.relu, X)] == ["neuron"]  # as it runs outside of jit
             with mps.set_device("reference"):
                 assert "the device is 'reference'" in str(tell(jax.jit(conv), X, PARAMS[0]))
 
@@ -411,6 +414,17 @@ class TestWhatItLeaves:
         with mps.accelerate(), pytest.warns(RuntimeWarning, match="accelerate: a function stays in JAX: no such luck"):
             assert bits(jitted(X, PARAMS[0])) == plain
         jax.clear_caches()
+
+    def test_what_it_made_lives_as_long_as_the_function(self):
+        jitted = jax.jit(lambda x, w: conv(x, w) * 5)
+        with mps.accelerate():
+            jitted(X, PARAMS[0])
+            alive = weakref.ref(jitted.trace(X, PARAMS[0]).jaxpr)
+            assert _accelerate._graphed(alive())[0] is not None
+            del jitted
+            jax.clear_caches()
+            gc.collect()
+        assert alive() is None
 
     def test_several_devices(self):
         mesh = Mesh(np.array(jax.devices()[:2]), "d")
