@@ -9,6 +9,7 @@
 #include "cpu/jit/segment.h"
 #include "cpu/jit/opcodes.h"
 
+using namespace jax_mps;
 using namespace jax_mps::cpu;
 
 int main(int argc, char** argv) {
