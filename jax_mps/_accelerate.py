@@ -224,7 +224,8 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
 
 def _work(equation: Any) -> int:
     """Multiply-adds of a convolution or a product, elements of a pool's windows; of an op of jax_mps enough."""
-    name, result = equation.primitive.name, equation.outvars[0].aval if equation.outvars else None
+    name = equation.primitive.name
+    result: Any = equation.outvars[0].aval if equation.outvars else None
     try:
         match name:
             case "conv_general_dilated":
