@@ -224,22 +224,20 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
 
 def _work(equation: Any) -> int:
     """Multiply-adds of a convolution or a product, elements of a pool's windows; of an op of jax_mps enough."""
-    name, result = equation.primitive.name, equation.outvars[0].aval if equation.outvars else None
+    name = equation.primitive.name
     try:
-        match name:
-            case "conv_general_dilated":
-                kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
-                return result.size * kernel.size // max(kernel.shape[numbers.rhs_spec[0]], 1)
-            case "dot_general":
-                (axes, _), _ = equation.params["dimension_numbers"]
-                return result.size * math.prod(equation.invars[0].aval.shape[i] for i in axes)
-            case _ if name in _POOLS:
-                return equation.invars[0].aval.size * math.prod(equation.params["window_dimensions"])
-            case _ if name in OPS and name not in _ALONE:
-                return _SMALL
-    except TypeError:  # of symbolic sizes
-        pass
-    return 0
+        if name == "conv_general_dilated":
+            kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
+            return int(equation.outvars[0].aval.size * kernel.size // max(kernel.shape[numbers.rhs_spec[0]], 1))
+        if name == "dot_general":
+            (axes, _), _ = equation.params["dimension_numbers"]
+            contracted = math.prod(equation.invars[0].aval.shape[i] for i in axes)
+            return int(equation.outvars[0].aval.size * contracted)
+        if name in _POOLS:
+            return int(equation.invars[0].aval.size * math.prod(equation.params["window_dimensions"]))
+    except (TypeError, ValueError, jax.errors.JAXTypeError):  # of symbolic sizes
+        return 0
+    return _SMALL if name in OPS and name not in _ALONE else 0
 
 
 def _any_native(jaxpr: Any) -> bool:
