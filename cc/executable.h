@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "program.h"
+#include "ir/program.h"
 
 namespace jax_mps {
 
@@ -27,6 +27,10 @@ class Executable {
   Program program_;
   size_t bytes_ = 0;
 };
+
+// Compiles a checked program for its device, from a text of so many bytes. Throws ProgramError with
+// the reason if the device has no kernel for a step.
+std::shared_ptr<const Executable> compile(Program program, size_t text_bytes);
 
 // Outputs that no step writes, or that are returned twice: (value, output). They are copied last.
 std::vector<std::pair<int, int>> copied_outputs(const Program& program);

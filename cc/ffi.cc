@@ -11,9 +11,9 @@
 #include "idle_memory.h"
 #include "ir/check.h"
 #ifdef JAX_MPS_METAL
-#include "metal/information.h"
-#include "metal/kernel.h"
-#include "metal/verdicts.h"
+#include "metal/recipe.h"
+#include "metal/runtime/information.h"
+#include "metal/runtime/verdicts.h"
 #endif
 
 namespace nb = nanobind;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "program.h"
+#include "ir/program.h"
 
 namespace jax_mps {
 

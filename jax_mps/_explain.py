@@ -49,7 +49,7 @@ class Explanation(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+def explain(function: Callable[..., object], *args: object, **kwargs: object) -> Explanation:
     """Tells for each op of `function(*args, **kwargs)` which implementation runs it, without running it.
 
     Args:

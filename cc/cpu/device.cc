@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <map>
 
-#include "guard.h"
+#include "cpu/onednn/guard.h"
+#include "cpu/onednn/onednn.h"
 #include "isa.h"
-#include "onednn.h"
 #include "threads.h"
 #include "widen.h"
 

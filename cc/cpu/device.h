@@ -4,7 +4,7 @@
 #include <initializer_list>
 #include <string>
 
-#include "../kernel.h"
+#include "kernel.h"
 
 namespace jax_mps::cpu {
 

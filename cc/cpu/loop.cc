@@ -1,9 +1,9 @@
 // The loop node: see loop.h.
-#include "../loop.h"
+#include "ir/loop.h"
 
 #include <cstring>
 
-#include "../align.h"
+#include "align.h"
 #include "device.h"
 #include "steps.h"
 

@@ -1,7 +1,7 @@
 // One matrix product of fixed shape, run many times within a kernel: C (+)= A B (+ bias).
 #pragma once
 
-#include "onednn_product.h"
+#include "cpu/onednn/product.h"
 
 #ifdef JAX_MPS_ONEDNN
 

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
-#include "../align.h"
-#include "../executable.h"
+#include "align.h"
 #include "device.h"
+#include "executable.h"
 
 namespace jax_mps::cpu {
 namespace {

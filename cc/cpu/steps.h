@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "together.h"
+#include "cpu/chain/batched.h"
 
 namespace jax_mps::cpu {
 

@@ -1,7 +1,7 @@
 #include "widen.h"
 
-#include "../align.h"
-#include "loops/convert.h"
+#include "align.h"
+#include "cpu/loops/convert.h"
 
 namespace jax_mps::cpu {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "../kernel.h"
+#include "kernel.h"
 
 namespace jax_mps::cpu {
 

@@ -5,7 +5,7 @@
 // What a kernel does not take though the op means it, such as a dtype, is its own reason to refuse.
 #pragma once
 
-#include "../program.h"
+#include "program.h"
 
 namespace jax_mps {
 

@@ -1,6 +1,6 @@
 // loop(consts, carry, xs): what its node says and what its body is must agree.
-#include "../loop.h"
 #include "check.h"
+#include "loop.h"
 
 namespace jax_mps {
 namespace {

@@ -1,7 +1,7 @@
 // neuron(x), neuron_gradient(dy, x), prelu(x, slopes), prelu_gradient(dy, x, slopes); and the
 // neurons that other ops apply to their result.
-#include "../cpu/neuron.h"
 #include "check.h"
+#include "neuron.h"
 #include "require.h"
 
 namespace jax_mps {
@@ -11,7 +11,7 @@ template <size_t operands>
 void elementwise(const Node& node) {
   require_counts(node, operands, 1);
   for (const TensorType& type : node.in) require_alike(type, node.out[0]);
-  cpu::Neuron(node.attributes.list("neuron"));
+  Neuron(node.attributes.list("neuron"));
 }
 
 // Some arrays of one type, then the slopes of their channels; the results likewise.
@@ -31,8 +31,6 @@ const Checker kPReluGradient("prelu_gradient", prelu<2>);
 
 }  // namespace
 
-void check_neuron(const Node& node) {
-  if (node.attributes.has("neuron")) cpu::Neuron(node.attributes.list("neuron"));
-}
+void check_neuron(const Node& node) { neuron_of(node); }
 
 }  // namespace jax_mps

@@ -1,7 +1,7 @@
 // dense(x, w[, b]), dense_data_gradient(dy, w), dense_weight_gradient(x, dy), dot(left, right), and
 // bias_gradient(dy), the sum over all axes but the last.
-#include "../dot_product.h"
 #include "check.h"
+#include "product.h"
 #include "require.h"
 
 namespace jax_mps {

@@ -1,5 +1,4 @@
-// Ops that move, name or add up elements: reshape, part, pad, concatenate, pick and its gradient,
-// cumulative.
+// Ops that move, name or add up elements: reshape, part, pad, concatenate, pick and its gradient.
 #include "check.h"
 #include "require.h"
 
@@ -84,21 +83,6 @@ void pick_gradient(const Node& node) {
             "attribute 'classes' must be the last axis of " + node.out[0].text());
 }
 
-// cumulative(x) {axis, kind, reverse}
-void cumulative(const Node& node) {
-  require_counts(node, 1, 1);
-  const TensorType& x = node.in[0];
-  require_shape(node.out[0], x.shape);
-  require_dtype(node.out[0], x.dtype);
-  const std::string& kind = node.attributes.string("kind");
-  require(kind == "sum" || kind == "prod" || kind == "max" || kind == "min",
-          "unknown kind '" + kind + "'");
-  const int64_t axis = node.attributes.integer("axis");
-  require(axis >= 0 && axis < x.rank(), "attribute 'axis' is out of range");
-  node.attributes.boolean("reverse");
-}
-
-const Checker kCumulative("cumulative", cumulative);
 const Checker kReshape("reshape", reshape);
 const Checker kPart("part", part);
 const Checker kPad("pad", pad);

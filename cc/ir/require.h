@@ -1,7 +1,7 @@
 // The rules that checkers are made of: each throws ProgramError with what must be and what came.
 #pragma once
 
-#include "../program.h"
+#include "program.h"
 
 namespace jax_mps {
 

@@ -13,7 +13,7 @@
 
 #include "cpu/steps.h"
 #include "ir/check.h"
-#include "program.h"
+#include "ir/program.h"
 
 using namespace jax_mps;
 

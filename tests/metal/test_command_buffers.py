@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(
     not os.environ.get("METAL_SIM_BUILD"), reason="needs the rig: tests/metal_sim/run python -m pytest"
 )
 
-# As cc/metal/work.cc estimates: operations and bytes a second.
+# As cc/metal/runtime/work.cc estimates: operations and bytes a second.
 OPERATIONS, BYTES = 5e11, 4e10
 SETUP = """
 random = lambda seed, *shape: jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)

@@ -11,7 +11,7 @@ import pytest
 from setting import ROOT
 
 HERE = Path(__file__).parent
-SOURCES = sorted((ROOT / "cc/metal").glob("*.[ch]*"))
+SOURCES = sorted((ROOT / "cc/metal").rglob("*.[ch]*"))
 
 # C++ types by those of the headers; classes and enumerations of the tables go by their names.
 TYPES = {

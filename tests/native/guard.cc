@@ -2,7 +2,7 @@
 // output: guard BYTES PLACE writes one byte so far from the first of PLACE, which is result,
 // scratch, operand or gap (between the result's rows); guard primitive runs a oneDNN primitive
 // whose result's memory is too small.
-#include "cpu/guard.h"
+#include "cpu/onednn/guard.h"
 
 #include <cstdlib>
 #include <cstring>

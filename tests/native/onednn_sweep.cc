@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "cpu/onednn_trust.h"
+#include "cpu/onednn/trust.h"
 
 using dnnl::memory;
 using jax_mps::cpu::Convolving, jax_mps::cpu::Pass;

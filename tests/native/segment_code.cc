@@ -6,8 +6,8 @@
 #include <sstream>
 #include <string>
 
-#include "cpu/chain_machine.h"
-#include "cpu/chain_opcodes.h"
+#include "cpu/jit/segment.h"
+#include "cpu/jit/opcodes.h"
 
 using namespace jax_mps::cpu;
 

@@ -28,7 +28,7 @@ def guard(tmp_path_factory):
     if METAL or not COMPILER:
         pytest.skip("needs a C++ compiler")
     program = tmp_path_factory.mktemp("guard") / "guard"
-    sources = [ROOT / "tests/native/guard.cc", ROOT / "cc/cpu/guard.cc", ROOT / "cc/program.cc"]
+    sources = [ROOT / "tests/native/guard.cc", ROOT / "cc/cpu/onednn/guard.cc", ROOT / "cc/ir/program.cc"]
     command = [COMPILER, "-std=c++20", "-O1", f"-I{ROOT / 'cc'}", *sources, "-o", program]
     subprocess.run(command, check=True)
 
@@ -72,8 +72,8 @@ def test_a_primitive_that_writes_too_far(tmp_path):
         pytest.skip("needs a C++ compiler and oneDNN's wheels")
     sources = [
         ROOT / "tests/native/guard.cc",
-        *(ROOT / f"cc/cpu/{n}.cc" for n in ("guard", "onednn")),
-        ROOT / "cc/program.cc",
+        *(ROOT / f"cc/cpu/onednn/{n}.cc" for n in ("guard", "onednn")),
+        ROOT / "cc/ir/program.cc",
     ]
     include = header.parent if header.parent.name != "dnnl" else header.parents[2]
     command = [

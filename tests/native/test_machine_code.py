@@ -41,8 +41,8 @@ CASES = [
 def segment_code(tmp_path_factory):
     """The machine code of a segment, from its lines."""
     program = tmp_path_factory.mktemp("segment_code") / "segment_code"
-    files = ["assembler", "chain_values", "chain_formulas", "chain_machine", "chain_opcodes"]
-    sources = [ROOT / "tests/native/segment_code.cc", *(ROOT / f"cc/cpu/{name}.cc" for name in files)]
+    files = ["assembler", "values", "formulas", "segment", "opcodes"]
+    sources = [ROOT / "tests/native/segment_code.cc", *(ROOT / f"cc/cpu/jit/{name}.cc" for name in files)]
     subprocess.run([COMPILER, "-std=c++20", "-O1", f"-I{ROOT / 'cc'}", *sources, "-o", program], check=True)
 
     def run(lines, instructions="avx512"):
@@ -55,9 +55,8 @@ def segment_code(tmp_path_factory):
 
 def numbers():
     """The instructions' numbers."""
-    text = (ROOT / "cc/cpu/loops/chain.h").read_text()
-    body = re.search(r"enum class ChainOp : uint8_t \{(.*?)\};", text, re.S)[1]
-    names = re.findall(r"\w+", re.sub(r"//.*", "", body))
+    rows = (ROOT / "cc/chain/instructions.def").read_text()
+    names = re.findall(r"^JAX_MPS_INSTRUCTION\((\w+),", rows, re.M)
     return {name.rstrip("_"): i for i, name in enumerate(names)}
 
 

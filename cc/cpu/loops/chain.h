@@ -1,33 +1,16 @@
 // Elementwise code over an iteration space, run block by block: a block is 256 or 1024
 // elements that are consecutive in row-major order, a register holds one 32-bit word for each of
-// them (true and false are 1 and 0). This header is the plan; chain.cc in the folder above makes
+// them (true and false are 1 and 0). This header is the plan; cpu/chain/chain.cc makes
 // it.
 #pragma once
 
 #include <cstddef>
 
-#include "../isa.h"
+#include "chain/types.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 
-// clang-format off
-enum class ChainOp : uint8_t {
-  add, sub, mul, div, rem, max, min, pow, atan2,
-  neg, abs, sign, square, floor, ceil, round_half_away, round_half_even,
-  exp, exp2, log, log1p, expm1, tanh, logistic, sqrt, rsqrt, cbrt, sin, cos, tan, erf, erf_inv,
-  is_finite, eq, ne, lt, le, gt, ge, and_, or_, xor_, not_,
-  shift_left, shift_right_logical, shift_right_arithmetic, select, clamp,
-  convert_f32, convert_s32, convert_u32, convert_pred, round_bf16, round_f16,
-  copy, splat,  // of a register, of a scalar
-  multiply_add, multiply_sub, multiply_rsub,  // a * b + c, a * b - c, c - a * b
-};
-// clang-format on
-enum class ChainType : uint8_t { f32, s32, u32, pred };
-// Of an array's elements: uint8 is u32 in registers.
-enum class Storage : uint8_t { word, bf16, f16, byte, truth };
-enum class Reduce : uint8_t { sum, max, min, prod };
-
-constexpr int kChainRank = 12;               // axes of a collapsed space
 constexpr int kChainRegisters = 512;         // of one chain
 constexpr int kChainArrays = 192;            // operands and results of one chain
 constexpr int kChainLocalBytes = 64 * 1024;  // of registers of one thread

@@ -118,7 +118,6 @@ float multiply_rsub(float a, float b, float c) { return c - a * b; }
 // One operand.
 float neg(float x) { return -x; }
 s32 neg_s32(s32 x) { return static_cast<s32>(-static_cast<u32>(x)); }
-float magnitude(float x) { return abs(x); }
 s32 abs_s32(s32 x) { return x < 0 ? neg_s32(x) : x; }
 // By bits: XLA's threads compare subnormals as zeros.
 float sign(float x) {
@@ -136,12 +135,13 @@ float round_half_away(float x) {
   float step = abs(x - whole) >= 0.5f ? 1.0f : 0.0f;  // false for the NaN of inf - inf
   return copy_sign(abs(whole) + step, x);
 }
-float square_root(float x) { return __builtin_sqrtf(x); }
+float sqrt(float x) { return __builtin_sqrtf(x); }
 float rsqrt(float x) { return 1.0f / __builtin_sqrtf(x); }
 float cbrt(float x) { return __builtin_cbrtf(without_subnormals(x)); }
 float sin(float x) { return __builtin_sinf(x); }
 float cos(float x) { return __builtin_cosf(x); }
 float tan(float x) { return __builtin_tanf(x); }
+float logistic(float x) { return sigmoid(x); }
 u32 is_finite(float x) { return abs(x) < __builtin_inff(); }
 
 // Two Halley steps in double from an estimate by logarithms are good to the last place.
@@ -221,35 +221,13 @@ float round_f16(float x) { return f16_to_f32(f32_to_f16(x)); }
 
 ChainFn float_unary(ChainOp op) {
   switch (op) {
-#define JAX_MPS_UNARY(name, f) \
-  case ChainOp::name:          \
-    return unary<float, float, f>;
-    JAX_MPS_UNARY(neg, neg)
-    JAX_MPS_UNARY(abs, magnitude)
-    JAX_MPS_UNARY(sign, sign)
-    JAX_MPS_UNARY(square, square)
-    JAX_MPS_UNARY(floor, floor)
-    JAX_MPS_UNARY(ceil, ceil)
-    JAX_MPS_UNARY(round_half_away, round_half_away)
-    JAX_MPS_UNARY(round_half_even, round_half_even)
-    JAX_MPS_UNARY(exp, exp)
-    JAX_MPS_UNARY(exp2, exp2)
-    JAX_MPS_UNARY(log, log)
-    JAX_MPS_UNARY(log1p, log1p)
-    JAX_MPS_UNARY(expm1, expm1)
-    JAX_MPS_UNARY(tanh, tanh)
-    JAX_MPS_UNARY(logistic, sigmoid)
-    JAX_MPS_UNARY(sqrt, square_root)
-    JAX_MPS_UNARY(rsqrt, rsqrt)
-    JAX_MPS_UNARY(cbrt, cbrt)
-    JAX_MPS_UNARY(sin, sin)
-    JAX_MPS_UNARY(cos, cos)
-    JAX_MPS_UNARY(tan, tan)
-    JAX_MPS_UNARY(erf, erf)
-    JAX_MPS_UNARY(erf_inv, erf_inv)
-    JAX_MPS_UNARY(round_bf16, round_bf16)
-    JAX_MPS_UNARY(round_f16, round_f16)
-#undef JAX_MPS_UNARY
+#define JAX_MPS_LOOP_own(name)
+#define JAX_MPS_LOOP_unary(name) \
+  case ChainOp::name:            \
+    return unary<float, float, name>;
+#define JAX_MPS_INSTRUCTION(name, text, operands, rule, loop, ...) JAX_MPS_LOOP_##loop(name)
+#include "chain/instructions.def"
+#undef JAX_MPS_INSTRUCTION
     case ChainOp::is_finite:
       return unary<float, u32, is_finite>;
     default:

@@ -1,7 +1,7 @@
 // Conversions between float32 and the half-precision storage types, round to nearest even.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

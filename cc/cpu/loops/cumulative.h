@@ -1,17 +1,10 @@
 // Cumulative sums, products and extrema along an axis.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
+#include "ir/kinds.h"
 
 namespace jax_mps::cpu {
-
-enum class Cumulative : uint8_t { sum, prod, max, min };
-
-// Arrays [before, n, after]; the last first if `reverse`.
-struct CumulativeShape {
-  int64_t before, n, after;
-  bool reverse;
-};
 
 // y[:, i] is what x[:, 0] to x[:, i] make. x may be y.
 using CumulativeFn = void (*)(const CumulativeShape& shape, const void* x, void* y);

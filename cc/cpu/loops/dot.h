@@ -1,7 +1,7 @@
 // Small matrix products, on one thread.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

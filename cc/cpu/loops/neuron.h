@@ -1,27 +1,10 @@
 // Elementwise activations and their gradients.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
+#include "ir/kinds.h"
 
 namespace jax_mps::cpu {
-
-enum class NeuronKind {
-  none,
-  relu,
-  linear,
-  sigmoid,
-  hard_sigmoid,
-  tanh,
-  absolute,
-  softplus,
-  softsign,
-  elu,
-  relun,
-  power,
-  exponential,
-  logarithm,
-  gelu,
-};
 
 struct NeuronLoops {
   // y = f(x); x and y may be the same array.

@@ -1,7 +1,7 @@
 // Batch normalisation over the rows of a [rows, channels] array.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

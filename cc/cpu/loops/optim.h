@@ -1,7 +1,7 @@
 // Optimizers over all leaves of a parameter tree at once.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

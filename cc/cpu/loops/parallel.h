@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../threads.h"
+#include "cpu/threads.h"
 
 namespace jax_mps::cpu::JAX_MPS_ISA {
 namespace {

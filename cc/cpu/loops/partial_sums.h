@@ -1,7 +1,7 @@
 // Sums of arrays that parts of a kernel have summed.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

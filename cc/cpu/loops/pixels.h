@@ -2,7 +2,7 @@
 // that the windows read and of dy.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

@@ -1,7 +1,7 @@
 // Pooling over windows of [batch, height, width, channels], forward and backward.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

@@ -1,11 +1,10 @@
 // What a recurrent cell does besides the products and steps of recurrent_steps.h.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
+#include "ir/kinds.h"
 
 namespace jax_mps::cpu {
-
-enum class RecurrentCell { lstm, gru, gru_after, mgu, rnn };  // gru_after: reset after the product
 
 // Gates of `rows` sequences and steps. They lie side by side in the columns of `gates`: sums in,
 // neurons of them out; other arrays are [rows, hidden].

@@ -7,7 +7,7 @@
 // own cache. No number depends on which of the two it is.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 #include "neuron.h"
 #include "recurrent.h"
 

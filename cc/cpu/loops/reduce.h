@@ -1,7 +1,7 @@
 // Sums over rows.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

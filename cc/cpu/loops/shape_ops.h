@@ -1,7 +1,7 @@
 // Loops that move elements: padding, concatenation, and picking one of the last axis.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

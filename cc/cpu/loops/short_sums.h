@@ -2,7 +2,7 @@
 // precision asks for.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

@@ -1,7 +1,7 @@
 // Softmax, its logarithm, and cross-entropy against it, over each row of a [rows, classes] array.
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 

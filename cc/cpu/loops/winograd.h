@@ -3,7 +3,7 @@
 // times fewer multiplications, or 46, which round off as little as plain sums (2.2 and 3.1 times).
 #pragma once
 
-#include "../isa.h"
+#include "cpu/isa.h"
 
 namespace jax_mps::cpu {
 
