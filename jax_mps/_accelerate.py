@@ -187,10 +187,10 @@ def _unfit(closed: ClosedJaxpr) -> str:
     """Why a jaxpr is not graphed, of what can be said without trying, or ""."""
     if device() == "reference":
         return "the device is 'reference'"
-    if not _has_work(closed):
-        return "accelerate leaves it: no convolution, pool, recurrent loop or large product outside of mps.graph"
     if not all(map(has_sizes, closed.in_avals)):
         return "accelerate leaves it: programs have no symbolic shape"
+    if not _has_work(closed):
+        return "accelerate leaves it: no convolution, pool, recurrent loop or large product outside of mps.graph"
     if places_devices(closed.jaxpr):
         return "accelerate leaves it: it says on which devices something is"
     return ""
@@ -225,22 +225,15 @@ def _equations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
 def _work(equation: Any) -> int:
     """Multiply-adds of a convolution or a product, elements of a pool's windows; of an op of jax_mps enough."""
     name = equation.primitive.name
-    result: Any = equation.outvars[0].aval if equation.outvars else None
-    try:
-        match name:
-            case "conv_general_dilated":
-                kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
-                return result.size * kernel.size // max(kernel.shape[numbers.rhs_spec[0]], 1)
-            case "dot_general":
-                (axes, _), _ = equation.params["dimension_numbers"]
-                return result.size * math.prod(equation.invars[0].aval.shape[i] for i in axes)
-            case _ if name in _POOLS:
-                return equation.invars[0].aval.size * math.prod(equation.params["window_dimensions"])
-            case _ if name in OPS and name not in _ALONE:
-                return _SMALL
-    except TypeError:  # of symbolic sizes
-        pass
-    return 0
+    if name == "conv_general_dilated":
+        kernel, numbers = equation.invars[1].aval, equation.params["dimension_numbers"]
+        return int(equation.outvars[0].aval.size * kernel.size // max(kernel.shape[numbers.rhs_spec[0]], 1))
+    if name == "dot_general":
+        (axes, _), _ = equation.params["dimension_numbers"]
+        return int(equation.outvars[0].aval.size * math.prod(equation.invars[0].aval.shape[i] for i in axes))
+    if name in _POOLS:
+        return int(equation.invars[0].aval.size * math.prod(equation.params["window_dimensions"]))
+    return _SMALL if name in OPS and name not in _ALONE else 0
 
 
 def _any_native(jaxpr: Any) -> bool:

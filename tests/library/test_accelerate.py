@@ -401,6 +401,8 @@ class TestWhatItLeaves:
             both = jax.device_put(X, NamedSharding(Mesh(jax.devices()[:2], "d"), PartitionSpec("d")))
             assert "on several devices" in str(tell(jax.jit(conv), both, PARAMS[0]))
             assert [row.op for row in mps.explain(mps.relu, X)] == ["neuron"]  # as it runs outside of jit
+            rows = jax.ShapeDtypeStruct(export.symbolic_shape("n, 16, 16, 3"), jnp.float32)
+            assert "programs have no symbolic shape" in str(tell(jax.jit(conv), rows, PARAMS[0]))
             with mps.set_device("reference"):
                 assert "the device is 'reference'" in str(tell(jax.jit(conv), X, PARAMS[0]))
 
