@@ -1,13 +1,12 @@
 """The strict run: no silent promotion of dtypes or ranks, warnings are errors."""
 
 import importlib
-import importlib.metadata
 import os
 import sys
 import zlib
 from pathlib import Path
 
-from setting import METAL, NATIVE, ROOT
+from setting import METAL, NATIVE, ROOT, quick_compilation
 
 # `python -m pytest` puts the checkout before the installed package; without a native half in it that would not do.
 if not list((ROOT / "jax_mps").glob("_ext*")):
@@ -16,9 +15,8 @@ if not list((ROOT / "jax_mps").glob("_ext*")):
 # A test process runs on each core: PyTorch's threads, where a test compares with it, must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-# Most of the time goes to XLA's compiler, and half of that, in jaxlib 0.10, to these; later ones do not have the flag.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+# Before JAX starts.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation()}"
 
 import jax
 import pytest

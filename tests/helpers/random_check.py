@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import select
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import jax
 from numpy_oracle import faults, samples
 from random_whole import arguments, plan, program
+from setting import quick_compilation
 
 import jax_mps as mps
 from jax_mps.compiler import pipeline
@@ -104,9 +104,7 @@ def main():
 def supervise(options):
     """Workers of a hundred programs each; a worker that hangs or crashes at a seed goes on after it."""
     seed, last, bad, start = options.seed, options.seed + options.count, 0, time.time()
-    environment = dict(os.environ)
-    if importlib.metadata.version("jaxlib").startswith("0.10."):  # as in conftest.py
-        environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation()}"}
     while seed < last:
         count = min(100, last - seed)
         command = [sys.executable, str(Path(__file__)), "--worker", "--seed", str(seed), "--count", str(count)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import glob
-import importlib.metadata
 import itertools
 import math
 import os
@@ -17,10 +16,11 @@ import sys
 import time
 from typing import Any
 
+from setting import quick_compilation
+
 if __name__ == "__main__":
     os.environ.setdefault("JAX_MPS_GUARD", "1")
-    if importlib.metadata.version("jaxlib").startswith("0.10."):  # its compiler is slow, as conftest.py says
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation()}"
     if glob.glob("jax_mps/_ext*"):  # a checkout with a native half, before an installed package
         sys.path.insert(0, os.getcwd())
 

@@ -13,7 +13,6 @@ using namespace jax_mps;
 
 #ifdef JAX_MPS_ONEDNN  // what onednn.cc wants of the neurons
 namespace jax_mps::cpu {
-Neuron::Neuron(const List& attribute) {}
 namespace baseline {
 extern const NeuronLoops neuron_loops_table{};
 }

@@ -73,7 +73,7 @@ def test_a_primitive_that_writes_too_far(tmp_path):
     sources = [
         ROOT / "tests/native/guard.cc",
         *(ROOT / f"cc/cpu/onednn/{n}.cc" for n in ("guard", "onednn")),
-        ROOT / "cc/ir/program.cc",
+        *(ROOT / f"cc/ir/{n}.cc" for n in ("neuron", "program")),
     ]
     include = header.parent if header.parent.name != "dnnl" else header.parents[2]
     command = [
