@@ -1,6 +1,7 @@
 """Training kernels in the manner of Metal Performance Shaders, for JAX."""
 
 from jax_mps import config, interop, losses, nn, optim
+from jax_mps._accelerate import accelerate
 from jax_mps._device import device, set_device
 from jax_mps._explain import Explanation, explain
 from jax_mps.compiler.graph import graph
@@ -38,6 +39,7 @@ __all__ = [
     "CacheInfo",
     "Explanation",
     "absolute",
+    "accelerate",
     "avg_pool",
     "batch_norm",
     "batch_norm_inference",

@@ -1,4 +1,7 @@
-"""`python -m jax_mps doctor`: a report on this machine, and a self-test of every op; `bench`: times, in a checkout."""
+"""`python -m jax_mps doctor`: a report on this machine, and a self-test of every op; `bench`: times, in a checkout.
+
+`run script.py`: an untouched program with `accelerate` on.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-_COMMANDS = "doctor: what runs here, and whether every op is right; bench: how fast (bench --help tells more)"
+from jax_mps import _run
+
+_COMMANDS = (
+    "doctor: what runs here, and whether every op is right; bench: how fast (bench --help tells more); "
+    "run script.py: a program as it is, with mps.accelerate on"
+)
 
 
 def main() -> int:
     """Runs the command of the command line; gives the exit code."""
     if sys.argv[1:2] == ["bench"]:
         return _bench(sys.argv[2:])
+    if sys.argv[1:2] == ["run"]:
+        _run.start(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m jax_mps", description="Training kernels for JAX.")
-    parser.add_argument("command", choices=["doctor", "bench"], help=_COMMANDS)
+    parser.add_argument("command", choices=["doctor", "bench", "run"], help=_COMMANDS)
     parser.add_argument("--device", default="auto", help="auto, metal, cpu or reference (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="on Metal, float32 and a few small steps only")
     parser.add_argument(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax._src import api_util, config, core
+from jax._src import api_util, config, core, pjit
 from jax._src.core import Token, is_concrete
 from jax._src.effects import custom_derivatives_allowed_effects
 from jax._src.interpreters.partial_eval import DynamicJaxprTrace
 from jax._src.lax.lax import _convert_element_type
 from jax._src.state.types import RefEffect
-from jax._src.util import weakref_cache_key_types
+from jax._src.util import weakref_cache_key_types, weakref_lru_cache
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxprs_in_params
 from jax.interpreters import ad, batching, mlir, partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
@@ -26,8 +28,10 @@ __all__ = [
     "ad",
     "batched_aval",
     "batching",
+    "cached_by_jaxpr",
     "checked_numbers",
     "checks_refuse",
+    "compile_what_it_gives",
     "has_sizes",
     "has_types_of_its_own",
     "is_array_type",
@@ -48,6 +52,7 @@ __all__ = [
     "result_aval",
     "scan_counts",
     "scan_params",
+    "set_in_this_thread",
     "static_arguments",
     "tangent_aval",
     "trace_context",
@@ -55,6 +60,7 @@ __all__ = [
     "varying_axes",
     "vmapped",
     "weakly_cached",
+    "with_names_of",
     "with_weak_type",
     "without_unread",
 ]
@@ -293,3 +299,50 @@ def with_weak_type(x: Any, aval: core.ShapedArray) -> Any:
     ):
         return x
     return _convert_element_type(x, aval.dtype, weak_type=aval.weak_type)
+
+
+_COMPILES = "_pjit_call_impl_python"  # of `pjit`: compiles and runs a call of a jitted function that JAX has not cached
+_Replace = Callable[[ClosedJaxpr, tuple[Any, ...], Mapping[str, Any]], ClosedJaxpr]
+
+
+def compile_what_it_gives(replace: _Replace) -> None:
+    """Has JAX compile `replace(jaxpr, arguments, parameters)` where it calls a jitted function outside of a trace.
+
+    Parameters are those of jit's primitive. What is lowered ahead of time or exported stays as it was. JAX's caches
+    know nothing of it: what the replacement depends on must be in the keys of jit.
+
+    Raises:
+        RuntimeError: if this JAX does not have the function that does so.
+    """
+    before = getattr(pjit, _COMPILES, None)
+    if getattr(before, "replaces", None) is replace:
+        return
+    needed = {"jaxpr", "name", "in_shardings", "out_shardings", "ctx_mesh"}
+    if before is None or not needed <= inspect.signature(before).parameters.keys():
+        raise RuntimeError(
+            f"accelerate: jax._src.pjit.{_COMPILES} must take {', '.join(sorted(needed))}, as in JAX 0.10.2 to 0.12.0, "
+            f"but JAX {jax.__version__} has no such function. Use mps.graph: jax.jit(mps.graph(step))."
+        )
+
+    @functools.wraps(before)
+    def compile_and_run(*args: Any, jaxpr: ClosedJaxpr, **params: Any) -> Any:
+        return before(*args, jaxpr=replace(jaxpr, args, params), **params)
+
+    compile_and_run.replaces = replace  # type: ignore[attr-defined]
+    setattr(pjit, _COMPILES, compile_and_run)
+
+
+def cached_by_jaxpr(function: Callable[[ClosedJaxpr], Any]) -> Callable[[ClosedJaxpr], Any]:
+    """A function of a jaxpr that remembers its results as long as their jaxprs live, for each trace context."""
+    return weakref_lru_cache(function)
+
+
+def with_names_of(other: ClosedJaxpr, closed: ClosedJaxpr) -> ClosedJaxpr:
+    """`closed` with the names of the arguments and results of another jaxpr."""
+    return ClosedJaxpr(closed.jaxpr.replace(debug_info=other.jaxpr.debug_info), closed.consts)
+
+
+def set_in_this_thread(context: Any, value: Any) -> Callable[[], None]:
+    """Sets a context of `jax.make_user_context` for the thread; gives what sets it back."""
+    before = context._obj.swap_local(value)
+    return lambda: context._obj.set_local(before)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import os
 from types import TracebackType
+from typing import cast, get_args
 
 import jax
 
 from jax_mps import ffi
+from jax_mps._types import Device, DeviceName
 
-_DEVICES = ("auto", "metal", "cpu", "reference")
+_DEVICES = ("auto", *get_args(Device))
 # The chosen device, None for the environment's; in the keys of JAX's caches, which keep what each device compiled.
 _chosen = jax.make_user_context()
 
 
-def device() -> str:
+def device() -> Device:
     """The device that programs run on now: "metal", "cpu" or "reference".
 
     Example:
@@ -25,7 +27,7 @@ def device() -> str:
         'reference'
     """
     name = _chosen.value or _of_environment()
-    return ffi.devices()[0] if name == "auto" else name
+    return cast(Device, ffi.devices()[0] if name == "auto" else name)
 
 
 class set_device:
@@ -46,10 +48,10 @@ class set_device:
         >>> _ = mps.set_device("auto")
     """
 
-    def __init__(self, name: str) -> None:
-        name = _checked(name, "set_device")
+    def __init__(self, name: DeviceName) -> None:
+        chosen = _checked(name, "set_device")
         self._before = _chosen.get_global()
-        _chosen.set_global(None if name == _of_environment() else name)
+        _chosen.set_global(None if chosen == _of_environment() else chosen)
 
     def __enter__(self) -> set_device:
         return self

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jax_mps import ffi
+from jax_mps._accelerate import accelerated
 from jax_mps._compat import jaxprs_in_params
 from jax_mps._device import device
 from jax_mps.compiler.equations.flatten import CALLS, PROGRAM
@@ -48,7 +49,7 @@ class Explanation(tuple[Row, ...]):
     __repr__ = __str__
 
 
-def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+def explain(function: Callable[..., object], *args: object, **kwargs: object) -> Explanation:
     """Tells for each op of `function(*args, **kwargs)` which implementation runs it, without running it.
 
     Args:
@@ -60,7 +61,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         A table of rows (op, types, count, device, implementation, made_of). jax_mps's ops and the nodes of graphed
         programs come first, each with the name of its implementation or the reason why XLA runs it, and a node with the
         primitives of JAX that went into it. The ops of JAX itself follow, which XLA runs; where `mps.graph` left one
-        there, the row says why.
+        there, the row says why. Where `mps.accelerate` is on, that is what a jit of the function would run.
 
     Example:
         >>> import jax.numpy as jnp, jax_mps as mps
@@ -69,7 +70,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     """
     if not callable(function):
         fail("explain", "function must be callable", told(function), "Pass it and then its arguments.", TypeError)
-    closed = _trace(function, args, kwargs)
+    closed, left = accelerated(_trace(function, args, kwargs), jax.tree.leaves((args, kwargs)))
     own: Counter[tuple[str, str, str, str, str]] = Counter()
     other: Counter[tuple[str, str]] = Counter()
     for equation, around in _equations(closed.jaxpr):
@@ -85,7 +86,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
         types = f"{_types(operands)} -> {_types(results)}"
         own[op.name, types, device() if text else "xla", words, ""] += 1
     rows = [Row(name, types, n, where, words, made_of) for (name, types, where, words, made_of), n in own.items()]
-    rows += [Row(name, "", n, "xla", words or OUTSIDE) for (name, words), n in other.most_common()]
+    rows += [Row(name, "", n, "xla", words or left or OUTSIDE) for (name, words), n in other.most_common()]
     return Explanation(rows)
 
 

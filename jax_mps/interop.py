@@ -18,16 +18,19 @@ jax_mps     LSTM i, f, g, o; GRU z, r, n; columns    one; GRU with reset "after"
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
+from jax_mps._types import Tensor
 from jax_mps.ops import _check
 
 __all__ = ["from_flax", "from_keras", "from_torch", "to_flax", "to_keras", "to_torch"]
-Weights = dict[str, jax.Array]
+Cell = Literal["lstm", "gru", "rnn"]
+Weights = dict[str, jax.Array]  # of one direction of one layer
 _GATES = {"lstm": "ifgo", "gru": "zrn", "rnn": "h"}
 
 
@@ -66,7 +69,7 @@ def _swap(array: jax.Array) -> jax.Array:
     return jnp.concatenate([z, r, n], -1)
 
 
-def from_torch(cell: str, weights: Mapping[str, Any]) -> tuple[dict[str, Weights], ...]:
+def from_torch(cell: Cell, weights: Mapping[str, ArrayLike | Tensor]) -> tuple[dict[str, Weights], ...]:
     """The params of an nn.LSTM, nn.GRU or nn.RNN of this package from a PyTorch module's `state_dict()`.
 
     Every layer and direction is taken; a bidirectional module is `direction="concatenate"` here.
@@ -125,7 +128,7 @@ def _joined(cell: str, w: jax.Array, r: jax.Array, biases: Sequence[jax.Array], 
     return {"w": w, "r": r, "b": summed, "recurrent_bias": second[2 * units :]}
 
 
-def _parted(weights: Weights) -> tuple[jax.Array, jax.Array]:
+def _parted(weights: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """The two biases, in our order."""
     first = weights["b"]
     second = jnp.zeros_like(first)
@@ -134,7 +137,7 @@ def _parted(weights: Weights) -> tuple[jax.Array, jax.Array]:
     return first, second
 
 
-def to_torch(cell: str, params: Sequence[Mapping[str, Weights]]) -> dict[str, np.ndarray]:
+def to_torch(cell: Cell, params: Sequence[Mapping[str, Mapping[str, jax.Array]]]) -> dict[str, np.ndarray]:
     """PyTorch's names and arrays of the params of an nn.LSTM, nn.GRU (reset "after") or nn.RNN of this package.
 
     `module.load_state_dict({name: torch.from_numpy(array) ...})` takes them.
@@ -159,7 +162,7 @@ def to_torch(cell: str, params: Sequence[Mapping[str, Weights]]) -> dict[str, np
     return result
 
 
-def from_keras(cell: str, weights: Sequence[Any]) -> Weights:
+def from_keras(cell: Cell, weights: Sequence[ArrayLike]) -> Weights:
     """One direction of one layer from the `get_weights()` of a Keras LSTM, GRU or SimpleRNN.
 
     A GRU's bias of two rows is that of reset_after=True (`reset="after"` here), of one row that of False.
@@ -177,7 +180,7 @@ def from_keras(cell: str, weights: Sequence[Any]) -> Weights:
     return _joined(cell, w, r, biases, ordered=True)
 
 
-def to_keras(cell: str, weights: Weights) -> list[np.ndarray]:
+def to_keras(cell: Cell, weights: Mapping[str, jax.Array]) -> list[np.ndarray]:
     """What `set_weights` of a Keras LSTM, GRU or SimpleRNN takes; a "recurrent_bias" makes two rows of biases."""
     _cell("to_keras", cell)
     _ours("to_keras", cell, weights, 'Pass those of one direction, params[0]["forward"].')
@@ -191,7 +194,7 @@ def to_keras(cell: str, weights: Weights) -> list[np.ndarray]:
 _LINEN = {"lstm": ("i", "f", "g", "o"), "gru": ("z", "r", "n"), "rnn": ("",)}
 
 
-def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
+def from_flax(cell: Cell, params: Mapping[str, Mapping[str, ArrayLike]]) -> Weights:
     """One direction of one layer from the params of a Flax cell.
 
     Args:
@@ -230,7 +233,7 @@ def from_flax(cell: str, params: Mapping[str, Any]) -> Weights:
     return _joined(cell, w, r, biases, ordered=True)
 
 
-def to_flax(cell: str, weights: Weights) -> dict[str, dict[str, jax.Array]]:
+def to_flax(cell: Cell, weights: Mapping[str, jax.Array]) -> dict[str, dict[str, jax.Array]]:
     """The params of linen's LSTMCell or OptimizedLSTMCell, GRUCell or SimpleCell."""
     _cell("to_flax", cell)
     _ours("to_flax", cell, weights, 'Pass those of one direction, params[0]["forward"].')

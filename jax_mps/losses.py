@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def softmax_cross_entropy(
     logits: ArrayLike,
     labels: ArrayLike,
     *,
-    reduction: str = "mean",
+    reduction: Literal["none", "sum", "mean", "sum_by_nonzero_weights"] = "mean",
     weight: ArrayLike | None = None,
     label_smoothing: float = 0.0,
 ) -> jax.Array:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from inspect import isfunction
 from types import MethodType
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -24,9 +24,11 @@ from jax_mps.compiler.programs import Programs, argument_names, leaf_names, name
 from jax_mps.compiler.traced import Result, Traced, is_array, is_array_or_number, is_array_to_jit
 
 _CACHED_TRACES = 64
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-class graph:
+class graph(Generic[P, R]):
     """Turns a JAX function into one that runs as few native calls as its ops allow, usually one.
 
     The function is traced; convolutions, pools, products and their gradients are recognised in JAX's own primitives
@@ -60,7 +62,7 @@ class graph:
     Reference: MPSNNGraph.
     """
 
-    def __init__(self, function: Callable[..., Any] | None = None, *, fuse: bool = True, **options: Any) -> None:
+    def __init__(self, function: Callable[P, R] | None = None, *, fuse: bool = True, **options: object) -> None:
         if options:
             given = ", ".join(f"{name}={value!r}" for name, value in options.items())
             raise TypeError(
@@ -97,7 +99,7 @@ class graph:
         function = self._function
         return hash((graph, function if isinstance(function, MethodType) else id(function), self._fuse))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function with `args` and `kwargs`; under `jax.disable_jit` the function as it was."""
         if jit_is_disabled():
             return self._function(*args, **kwargs)
@@ -108,7 +110,7 @@ class graph:
             flat, arrays, key = _flat(call, dynamic)
             return call.whole(self._traced(flat, arrays, (key, inside), dynamic)(*arrays))
 
-    def program(self, *args: Any, **kwargs: Any) -> Programs:
+    def program(self, *args: object, **kwargs: object) -> Programs:
         """The native programs of a call with these arguments, without running it.
 
         Arguments are arrays, or anything with shape and dtype; numbers of Python stay numbers, as inside of jit.
@@ -193,7 +195,7 @@ class _Method:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.__func__(self.__self__, *args, **kwargs)
 
-    def program(self, *args: Any, **kwargs: Any) -> Programs:
+    def program(self, *args: object, **kwargs: object) -> Programs:
         """The native programs of a call with these arguments, without running it."""
         return self.__func__.program(self.__self__, *args, **kwargs)
 

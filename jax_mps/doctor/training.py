@@ -17,6 +17,7 @@ import numpy as np
 
 import jax_mps as mps
 from jax_mps import nn
+from jax_mps._types import DeviceName
 
 TOLERANCE = 2e-2  # of the losses of two devices: rounding grows from step to step
 SIZE, CLASSES = 28, 10
@@ -81,7 +82,7 @@ class Curve(NamedTuple):
     seconds: float  # a step, the first aside
 
 
-def train(device: str, training: Training) -> Curve:
+def train(device: DeviceName, training: Training) -> Curve:
     """The losses of the network's training on a device, each step one graph."""
     with mps.set_device(device):
         net, optimizer = network(training.width), mps.optim.adam(1e-3)
@@ -121,8 +122,8 @@ def main(quick: bool) -> list[str]:
     print("\nlayer    op                     implementation")
     for layer, op, implementation in chosen(training):
         print(f"{layer:8} {op:22} {implementation}")
-    here = mps.device()
-    there = "cpu" if here != "cpu" else "reference"
+    here: DeviceName = mps.device()
+    there: DeviceName = "cpu" if here != "cpu" else "reference"
     curves = {name: train(name, training) for name in (here, there)}
     print(f"\n{training.steps} steps of {training.batch} images, {training.width} channels in the first layer")
     for name, curve in curves.items():

@@ -31,13 +31,13 @@ def check_weights(name: str, layer: Any, **counts: Any) -> None:
         _check.fail(name, rule, _check.told(layer.initializer), remedy, TypeError)
 
 
-def entries(name: str, params: Any, *wanted: str) -> tuple[Any, ...]:
-    """The entries of a layer's params."""
+def entries(name: str, params: Any, *wanted: str, optional: tuple[str, ...] = ()) -> tuple[Any, ...]:
+    """The entries of a layer's params, and the optional ones or None."""
     if not isinstance(params, Mapping) or any(n not in params for n in wanted):
         got = f"a dict of {', '.join(map(str, params))}" if isinstance(params, Mapping) else _check.told(params)
         remedy = "Pass the first result of init; the order is apply(params, x)."
         _check.fail(name, f"params must be a dict with {', '.join(wanted)}", got, remedy, TypeError)
-    return tuple(params[n] for n in wanted)
+    return (*(params[n] for n in wanted), *(params.get(n) for n in optional))
 
 
 def check_keep(name: str, keep_probability: Any) -> None:

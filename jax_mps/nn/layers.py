@@ -3,44 +3,45 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import jax_mps as mps
+from jax_mps import _types
+from jax_mps._types import ArrayTree, DType, Ints, NeuronName, Padding, ShapeLike
 from jax_mps.nn._checks import check_keep, check_weights, entries, one_for_each, told_shape
 from jax_mps.ops import _check
 from jax_mps.ops.neuron import spec
 
-Params = Any
+Params = ArrayTree  # dicts of arrays; tuples of them for stacks of layers
 Shape = tuple[int, ...]
-ShapeLike = Sequence[int] | jax.Array | np.ndarray | jax.ShapeDtypeStruct  # a shape, or what has one
-Initializer = Callable[[jax.Array, Shape, int, int, Any], jax.Array]  # of key, shape, fan_in, fan_out, dtype
+Weights = dict[str, jax.Array]
+Initializer = Callable[[jax.Array, Shape, int, int, DType], jax.Array]  # of key, shape, fan_in, fan_out, dtype
 
 
-def xavier_uniform(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: Any) -> jax.Array:
+def xavier_uniform(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: DType) -> jax.Array:
     """Uniform in +-sqrt(6 / (fan_in + fan_out)): keeps variances through linear and tanh layers."""
     key = _check.key("nn.xavier_uniform", key)
     limit = math.sqrt(6 / max(fan_in + fan_out, 1))
     return jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
-def he_normal(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: Any) -> jax.Array:
+def he_normal(key: jax.Array, shape: Shape, fan_in: int, fan_out: int, dtype: DType) -> jax.Array:
     """Normal of variance 2 / fan_in: keeps variances through relu layers."""
     key = _check.key("nn.he_normal", key)
     return jax.random.normal(key, shape, dtype) * jnp.asarray(math.sqrt(2 / max(fan_in, 1)), dtype)
 
 
-def _shape(function: Callable[[Any], Any], input_shape: Shape, dtype: Any = jnp.float32) -> Shape:
+def _shape(function: Callable[[Any], Any], input_shape: Shape, dtype: DType = jnp.float32) -> Shape:
     x = jax.eval_shape(lambda: jnp.zeros(input_shape, dtype))
     return tuple(jax.eval_shape(function, x).shape)
 
 
-def _weights(layer: Any, key: jax.Array, shape: Shape, fan_in: int, fan_out: int) -> Params:
+def _weights(layer: Any, key: jax.Array, shape: Shape, fan_in: int, fan_out: int) -> Weights:
     params = {"w": layer.initializer(key, shape, fan_in, fan_out, layer.dtype)}
     return {**params, "b": jnp.zeros(shape[-1], layer.dtype)} if layer.bias else params
 
@@ -52,7 +53,9 @@ class Layer:
     A layer is also a function: `layer(params, x)` is `layer.apply(params, x)`, so `mps.graph(layer)` works.
     """
 
-    def __call__(self, params: Params, x: Any, *, key: jax.Array | None = None, training: bool = False) -> Any:
+    def __call__(
+        self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False
+    ) -> jax.Array:
         """The same as `apply`."""
         return self.apply(params, x, key=key, training=training)
 
@@ -77,21 +80,21 @@ class Conv(Layer):
     """`mps.conv` over [batch, height, width, in] or, with a window of one number in a tuple, [batch, width, in]."""
 
     channels: int
-    window: int | tuple[int, ...]
-    strides: int | tuple[int, ...] = 1
-    padding: _check.Padding = "SAME"
-    dilation: int | tuple[int, ...] = 1
+    window: Ints
+    strides: Ints = 1
+    padding: Padding = "SAME"
+    dilation: Ints = 1
     groups: int = 1
-    neuron: _check.Neuron = None
+    neuron: _types.Neuron = None
     bias: bool = True
     initializer: Initializer = xavier_uniform
-    dtype: Any = jnp.float32
+    dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
         check_weights("nn.Conv", self, channels=self.channels, groups=self.groups)
         spec("nn.Conv", self.neuron)
 
-    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Weights, Shape]:
         """Params {"w": [window, in/groups, channels], "b": [channels]}."""
         axes = "[batch, height, width, channels] or [batch, width, channels]"
         key, input_shape = _check.key("nn.Conv", key), told_shape("nn.Conv", input_shape, 3, axes)
@@ -110,8 +113,8 @@ class Conv(Layer):
             "dilation": self.dilation,
             "groups": self.groups,
         }
-        (w,) = entries("nn.Conv", params, "w")
-        return mps.conv(x, w, params.get("b"), neuron=self.neuron, **geometry)
+        w, b = entries("nn.Conv", params, "w", optional=("b",))
+        return mps.conv(x, w, b, neuron=self.neuron, **geometry)
 
 
 @dataclass(frozen=True)
@@ -119,16 +122,16 @@ class Dense(Layer):
     """`mps.dense` over the last axis."""
 
     features: int
-    neuron: _check.Neuron = None
+    neuron: _types.Neuron = None
     bias: bool = True
     initializer: Initializer = xavier_uniform
-    dtype: Any = jnp.float32
+    dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
         check_weights("nn.Dense", self, features=self.features)
         spec("nn.Dense", self.neuron)
 
-    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Weights, Shape]:
         """Params {"w": [in, features], "b": [features]}."""
         key, input_shape = _check.key("nn.Dense", key), told_shape("nn.Dense", input_shape, 1, "[..., features]")
         fan_in = input_shape[-1]
@@ -137,15 +140,15 @@ class Dense(Layer):
 
     def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
         """neuron(x w + b)."""
-        (w,) = entries("nn.Dense", params, "w")
-        return mps.dense(x, w, params.get("b"), neuron=self.neuron)
+        w, b = entries("nn.Dense", params, "w", optional=("b",))
+        return mps.dense(x, w, b, neuron=self.neuron)
 
 
 @dataclass(frozen=True)
 class _Pool(Layer):
-    window: int | tuple[int, ...]
-    strides: int | tuple[int, ...] | None = None
-    padding: _check.Padding = "VALID"
+    window: Ints
+    strides: Ints | None = None
+    padding: Padding = "VALID"
 
 
 class MaxPool(_Pool):
@@ -170,8 +173,8 @@ class BatchNorm(Layer):
 
     epsilon: float = 1e-5
     momentum: float = 0.9
-    neuron: _check.Neuron = None
-    dtype: Any = jnp.float32
+    neuron: _types.Neuron = None
+    dtype: DType = jnp.float32
 
     def __post_init__(self) -> None:
         _check.float_dtype("nn.BatchNorm", "dtype", self.dtype)
@@ -182,7 +185,7 @@ class BatchNorm(Layer):
                 remedy = "The number of channels is the input's, and is not given."
                 _check.fail("nn.BatchNorm", f"{word} must be from 0 to 1", value, remedy)
 
-    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Weights, Shape]:
         """Params {"gamma", "beta", "mean", "variance"}, each [channels]; the last two are the running statistics."""
         input_shape = told_shape("nn.BatchNorm", input_shape, 2, "[..., channels] with at least two axes")
         one, zero = jnp.ones(input_shape[-1:], self.dtype), jnp.zeros(input_shape[-1:], self.dtype)
@@ -195,13 +198,16 @@ class BatchNorm(Layer):
         operands = entries("nn.BatchNorm", params, "mean", "variance", "gamma", "beta")
         return mps.batch_norm_inference(x, *operands, epsilon=self.epsilon, neuron=self.neuron)
 
-    def apply_training(self, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, Params]:
+    def apply_training(
+        self, params: Params, x: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, Weights]:
         """By the batch's statistics, which move the running ones."""
         _, _, *scale = entries("nn.BatchNorm", params, "mean", "variance", "gamma", "beta")
+        kept = cast(Weights, params)
         y, mean, variance = mps.batch_norm(x, *scale, epsilon=self.epsilon, neuron=self.neuron)
         batch = jax.lax.stop_gradient({"mean": mean, "variance": variance})
-        moved = {k: self.momentum * params[k] + (1 - self.momentum) * v.astype(self.dtype) for k, v in batch.items()}
-        return y, {**params, **moved}
+        moved = {k: self.momentum * kept[k] + (1 - self.momentum) * v.astype(self.dtype) for k, v in batch.items()}
+        return y, {**kept, **moved}
 
 
 @dataclass(frozen=True)
@@ -238,7 +244,7 @@ class Flatten(Layer):
 class Neuron(Layer):
     """`mps.neuron` by name and parameters."""
 
-    name: str
+    name: NeuronName
     a: float | None = None
     b: float | None = None
     c: float | None = None
@@ -260,7 +266,7 @@ class Sequential(Layer):
 
     layers: tuple[Layer, ...]
 
-    def __init__(self, *layers: Layer):
+    def __init__(self, *layers: Layer) -> None:
         for layer in layers:
             if isinstance(layer, type) or not hasattr(layer, "init") or not hasattr(layer, "apply"):
                 remedy = "A list is unpacked, nn.Sequential(*layers); an activation is nn.Neuron(name)."
@@ -269,7 +275,7 @@ class Sequential(Layer):
                 )
         object.__setattr__(self, "layers", layers)
 
-    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[tuple[Params, ...], Shape]:
         """The params of every layer, each made for the shape that the one before it gives."""
         params, shape = [], told_shape("nn.Sequential", input_shape)
         key = _check.key("nn.Sequential", key)
@@ -286,7 +292,9 @@ class Sequential(Layer):
             x = layer.apply(some, x)
         return x
 
-    def apply_training(self, params: Params, x: jax.Array, *, key: jax.Array | None = None) -> tuple[jax.Array, Params]:
+    def apply_training(
+        self, params: Params, x: jax.Array, *, key: jax.Array | None = None
+    ) -> tuple[jax.Array, tuple[Params, ...]]:
         """Every layer's `apply_training` in turn."""
         moved = []
         key = None if key is None else _check.key("nn.Sequential", key)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 import jax_mps as mps
+from jax_mps._types import ArrayTree, DType, Neuron, ShapeLike
 from jax_mps.nn._checks import check_keep, check_weights, entries, one_for_each, told_shape
-from jax_mps.nn.layers import Initializer, Layer, Params, Shape, ShapeLike, xavier_uniform
+from jax_mps.nn.layers import Initializer, Layer, Shape, Weights, xavier_uniform
 from jax_mps.ops import _check
 from jax_mps.ops.neuron import spec
 
+State = jax.Array | tuple[jax.Array, jax.Array]  # h, or (h, c)
 _DIRECTIONS = {
     "forward": ("forward",),
     "backward": ("backward",),
@@ -40,12 +43,12 @@ class Recurrent(Layer):
 
     units: int
     layers: int = 1
-    direction: str = "forward"
+    direction: Literal["forward", "backward", "concatenate", "add"] = "forward"
     keep_probability: float = 1.0
     bias: bool = True
     recompute: bool = False
     initializer: Initializer = xavier_uniform
-    dtype: Any = jnp.float32
+    dtype: DType = jnp.float32
 
     _gates = 0  # of the cell
 
@@ -62,7 +65,7 @@ class Recurrent(Layer):
             if field.name.endswith("neuron"):
                 spec(name, getattr(self, field.name))
 
-    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[Params, Shape]:
+    def init(self, key: jax.Array, input_shape: ShapeLike) -> tuple[tuple[dict[str, Weights], ...], Shape]:
         """Params: for each layer {"forward": {"w", "r", "b"}, "backward": ...} with the directions that it has."""
         directions, name = self._directions(), self._name()
         key, input_shape = _check.key(name, key), told_shape(name, input_shape, 3, "[batch, time, features]")
@@ -73,20 +76,22 @@ class Recurrent(Layer):
             features = self.units * (2 if self.direction == "concatenate" else 1)
         return tuple(params), (*input_shape[:-1], features)
 
-    def apply(self, params: Params, x: jax.Array, *, key: jax.Array | None = None, training: bool = False) -> jax.Array:
+    def apply(
+        self, params: ArrayTree, x: jax.Array, *, key: jax.Array | None = None, training: bool = False
+    ) -> jax.Array:
         """The last layer's states of every step."""
         return self.run(params, x, key=key, training=training)[0]
 
     def run(
         self,
-        params: Params,
+        params: ArrayTree,
         x: jax.Array,
-        states: Any = None,
+        states: Sequence[Mapping[str, State]] | None = None,
         *,
-        lengths: Any = None,
+        lengths: ArrayLike | None = None,
         key: jax.Array | None = None,
         training: bool = False,
-    ) -> tuple[jax.Array, Any]:
+    ) -> tuple[jax.Array, tuple[dict[str, State], ...]]:
         """The last layer's states of every step, and the last states of every layer.
 
         Those, given as `states` with the next chunk of the sequences, carry them on (forward; the backward direction
@@ -162,10 +167,10 @@ class LSTM(Recurrent):
     With `peephole`, params have "peephole" too, at first 0: [3, units], or [3, units, units] with "matrices".
     """
 
-    peephole: bool | str = False
-    gate_neuron: _check.Neuron = "sigmoid"
-    cell_neuron: _check.Neuron = "tanh"
-    output_neuron: _check.Neuron = "tanh"
+    peephole: bool | Literal["matrices"] = False
+    gate_neuron: Neuron = "sigmoid"
+    cell_neuron: Neuron = "tanh"
+    output_neuron: Neuron = "tanh"
     _gates = 4
 
     def _init_cell(self, key: jax.Array, features: int) -> dict[str, jax.Array]:
@@ -192,12 +197,12 @@ class GRU(Recurrent):
     With `memory`, params have "memory" [units, units] too.
     """
 
-    reset: str = "before"
+    reset: Literal["before", "after"] = "before"
     memory: bool = False
     gate_p_norm: float = 1.0
     flip_output_gates: bool = False
-    gate_neuron: _check.Neuron = "sigmoid"
-    cell_neuron: _check.Neuron = "tanh"
+    gate_neuron: Neuron = "sigmoid"
+    cell_neuron: Neuron = "tanh"
     _gates = 3
 
     def __post_init__(self) -> None:
@@ -225,8 +230,8 @@ class MGU(Recurrent):
 
     gate_p_norm: float = 1.0
     flip_output_gates: bool = False
-    gate_neuron: _check.Neuron = "sigmoid"
-    cell_neuron: _check.Neuron = "tanh"
+    gate_neuron: Neuron = "sigmoid"
+    cell_neuron: Neuron = "tanh"
     _gates = 2
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:
@@ -238,7 +243,7 @@ class MGU(Recurrent):
 class RNN(Recurrent):
     """`mps.rnn`, of a single gate with any neuron."""
 
-    neuron: _check.Neuron = "tanh"
+    neuron: Neuron = "tanh"
     _gates = 1
 
     def _cell(self, params: dict[str, jax.Array], x: jax.Array, state: Any, **options: Any) -> tuple[jax.Array, Any]:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-# Types of arguments that many functions share.
-Ints = int | Sequence[int]  # one for all spatial axes, or one for each
-Padding = Literal["SAME", "VALID"] | Sequence[tuple[int, int]]
-Neuron = str | Sequence[str | float] | None  # a name, or a name with its parameters
 
 _MOST = 2**31 - 1  # of a stride, a padding or another such number
 _MOST_PIXELS = 2**40  # of a padded image: XLA aborts where the size of a result overflows

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jax_mps._types import Ints, Neuron, Padding
 from jax_mps.ops import _check, _crop
 from jax_mps.ops._number import along_last, default_precision, precision_attribute, wide, widen
 from jax_mps.ops.neuron import Spec, fused_forward, neuron_gradient_op, neuron_meaning, neuron_op, spec
@@ -122,12 +123,12 @@ def conv(
     w: ArrayLike,
     b: ArrayLike | None = None,
     *,
-    strides: _check.Ints = 1,
-    padding: _check.Padding = "SAME",
-    dilation: _check.Ints = 1,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    dilation: Ints = 1,
     groups: int = 1,
-    neuron: _check.Neuron = None,
-    accumulator: str = "float",
+    neuron: Neuron = None,
+    accumulator: Literal["float", "half"] = "float",
 ) -> jax.Array:
     """Convolves images or sequences with a bank of filters, adds a bias and applies a neuron.
 
@@ -187,12 +188,12 @@ def conv_transpose(
     w: ArrayLike,
     b: ArrayLike | None = None,
     *,
-    strides: _check.Ints = 1,
-    padding: _check.Padding = "SAME",
-    dilation: _check.Ints = 1,
+    strides: Ints = 1,
+    padding: Padding = "SAME",
+    dilation: Ints = 1,
     groups: int = 1,
-    neuron: _check.Neuron = None,
-    accumulator: str = "float",
+    neuron: Neuron = None,
+    accumulator: Literal["float", "half"] = "float",
 ) -> jax.Array:
     """The transpose of `conv` in its input, as an upsampling layer: spatial sizes grow by `strides`.
 

@@ -9,6 +9,7 @@ import jax
 from jax import lax
 from jax.typing import ArrayLike
 
+from jax_mps._types import Neuron
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, wide
 from jax_mps.ops.neuron import Spec, fused_forward, neuron_gradient_op, neuron_meaning, spec
@@ -67,7 +68,7 @@ def _(residuals: Any, cotangents: Any) -> Any:
     return dense_data_gradient_op(dy, cotangents[0]), dense_op(x, cotangents[0], neuron=None)
 
 
-def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *, neuron: _check.Neuron = None) -> jax.Array:
+def dense(x: ArrayLike, w: ArrayLike, b: ArrayLike | None = None, *, neuron: Neuron = None) -> jax.Array:
     """Multiplies the last axis by a matrix, adds a bias and applies a neuron: y = f(x w + b).
 
     Equivalent to::

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jax_mps.ops import _check
 _LAYOUTS = ("CHW", "HWC")
 
 
-def image_to_matrix(x: ArrayLike, *, layout: str = "CHW") -> jax.Array:
+def image_to_matrix(x: ArrayLike, *, layout: Literal["CHW", "HWC"] = "CHW") -> jax.Array:
     """Copies images into a matrix, one row for each image.
 
     Equivalent to::
@@ -48,7 +49,7 @@ def image_to_matrix(x: ArrayLike, *, layout: str = "CHW") -> jax.Array:
     return ordered.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
-def matrix_to_image(x: ArrayLike, shape: tuple[int, ...], *, layout: str = "CHW") -> jax.Array:
+def matrix_to_image(x: ArrayLike, shape: tuple[int, ...], *, layout: Literal["CHW", "HWC"] = "CHW") -> jax.Array:
     """Copies the rows of a matrix into images: the inverse of `image_to_matrix`.
 
     Equivalent to::

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jax_mps._types import NeuronName
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, widen
 from jax_mps.primitive import op
@@ -163,7 +164,7 @@ def _spec(op_name: str, name: Any, a: float | None = None, b: float | None = Non
 
 
 def neuron(
-    x: ArrayLike, name: str, a: float | None = None, b: float | None = None, c: float | None = None
+    x: ArrayLike, name: NeuronName, a: float | None = None, b: float | None = None, c: float | None = None
 ) -> jax.Array:
     """Applies one of MPS's neurons to each element.
 
@@ -245,7 +246,15 @@ def prelu(x: ArrayLike, slopes: ArrayLike) -> jax.Array:
     return prelu_op(x, slopes)
 
 
-def _named(name: str, signature: str) -> Callable[..., jax.Array]:
+class _Named(Protocol):
+    """A function of one neuron."""
+
+    def __call__(
+        self, x: ArrayLike, a: float | None = None, b: float | None = None, c: float | None = None
+    ) -> jax.Array: ...
+
+
+def _named(name: NeuronName, signature: str) -> _Named:
     def function(x: ArrayLike, a: float | None = None, b: float | None = None, c: float | None = None) -> jax.Array:
         return neuron(x, name, a, b, c)
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
+from jax_mps._types import Neuron
 from jax_mps.ops import _check
 from jax_mps.ops._number import along_last, wide, widen
 from jax_mps.ops.neuron import Spec, neuron_gradient_op, neuron_meaning, neuron_op, spec
@@ -131,7 +132,7 @@ def _(residuals: Any, cotangents: Any, *, epsilon: float, neuron: Spec | None) -
 
 
 def batch_norm(
-    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, *, epsilon: float, neuron: _check.Neuron = None
+    x: ArrayLike, gamma: ArrayLike, beta: ArrayLike, *, epsilon: float, neuron: Neuron = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Normalises each channel by its mean and variance over the batch, scales, shifts and applies a neuron.
 
@@ -183,7 +184,7 @@ def batch_norm_inference(
     beta: ArrayLike,
     *,
     epsilon: float,
-    neuron: _check.Neuron = None,
+    neuron: Neuron = None,
 ) -> jax.Array:
     """Normalises each channel by a given mean and variance, scales, shifts and applies a neuron.
 

@@ -12,15 +12,16 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from jax_mps._types import Ints, Padding
 from jax_mps.ops import _check, _crop
 from jax_mps.ops._number import wide, widen
 from jax_mps.primitive import op
 
 Pair = tuple[int, int]
-Ints = tuple[int, ...]
+Sizes = tuple[int, ...]
 
 
-def _reduce(x: Any, start: float, step: Any, window: Ints, strides: Ints, padding: Any, dilation: Ints) -> Any:
+def _reduce(x: Any, start: float, step: Any, window: Sizes, strides: Sizes, padding: Any, dilation: Sizes) -> Any:
     def inner(values: Any, outside: Any) -> Any:
         return (outside, *values, outside)
 
@@ -35,11 +36,11 @@ def _reduce(x: Any, start: float, step: Any, window: Ints, strides: Ints, paddin
     )
 
 
-def _sum(x: Any, *, window: Ints, strides: Ints, padding: Any) -> Any:
+def _sum(x: Any, *, window: Sizes, strides: Sizes, padding: Any) -> Any:
     return _reduce(x, 0, lax.add, window, strides, padding, (1,) * len(window))
 
 
-def _spread(dy: Any, spatial: Ints, **geometry: Any) -> Any:
+def _spread(dy: Any, spatial: Sizes, **geometry: Any) -> Any:
     """The transpose of `_sum`: each number goes to every pixel of its window."""
     x = jax.ShapeDtypeStruct((dy.shape[0], *spatial, dy.shape[-1]), dy.dtype)
     return jax.linear_transpose(lambda x: _sum(x, **geometry), x)(dy)[0]
@@ -50,7 +51,9 @@ def _spread(dy: Any, spatial: Ints, **geometry: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=256)
-def _pixels(spatial: Ints, window: Ints, strides: Ints, padding: Any, dilation: Ints) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(
+    spatial: Sizes, window: Sizes, strides: Sizes, padding: Any, dilation: Sizes
+) -> tuple[np.ndarray, np.ndarray]:
     """For each output (row-major) and tap: the number of its pixel, and whether it is one and not padding."""
     pixel, valid = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
     for n, k, s, (low, high), d in zip(spatial, window, strides, padding, dilation, strict=True):
@@ -87,7 +90,7 @@ def max_pool_taps_op(x: Any, **geometry: Any) -> tuple[Any, Any]:
 
 
 @op("max_pool_gradient", batch=[0, 1], vmap="merge")
-def max_pool_gradient_op(dy: Any, taps: Any, *, spatial: Ints, **geometry: Any) -> Any:
+def max_pool_gradient_op(dy: Any, taps: Any, *, spatial: Sizes, **geometry: Any) -> Any:
     """dy at the pixels of the taps, 0 elsewhere; `spatial` is x's."""
     dy_wide = widen(dy)
     x = jax.ShapeDtypeStruct((dy.shape[0], *spatial, dy.shape[-1]), dy_wide.dtype)
@@ -128,7 +131,7 @@ def _(residuals: Any, cotangents: Any, **geometry: Any) -> Any:
 
 
 @max_pool_gradient_op.gradient
-def _(residuals: Any, cotangents: Any, *, spatial: Ints, **geometry: Any) -> Any:
+def _(residuals: Any, cotangents: Any, *, spatial: Sizes, **geometry: Any) -> Any:
     (_, taps), _ = residuals
     return max_pool_pick_op(cotangents[0], taps, **geometry), None
 
@@ -142,7 +145,7 @@ def _(residuals: Any, cotangents: Any, **geometry: Any) -> Any:
 # Average and L2 norm.
 
 
-def _counts(spatial: Ints, dtype: Any, count_padding: bool, total: bool, geometry: Any) -> np.ndarray:
+def _counts(spatial: Sizes, dtype: Any, count_padding: bool, total: bool, geometry: Any) -> np.ndarray:
     """What to divide each window's sum by; 1 where it holds padding alone, or the total is wanted."""
     if total:
         return np.ones((), dtype)
@@ -163,7 +166,7 @@ def avg_pool_op(x: Any, *, count_padding: bool, total: bool = False, **geometry:
 
 
 @op("avg_pool_gradient", batch=[0], vmap="merge")
-def avg_pool_gradient_op(dy: Any, *, spatial: Ints, count_padding: bool, total: bool = False, **geometry: Any) -> Any:
+def avg_pool_gradient_op(dy: Any, *, spatial: Sizes, count_padding: bool, total: bool = False, **geometry: Any) -> Any:
     """The transpose of the mean, or of the sum; `spatial` is x's."""
     shares = widen(dy) / _counts(spatial, wide(dy.dtype), count_padding, total, geometry)
     return _spread(shares, spatial, **geometry).astype(dy.dtype)
@@ -176,7 +179,7 @@ def _(residuals: Any, cotangents: Any, **attributes: Any) -> Any:
 
 
 @avg_pool_gradient_op.gradient
-def _(residuals: Any, cotangents: Any, *, spatial: Ints, **attributes: Any) -> Any:
+def _(residuals: Any, cotangents: Any, *, spatial: Sizes, **attributes: Any) -> Any:
     return (avg_pool_op(cotangents[0], **attributes),)
 
 
@@ -202,11 +205,11 @@ def _(residuals: Any, cotangents: Any, **geometry: Any) -> Any:
 
 def max_pool(
     x: ArrayLike,
-    window: _check.Ints,
+    window: Ints,
     *,
-    strides: _check.Ints | None = None,
-    padding: _check.Padding = "VALID",
-    dilation: _check.Ints = 1,
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
+    dilation: Ints = 1,
 ) -> jax.Array:
     """The maximum of each window, channel by channel.
 
@@ -255,10 +258,10 @@ def max_pool(
 
 def avg_pool(
     x: ArrayLike,
-    window: _check.Ints,
+    window: Ints,
     *,
-    strides: _check.Ints | None = None,
-    padding: _check.Padding = "VALID",
+    strides: Ints | None = None,
+    padding: Padding = "VALID",
     count_padding: bool = False,
 ) -> jax.Array:
     """The mean of each window, channel by channel.
@@ -293,9 +296,7 @@ def avg_pool(
     return avg_pool_op(x, count_padding=_check.flag("avg_pool", "count_padding", count_padding), **geometry)
 
 
-def l2_pool(
-    x: ArrayLike, window: _check.Ints, *, strides: _check.Ints | None = None, padding: _check.Padding = "VALID"
-) -> jax.Array:
+def l2_pool(x: ArrayLike, window: Ints, *, strides: Ints | None = None, padding: Padding = "VALID") -> jax.Array:
     """The L2 norm of each window, channel by channel.
 
     y[n,i,j,c] = sqrt(sum over p, q of x[n, si*i + p - low_i, sj*j + q - low_j, c] ** 2), zeros outside x. The gradient

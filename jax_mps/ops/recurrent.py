@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from jax_mps._types import Neuron
 from jax_mps.ops import _check
 from jax_mps.ops._recurrent import GRU, LSTM, MGU, RNN, Ops
 from jax_mps.ops.neuron import Spec, spec
@@ -85,9 +86,9 @@ def lstm(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
-    gate_neuron: _check.Neuron = "sigmoid",
-    cell_neuron: _check.Neuron = "tanh",
-    output_neuron: _check.Neuron = "tanh",
+    gate_neuron: Neuron = "sigmoid",
+    cell_neuron: Neuron = "tanh",
+    output_neuron: Neuron = "tanh",
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Runs a long short-term memory over whole sequences.
 
@@ -158,7 +159,7 @@ def gru(
     b: ArrayLike | None = None,
     h0: ArrayLike | None = None,
     *,
-    reset: str = "before",
+    reset: Literal["before", "after"] = "before",
     recurrent_bias: ArrayLike | None = None,
     memory: ArrayLike | None = None,
     gate_p_norm: float = 1.0,
@@ -166,8 +167,8 @@ def gru(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
-    gate_neuron: _check.Neuron = "sigmoid",
-    cell_neuron: _check.Neuron = "tanh",
+    gate_neuron: Neuron = "sigmoid",
+    cell_neuron: Neuron = "tanh",
 ) -> tuple[jax.Array, jax.Array]:
     """Runs gated recurrent units over whole sequences.
 
@@ -243,8 +244,8 @@ def mgu(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,
-    gate_neuron: _check.Neuron = "sigmoid",
-    cell_neuron: _check.Neuron = "tanh",
+    gate_neuron: Neuron = "sigmoid",
+    cell_neuron: Neuron = "tanh",
 ) -> tuple[jax.Array, jax.Array]:
     """Runs minimally gated units over whole sequences: a GRU whose one gate also resets.
 
@@ -299,7 +300,7 @@ def rnn(
     b: ArrayLike | None = None,
     h0: ArrayLike | None = None,
     *,
-    neuron: _check.Neuron = "tanh",
+    neuron: Neuron = "tanh",
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     recompute: bool = False,

@@ -8,37 +8,50 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
+from jax_mps._types import ArrayTree, DType
 from jax_mps.ops import _check
 from jax_mps.ops.optim import adam_op
 from jax_mps.optim._others import Rule, chained
-from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar, storage
+from jax_mps.optim._transform import (
+    VARIANTS,
+    FusedTransformation,
+    Preprocessing,
+    Regularization,
+    Variant,
+    number,
+    rate,
+    run,
+    scalar,
+    storage,
+)
 
 
 class AdamState(NamedTuple):
     """State of `adam`."""
 
-    count: Any  # shape=(), dtype=jnp.int32: updates made
-    mu: Any  # like the parameters, in mu_dtype or theirs: mean of the gradients
-    nu: Any  # like the parameters: mean of their squares
-    nu_max: Any  # like the parameters: the largest nu so far; None without amsgrad
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32: updates made
+    mu: ArrayTree  # like the parameters, in mu_dtype or theirs: mean of the gradients
+    nu: ArrayTree  # like the parameters: mean of their squares
+    nu_max: ArrayTree  # like the parameters: the largest nu so far; None without amsgrad
 
 
 def adam(
     learning_rate: optax.ScalarOrSchedule,
-    b1: Any = 0.9,
-    b2: Any = 0.999,
-    eps: Any = 1e-8,
-    eps_root: Any = 0.0,
-    mu_dtype: Any = None,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    mu_dtype: DType | None = None,
     *,
     nesterov: bool = False,
     amsgrad: bool = False,
-    regularization: str = "none",
-    regularization_scale: Any = 0.0,
-    gradient_clip: tuple[Any, Any] | None = None,
-    gradient_rescale: Any = 1.0,
-    variant: str = "optax",
+    regularization: Regularization = "none",
+    regularization_scale: ArrayLike = 0.0,
+    gradient_clip: tuple[ArrayLike, ArrayLike] | None = None,
+    gradient_rescale: ArrayLike = 1.0,
+    variant: Variant = "optax",
 ) -> FusedTransformation:
     """Adam; the whole parameter tree is one native call.
 

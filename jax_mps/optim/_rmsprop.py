@@ -7,38 +7,50 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
+from jax_mps._types import ArrayTree
 from jax_mps.ops import _check
 from jax_mps.ops.optim import rmsprop_op
 from jax_mps.optim._others import Rule, chained
-from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar
+from jax_mps.optim._transform import (
+    VARIANTS,
+    FusedTransformation,
+    Preprocessing,
+    Regularization,
+    Variant,
+    number,
+    rate,
+    run,
+    scalar,
+)
 
 
 class RmspropState(NamedTuple):
     """State of `rmsprop`."""
 
-    count: Any  # shape=(), dtype=jnp.int32: updates made
-    nu: Any  # like the parameters: mean of the squared gradients; their variance if centered
-    mu: Any  # like the parameters: mean of the gradients; None unless centered
-    trace: Any  # like the parameters; None without momentum
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32: updates made
+    nu: ArrayTree  # like the parameters: mean of the squared gradients; their variance if centered
+    mu: ArrayTree  # like the parameters: mean of the gradients; None unless centered
+    trace: ArrayTree  # like the parameters; None without momentum
 
 
 def rmsprop(
     learning_rate: optax.ScalarOrSchedule,
-    decay: Any = 0.9,
-    eps: Any = 1e-8,
-    initial_scale: Any = 0.0,
+    decay: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-8,
+    initial_scale: ArrayLike = 0.0,
     eps_in_sqrt: bool = True,
     centered: bool = False,
-    momentum: Any = None,
+    momentum: ArrayLike | None = None,
     nesterov: bool = False,
     bias_correction: bool = False,
     *,
-    regularization: str = "none",
-    regularization_scale: Any = 0.0,
-    gradient_clip: tuple[Any, Any] | None = None,
-    gradient_rescale: Any = 1.0,
-    variant: str = "optax",
+    regularization: Regularization = "none",
+    regularization_scale: ArrayLike = 0.0,
+    gradient_clip: tuple[ArrayLike, ArrayLike] | None = None,
+    gradient_rescale: ArrayLike = 1.0,
+    variant: Variant = "optax",
 ) -> FusedTransformation:
     """RMSProp; the whole parameter tree is one native call.
 

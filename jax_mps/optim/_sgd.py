@@ -7,31 +7,44 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
+from jax_mps._types import ArrayTree, DType
 from jax_mps.ops import _check
 from jax_mps.ops.optim import sgd_op
 from jax_mps.optim._others import Rule, chained
-from jax_mps.optim._transform import VARIANTS, FusedTransformation, Preprocessing, number, rate, run, scalar, storage
+from jax_mps.optim._transform import (
+    VARIANTS,
+    FusedTransformation,
+    Preprocessing,
+    Regularization,
+    Variant,
+    number,
+    rate,
+    run,
+    scalar,
+    storage,
+)
 
 
 class SgdState(NamedTuple):
     """State of `sgd`."""
 
-    count: Any  # shape=(), dtype=jnp.int32: updates made, what a schedule is called with
-    trace: Any  # like the parameters, in accumulator_dtype or theirs; None without momentum
+    count: jax.Array  # type: ignore[assignment]  # shape=(), dtype=jnp.int32: updates made, what a schedule is called with
+    trace: ArrayTree  # like the parameters, in accumulator_dtype or theirs; None without momentum
 
 
 def sgd(
     learning_rate: optax.ScalarOrSchedule,
-    momentum: Any = None,
+    momentum: ArrayLike | None = None,
     nesterov: bool = False,
-    accumulator_dtype: Any = None,
+    accumulator_dtype: DType | None = None,
     *,
-    regularization: str = "none",
-    regularization_scale: Any = 0.0,
-    gradient_clip: tuple[Any, Any] | None = None,
-    gradient_rescale: Any = 1.0,
-    variant: str = "optax",
+    regularization: Regularization = "none",
+    regularization_scale: ArrayLike = 0.0,
+    gradient_clip: tuple[ArrayLike, ArrayLike] | None = None,
+    gradient_rescale: ArrayLike = 1.0,
+    variant: Variant = "optax",
 ) -> FusedTransformation:
     """Stochastic gradient descent; the whole parameter tree is one native call.
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_mps._types import ArrayTree
 from jax_mps.ops import _check
 from jax_mps.ops.optim import parameters_read
 from jax_mps.optim._others import Rule, is_floating
 from jax_mps.primitive import Op
 
-VARIANTS = ("optax", "mps", "tensorflow")
+Variant = Literal["optax", "mps", "tensorflow"]
+VARIANTS = get_args(Variant)
+Regularization = Literal["none", "l1", "l2"]
+Tree = TypeVar("Tree")
+State = TypeVar("State")
 
 
 class FusedTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """An optax transformation that also knows how to update parameters and state together; see `step`."""
 
-    fused_step: Callable[..., Any]
+    fused_step: Callable[[ArrayTree, ArrayTree, ArrayTree], tuple[ArrayTree, ArrayTree]]  # what `step` calls
 
     @classmethod
     def of(cls, op: str, init: Callable, advance: Callable, kind: type) -> FusedTransformation:
@@ -53,7 +58,7 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):  # type: ignor
         return self
 
 
-def step(optimizer: optax.GradientTransformation, gradients: Any, state: Any, params: Any) -> tuple[Any, Any]:
+def step(optimizer: optax.GradientTransformation, gradients: Tree, state: State, params: Tree) -> tuple[Tree, State]:
     """Updates parameters and optimizer state.
 
     For the optimizers of this module one native call does both: each number is read once and written once, where
@@ -112,7 +117,7 @@ class Preprocessing(NamedTuple):
 
     def checked(self) -> Preprocessing:
         """Itself, if it breaks no rule."""
-        _check.choice(self.op, "regularization", self.regularization, ("none", "l1", "l2"))
+        _check.choice(self.op, "regularization", self.regularization, get_args(Regularization))
         number(self.op, "regularization_scale", self.regularization_scale, least=0)
         number(self.op, "gradient_rescale", self.gradient_rescale)
         clip = self.gradient_clip
