@@ -14,7 +14,7 @@ namespace {
 
 struct Row {
   std::vector<Implementation> implementations;
-  bool rows_apart;
+  bool pitched_rows;
 };
 
 std::map<std::string, Row>& table() {
@@ -27,9 +27,9 @@ bool has_half(const Node& node) {
   return std::ranges::any_of(node.in, half) || std::ranges::any_of(node.out, half);
 }
 
-bool has_rows_apart(const Node& node) {
-  auto apart = [](const TensorType& type) { return type.row != 0; };
-  return std::ranges::any_of(node.in, apart) || std::ranges::any_of(node.out, apart);
+bool has_pitched_rows(const Node& node) {
+  auto pitched = [](const TensorType& type) { return type.row != 0; };
+  return std::ranges::any_of(node.in, pitched) || std::ranges::any_of(node.out, pitched);
 }
 
 Offer first_offer(const Node& node, const std::vector<Implementation>& implementations) {
@@ -45,8 +45,8 @@ Offer first_offer(const Node& node, const std::vector<Implementation>& implement
 }  // namespace
 
 Register::Register(const char* op, std::initializer_list<Implementation> implementations,
-                   bool rows_apart) {
-  table()[op] = {implementations, rows_apart};
+                   bool pitched_rows) {
+  table()[op] = {implementations, pitched_rows};
 }
 
 std::vector<std::string> ops() {
@@ -62,10 +62,11 @@ Offer offer(const Node& node) {
     for (const auto* types : {&node.in, &node.out})
       for (const TensorType& type : *types)
         if (type.elements() == 0) return Offer::none("an empty array needs no kernel");
-  bool apart = has_rows_apart(node);
-  if (apart && !row->second.rows_apart) return Offer::none("no kernel takes rows that are apart");
+  bool pitched = has_pitched_rows(node);
+  if (pitched && !row->second.pitched_rows)
+    return Offer::none("no kernel takes rows that are apart");
   Offer native = first_offer(node, row->second.implementations);
-  if (!native.kernel && has_half(node) && !node.body && !apart) {
+  if (!native.kernel && has_half(node) && !node.body && !pitched) {
     Offer wide = first_offer(widened(node), row->second.implementations);
     if (wide.kernel) native.kernel = widen(node, std::move(wide.kernel));
   }

@@ -11,11 +11,11 @@ namespace jax_mps::cpu {
 // Registers the implementations of an op, fastest first. One static object per op, in the file of
 // its family:
 //   const Register kConv("conv", {onednn_conv, direct_conv});
-// Where `rows_apart`, each of them takes or refuses operands and results whose rows are apart; else
+// Where `pitched_rows`, each of them takes or refuses operands and results of pitched rows; else
 // none of them is asked to.
 struct Register {
   Register(const char* op, std::initializer_list<Implementation> implementations,
-           bool rows_apart = false);
+           bool pitched_rows = false);
 };
 
 // Those that have implementations.

@@ -34,11 +34,11 @@ Steps::Steps(const Program& program) : program_(program) {
     chains_.push_back(chain_without_reductions(*offer.kernel));
     kernels_.push_back(std::move(offer.kernel));
   }
-  together_ = together(program, chains_);
+  batched_ = batched(program, chains_);
   size_t scratch = 0;
-  for (size_t i = 0; i < kernels_.size(); i += together_[i]) {
+  for (size_t i = 0; i < kernels_.size(); i += batched_[i]) {
     size_t bytes = 0;
-    for (size_t k = i; k < i + together_[i]; k++)
+    for (size_t k = i; k < i + batched_[i]; k++)
       if (kernels_[k]) bytes += align_up(kernels_[k]->scratch_bytes());
     scratch = std::max(scratch, bytes);
   }
@@ -66,10 +66,10 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
   void* out_inline[kInline];
   std::vector<const void*> in_heap;
   std::vector<void*> out_heap;
-  for (size_t i = 0; i < kernels_.size(); i += together_[i]) {
+  for (size_t i = 0; i < kernels_.size(); i += batched_[i]) {
     const Step& step = program_.steps[i];
-    if (together_[i] > 1) {
-      run_together(i, address, memory + scratch_offset_);
+    if (batched_[i] > 1) {
+      run_batched(i, address, memory + scratch_offset_);
       continue;
     }
     if (!kernels_[i]) {  // a result that the caller holds is no alias
@@ -99,10 +99,10 @@ void Steps::run(const void* const* inputs, void* const* outputs, std::byte* memo
       std::memcpy(outputs[output], address[value], program_.values[value].type.bytes());
 }
 
-void Steps::run_together(size_t first, void* const* address, std::byte* scratch) const {
-  ChainRun runs[kTogether];
+void Steps::run_batched(size_t first, void* const* address, std::byte* scratch) const {
+  ChainRun runs[kBatched];
   std::vector<void*> places;  // of each step, operands and results
-  size_t count = together_[first], size = 0;
+  size_t count = batched_[first], size = 0;
   for (size_t i = first; i < first + count; i++)
     size += program_.steps[i].operands.size() + program_.steps[i].results.size();
   places.reserve(size);
@@ -115,7 +115,7 @@ void Steps::run_together(size_t first, void* const* address, std::byte* scratch)
     runs[i] = {chains_[first + i], in, out, scratch};
     scratch += align_up(kernels_[first + i]->scratch_bytes());
   }
-  chain_loops().run_together(runs, static_cast<int>(count));
+  chain_loops().run_batched(runs, static_cast<int>(count));
 }
 
 std::vector<std::string> Steps::implementations() const {

@@ -24,12 +24,12 @@ class Steps {
       const;  // one name a step, a loop's own before its body's
 
  private:
-  void run_together(size_t first, void* const* address, std::byte* scratch) const;
+  void run_batched(size_t first, void* const* address, std::byte* scratch) const;
 
   const Program& program_;
   std::vector<std::unique_ptr<Kernel>> kernels_;
   std::vector<const Chain*> chains_;         // those that may run together
-  std::vector<int> together_;                // of each step, how many from it on run together
+  std::vector<int> batched_;                 // of each step, how many from it on run together
   std::vector<std::pair<int, int>> copies_;  // outputs that no step writes: (value, output)
   size_t scratch_offset_ = 0, memory_bytes_ = 0;
 };

@@ -12,7 +12,7 @@ namespace jax_mps {
 // Registers the checker of an op, which throws ProgramError with the rule that a node breaks. One
 // static object per op, in the file of its family:
 //   const Checker kSoftmax("softmax", softmax);
-// Arrays may be empty, and their rows may be apart: devices refuse those.
+// Arrays may be empty, and their rows may be pitched: devices refuse those.
 struct Checker {
   Checker(const char* op, void (*check)(const Node& node));
 };

@@ -38,7 +38,7 @@ inline bool is_half(DType dtype) { return dtype == DType::bf16 || dtype == DType
 struct TensorType {
   DType dtype = DType::f32;
   std::vector<int64_t> shape;
-  int64_t row = 0;  // from one row of the last axis to the next, where rows are apart
+  int64_t row = 0;  // from one row of the last axis to the next, where rows are pitched
 
   int64_t elements() const;
   int64_t pitch() const { return row ? row : dim(-1); }

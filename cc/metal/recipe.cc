@@ -18,7 +18,7 @@ std::map<std::string, std::vector<Implementation>>& table() {
 // Whether the text of a kernel says how.
 bool has_second_form(const Recipe& recipe) {
   return std::ranges::any_of(recipe.dispatches, [](const Dispatch& dispatch) {
-    return !dispatch.foreign && !dispatch.file.empty() &&
+    return !dispatch.apple && !dispatch.file.empty() &&
            source(dispatch.file).find("device const CAREFUL") != std::string_view::npos;
   });
 }
@@ -56,7 +56,7 @@ std::vector<Recipe> recipes(const Node& node, std::string& reason) {
       continue;
     }
     for (const Dispatch& dispatch : offer.recipe->dispatches)
-      if (!dispatch.foreign && dispatch.uses.size() + 1 > kMaxBuffers)
+      if (!dispatch.apple && dispatch.uses.size() + 1 > kMaxBuffers)
         throw ProgramError(dispatch.function + " binds more than 31 buffers");
     found.push_back(std::move(*offer.recipe));
   }
@@ -72,7 +72,7 @@ std::vector<Recipe> recipes(const Node& node, std::string& reason) {
 
 Recipe second_form(Recipe recipe) {
   for (Dispatch& dispatch : recipe.dispatches)
-    if (!dispatch.foreign) dispatch.definitions += "#define SECOND_FORM\n";
+    if (!dispatch.apple) dispatch.definitions += "#define SECOND_FORM\n";
   recipe.implementation += ", second form";
   recipe.second = true, recipe.cost = std::numeric_limits<double>::infinity();
   return recipe;

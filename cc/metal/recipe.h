@@ -103,7 +103,7 @@ class Dispatch {
   std::optional<size_t> first_group;  // where the parameters have it
   // In place of all that: a kernel of Apple's, which encodes itself onto a command buffer. It may
   // commit that one; what follows goes onto the one that it gives.
-  std::function<MTL::CommandBuffer*(MTL::CommandBuffer*, const std::vector<Bound>&)> foreign;
+  std::function<MTL::CommandBuffer*(MTL::CommandBuffer*, const std::vector<Bound>&)> apple;
 
  private:
   Dispatch& use(Use use) {

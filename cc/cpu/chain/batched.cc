@@ -37,7 +37,7 @@ class Stretch {
   // Adds a step, unless it waits for one that is there or there are too many.
   bool add(const Step& step, const Chain& chain) {
     registers_ += chain.register_count, stores_ += chain.store_count;
-    if (registers_ > kTogetherRegisters || stores_ > kTogetherStores) return false;
+    if (registers_ > kBatchedRegisters || stores_ > kBatchedStores) return false;
     for (int value : step.results)
       if (any(reads_, value) || any(writes_, value)) return false;
     for (int value : step.operands)
@@ -70,13 +70,13 @@ class Stretch {
 
 }  // namespace
 
-std::vector<int> together(const Program& program, const std::vector<const Chain*>& chains) {
+std::vector<int> batched(const Program& program, const std::vector<const Chain*>& chains) {
   std::vector<int> count(chains.size(), 1);
   Stretch stretch(program);
   for (size_t i = 0; i < chains.size(); i += count[i]) {
     stretch.clear();
     if (!chains[i] || !stretch.add(program.steps[i], *chains[i])) continue;
-    for (size_t k = i + 1; k < chains.size() && count[i] < kTogether; k++, count[i]++)
+    for (size_t k = i + 1; k < chains.size() && count[i] < kBatched; k++, count[i]++)
       if (!chains[k] || !stretch.add(program.steps[k], *chains[k])) break;
   }
   return count;

@@ -11,6 +11,6 @@ namespace jax_mps::cpu {
 
 // Of each step, how many from it on run together: 1 if it runs alone. `chains` are those of the
 // steps, nullptr where there is none.
-std::vector<int> together(const Program& program, const std::vector<const Chain*>& chains);
+std::vector<int> batched(const Program& program, const std::vector<const Chain*>& chains);
 
 }  // namespace jax_mps::cpu

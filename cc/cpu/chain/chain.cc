@@ -84,23 +84,23 @@ class Plan : private ChainParts {
       Trait& trait = traits_[v];
       switch (value.kind) {
         case Kind::operand:
-          trait.wide = !space_.constant_inside(v);
+          trait.vector = !space_.constant_inside(v);
           // With one block, nothing is gained by loading ahead of it.
-          trait.once = space_.constant_outside(v) && (!trait.wide || blocks() > 1);
+          trait.invariant = space_.constant_outside(v) && (!trait.vector || blocks() > 1);
           break;
         case Kind::constant:
           break;
         case Kind::iota: {
           int axis = space_.axis_of[value.axis];
-          trait.wide = axis > space_.axis || (axis == space_.axis && space_.chunk > 1);
+          trait.vector = axis > space_.axis || (axis == space_.axis && space_.chunk > 1);
           int place = axis < 0 ? -1 : position(axis);
-          trait.once = place < 0 || space_.count[place] == 1;
+          trait.invariant = place < 0 || space_.count[place] == 1;
           break;
         }
         case Kind::instruction:
           for (int i = 0; i < value.count; i++) {
-            trait.wide |= traits_[value.from[i]].wide;
-            trait.once &= traits_[value.from[i]].once;
+            trait.vector |= traits_[value.from[i]].vector;
+            trait.invariant &= traits_[value.from[i]].invariant;
           }
       }
     }
@@ -116,8 +116,8 @@ class Plan : private ChainParts {
         int product = value.from[side], other = value.from[1 - side];
         const ChainValue& p = code_.values[product];
         if (p.kind != Kind::instruction || p.op != ChainOp::mul || p.on != ChainType::f32 ||
-            used_[product] != 1 || traits_[product].once != traits_[v].once ||
-            traits_[product].wide != traits_[v].wide)
+            used_[product] != 1 || traits_[product].invariant != traits_[v].invariant ||
+            traits_[product].vector != traits_[v].vector)
           continue;
         value.op = sum         ? ChainOp::multiply_add
                    : side == 0 ? ChainOp::multiply_sub
@@ -130,20 +130,20 @@ class Plan : private ChainParts {
     }
   }
 
-  int add_register(Home home, Trait trait, int64_t offset = 0) {
-    registers_.push_back({home, offset});
+  int add_register(RegisterStorage storage, Trait trait, int64_t offset = 0) {
+    registers_.push_back({storage, offset});
     register_traits_.push_back(trait);
     return static_cast<int>(registers_.size()) - 1;
   }
   // Where a value that is computed lies: what is computed once is shared by all threads.
   int computed(Trait trait) {
-    if (!trait.once) return add_register(Home::local, trait);
+    if (!trait.invariant) return add_register(RegisterStorage::local, trait);
     int64_t offset = scratch_;
-    scratch_ += align_up(kWord * (trait.wide ? space_.block() : 1));
-    return add_register(Home::shared, trait, offset);
+    scratch_ += align_up(kWord * (trait.vector ? space_.block() : 1));
+    return add_register(RegisterStorage::shared, trait, offset);
   }
 
-  std::vector<ChainStep>& steps(Trait trait) { return trait.once ? once_ : steps_; }
+  std::vector<ChainStep>& steps(Trait trait) { return trait.invariant ? invariant_ : steps_; }
 
   // y = op(from...), where the operands in the mask `scalars` are one element.
   void step(ChainOp op, ChainType on, unsigned scalars, std::initializer_list<int> from, int y,
@@ -156,7 +156,7 @@ class Plan : private ChainParts {
     require(step.fn, "an instruction has no function");
     step.a = from_or_first(0), step.b = from_or_first(1), step.c = from_or_first(2);
     step.y = static_cast<int16_t>(y);
-    step.scalar = !trait.wide;
+    step.scalar = !trait.vector;
     step.op = op, step.on = on;
     step.count = static_cast<uint8_t>(from.size()), step.scalars = static_cast<uint8_t>(scalars);
     steps(trait).push_back(step);
@@ -172,20 +172,20 @@ class Plan : private ChainParts {
     if (value.kind == Kind::operand) return operand(v);
     if (value.kind == Kind::iota) return iota(value);
     constants_.push_back(value.bits);
-    return add_register(Home::constant, {}, (constants_.size() - 1) * kWord);
+    return add_register(RegisterStorage::constant, {}, (constants_.size() - 1) * kWord);
   }
 
   int operand(int v) {
     Trait trait = traits_[v];
     if (in_place(v)) {
-      int r = add_register(Home::operand, trait, v);
-      if (!trait.once) in_place_.push_back(r);
+      int r = add_register(RegisterStorage::operand, trait, v);
+      if (!trait.invariant) in_place_.push_back(r);
       return r;
     }
     ChainLoad load{};
     load.operand = v;
     load.storage = code_.operands[v].storage;
-    if (trait.wide) {
+    if (trait.vector) {
       load.per_step = 1;
       for (int a = space_.axis; a < static_cast<int>(space_.shape.size()); a++) {
         int64_t stride = space_.strides[v][a], size = space_.shape[a];
@@ -204,7 +204,7 @@ class Plan : private ChainParts {
     int y = computed(trait);
     ChainStep load_step;
     load_step.y = static_cast<int16_t>(y), load_step.load = static_cast<int16_t>(loads_.size());
-    load_step.scalar = !trait.wide;
+    load_step.scalar = !trait.vector;
     steps(trait).push_back(load_step);
     loads_.push_back(load);
     return y;
@@ -217,20 +217,20 @@ class Plan : private ChainParts {
     if (axis >= space_.axis && (axis > space_.axis || space_.chunk > 1)) {
       int64_t inner = 1;
       for (size_t a = axis + 1; a < space_.shape.size(); a++) inner *= space_.shape[a];
-      pattern = computed({.wide = true, .once = true});
+      pattern = computed({.vector = true, .invariant = true});
       ramps_.push_back({pattern, inner, space_.shape[axis], space_.block()});
     }
     int place = axis < 0 ? -1 : position(axis);
     if (place >= 0 && space_.count[place] > 1) {
-      first = add_register(Home::local, {.wide = false, .once = false});
+      first = add_register(RegisterStorage::local, {.vector = false, .invariant = false});
       coordinates_.push_back({first, place, axis == space_.axis ? space_.chunk : 1});
     }
     if (pattern < 0 && first < 0) {
       constants_.push_back(0);
-      return add_register(Home::constant, {}, (constants_.size() - 1) * kWord);
+      return add_register(RegisterStorage::constant, {}, (constants_.size() - 1) * kWord);
     }
     if (pattern < 0 || first < 0) return pattern < 0 ? first : pattern;
-    Trait trait{.wide = true, .once = false};
+    Trait trait{.vector = true, .invariant = false};
     int y = computed(trait);
     step(ChainOp::add, ChainType::s32, 2, {pattern, first}, y, trait);
     return y;
@@ -240,9 +240,9 @@ class Plan : private ChainParts {
   int wide_register(int v) {
     int r = register_of(v);
     Trait trait = register_traits_[r];
-    if (trait.wide) return r;
+    if (trait.vector) return r;
     if (splat_of_[v] < 0) {
-      trait.wide = true;
+      trait.vector = true;
       splat_of_[v] = computed(trait);
       step(ChainOp::splat, ChainType::f32, 1, {r}, splat_of_[v], trait);
     }
@@ -253,8 +253,8 @@ class Plan : private ChainParts {
     const ChainValue& value = code_.values[v];
     Trait trait = traits_[v];
     unsigned scalars = 0;
-    for (int i = 0; i < value.count && trait.wide; i++)
-      scalars |= traits_[value.from[i]].wide ? 0u : 1u << i;
+    for (int i = 0; i < value.count && trait.vector; i++)
+      scalars |= traits_[value.from[i]].vector ? 0u : 1u << i;
     bool found = false;
     for (unsigned mask : {scalars, scalars & ~1u, 0u}) {
       found = chain_loops().find(value.op, value.on, mask) != nullptr;
@@ -264,7 +264,7 @@ class Plan : private ChainParts {
     require(found, "an instruction has no function");
     int from[3] = {};
     for (int i = 0; i < value.count; i++) {
-      bool scalar = !trait.wide || scalars >> i & 1;
+      bool scalar = !trait.vector || scalars >> i & 1;
       from[i] = scalar ? register_of(value.from[i]) : wide_register(value.from[i]);
     }
     register_of_[v] = computed(trait);
@@ -302,7 +302,9 @@ class Plan : private ChainParts {
       r.parts = overlaps(i) ? parts_ : 1;
       r.in_result = output.storage == Storage::word && r.parts == 1;
       r.elements = output.elements;
-      if (r.over_blocks) r.tile_register = add_register(Home::local, {.wide = true, .once = false});
+      if (r.over_blocks)
+        r.tile_register =
+            add_register(RegisterStorage::local, {.vector = true, .invariant = false});
       pattern(r, space_.reduced[i]);
       reduction_of_[i] = static_cast<int>(reductions_.size());
       r.stream = static_cast<int>(code_.operands.size() + 1 + reductions_.size());
@@ -343,8 +345,8 @@ class Plan : private ChainParts {
     int v = code_.outputs[output].value;
     int x = wide_register(v);
     // An operand read in place is copied first: its memory may be another result's.
-    if (registers_[x].home == Home::operand) {
-      Trait trait{.wide = true, .once = false};
+    if (registers_[x].storage == RegisterStorage::operand) {
+      Trait trait{.vector = true, .invariant = false};
       int y = computed(trait);
       step(ChainOp::copy, ChainType::f32, 0, {x}, y, trait);
       x = y;
@@ -387,7 +389,7 @@ Offer chain(const Node& node) {
   return Offer::none("the code needs too many registers");
 }
 
-const Register kChain("chain", {chain}, /*rows_apart=*/true);
+const Register kChain("chain", {chain}, /*pitched_rows=*/true);
 
 }  // namespace
 

@@ -50,7 +50,7 @@ bool ChainParts::place(int64_t bytes) {
   std::vector<bool> straight(registers_.size());
   for (ChainStore& store : stores_) {
     last[store.x] = kForever;
-    bool may = written[store.x] >= 0 && registers_[store.x].home == Home::local &&
+    bool may = written[store.x] >= 0 && registers_[store.x].storage == RegisterStorage::local &&
                store.storage == Storage::word && !store.row && !straight[store.x];
     if (may) store.written = written[store.x], straight[store.x] = true;
   }
@@ -68,11 +68,11 @@ bool ChainParts::place(int64_t bytes) {
   for (ChainReduction& r : reductions_)
     if (r.over_blocks) registers_[r.tile_register].offset = r.tile = take();
   for (size_t r = 0; r < registers_.size(); r++)
-    if (registers_[r].home == Home::local && !register_traits_[r].wide)
+    if (registers_[r].storage == RegisterStorage::local && !register_traits_[r].vector)
       registers_[r].offset = std::exchange(top, top + align_up(kWord));
   for (int s = 0; s < static_cast<int>(steps_.size()); s++) {
     auto has_slot = [&](int r) {
-      return registers_[r].home == Home::local && register_traits_[r].wide;
+      return registers_[r].storage == RegisterStorage::local && register_traits_[r].vector;
     };
     for (int r : reads(steps_[s]))
       if (last[r] == s && has_slot(r)) unused.push_back(registers_[r].offset);
@@ -85,7 +85,8 @@ bool ChainParts::place(int64_t bytes) {
   int64_t moving = top + static_cast<int64_t>(in_place_.size()) * slot;
   // Machine code passes over all at once, so what stays from block to block counts as well.
   for (size_t r = 0; r < registers_.size() && !segments_.empty(); r++)
-    if (registers_[r].home == Home::shared && register_traits_[r].wide) moving += slot;
+    if (registers_[r].storage == RegisterStorage::shared && register_traits_[r].vector)
+      moving += slot;
   return top <= kChainLocalBytes && registers_.size() <= kChainRegisters &&
          (space_.block() <= kShortBlock || moving <= bytes);
 }
@@ -129,7 +130,7 @@ void ChainParts::finish() {
   c.ramps = ramps_.data(), c.ramp_count = static_cast<int>(ramps_.size());
   c.coordinates = coordinates_.data();
   c.coordinate_count = static_cast<int>(coordinates_.size());
-  c.once = once_.data(), c.once_count = static_cast<int>(once_.size());
+  c.invariant = invariant_.data(), c.invariant_count = static_cast<int>(invariant_.size());
   c.steps = steps_.data(), c.step_count = static_cast<int>(steps_.size());
   c.in_place = in_place_.data(), c.in_place_count = static_cast<int>(in_place_.size());
   c.last_read = last_read_.data();

@@ -11,10 +11,10 @@ namespace jax_mps::cpu {
 constexpr int64_t kWord = sizeof(uint32_t);
 constexpr int64_t kShortBlock = 256;  // elements
 
-// A value's register: `wide` holds a block rather than one element, `once` is computed once a run
-// rather than once a block.
+// A value's register: `vector` holds a block rather than one element, `invariant` is computed once
+// a run rather than once a block.
 struct Trait {
-  bool wide = false, once = true;
+  bool vector = false, invariant = true;
 };
 
 struct ChainParts {
@@ -50,7 +50,7 @@ struct ChainParts {
   std::vector<ChainLoad> loads_;
   std::vector<ChainRamp> ramps_;
   std::vector<ChainCoordinate> coordinates_;
-  std::vector<ChainStep> once_, steps_;
+  std::vector<ChainStep> invariant_, steps_;
   std::vector<ChainSegment> segments_;
   std::unique_ptr<MachineCode> machine_code_;
   std::vector<size_t> code_start_;  // of each segment

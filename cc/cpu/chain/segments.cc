@@ -53,7 +53,7 @@ void ChainParts::segment() {
       }
       for (const ChainStep& s : segment.body)
         for (int r : {s.a, s.b, s.c})
-          if (registers_[r].home == Home::constant)
+          if (registers_[r].storage == RegisterStorage::constant)
             segment.constants[r] = constants_[registers_[r].offset / kWord];
       segments_.push_back(std::move(segment));
       order.push_back(step);

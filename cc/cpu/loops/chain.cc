@@ -167,22 +167,23 @@ struct Run {
 
   void prologue() {
     for (int r = 0; r < plan->register_count; r++) {
-      const ChainRegister& home = plan->registers[r];
+      const ChainRegister& place = plan->registers[r];
       shared[r] = nullptr;
-      if (home.home == Home::constant)
-        shared[r] = reinterpret_cast<char*>(const_cast<uint32_t*>(plan->constants)) + home.offset;
-      if (home.home == Home::operand)
-        shared[r] = const_cast<char*>(static_cast<const char*>(in[home.offset])) +
-                    plan->start[home.offset] * kWord;
-      if (home.home == Home::shared) shared[r] = reinterpret_cast<char*>(scratch) + home.offset;
+      if (place.storage == RegisterStorage::constant)
+        shared[r] = reinterpret_cast<char*>(const_cast<uint32_t*>(plan->constants)) + place.offset;
+      if (place.storage == RegisterStorage::operand)
+        shared[r] = const_cast<char*>(static_cast<const char*>(in[place.offset])) +
+                    plan->start[place.offset] * kWord;
+      if (place.storage == RegisterStorage::shared)
+        shared[r] = reinterpret_cast<char*>(scratch) + place.offset;
     }
     for (int i = 0; i < plan->ramp_count; i++) {
       const ChainRamp& ramp = plan->ramps[i];
       auto* y = reinterpret_cast<int32_t*>(shared[ramp.y]);
       for (int64_t j = 0; j < ramp.n; j++) y[j] = static_cast<int32_t>(j / ramp.inner % ramp.size);
     }
-    for (int i = 0; i < plan->once_count; i++) {
-      const ChainStep& step = plan->once[i];
+    for (int i = 0; i < plan->invariant_count; i++) {
+      const ChainStep& step = plan->invariant[i];
       if (step.load >= 0) {
         const ChainLoad& load = plan->loads[step.load];
         run_load(load, in[load.operand], plan->start[load.operand], plan->chunk, shared[step.y]);
@@ -215,8 +216,9 @@ struct Run {
     char* reg[kChainRegisters];
     int64_t at[kChainArrays * 2], index[kChainRank];
     for (int r = 0; r < plan->register_count; r++)
-      reg[r] =
-          plan->registers[r].home == Home::local ? local + plan->registers[r].offset : shared[r];
+      reg[r] = plan->registers[r].storage == RegisterStorage::local
+                   ? local + plan->registers[r].offset
+                   : shared[r];
     int64_t block = first_block(begin);
     for (int s = 0; s < plan->streams; s++) at[s] = plan->start[s];
     for (int axis = plan->axes - 1; axis >= 0; axis--) {
@@ -337,11 +339,11 @@ void run(const Chain& chain, const void* const* in, void* const* out, std::byte*
   run.finish();
 }
 
-void run_together(const ChainRun* runs, int count) {
-  Run run[kTogether];
-  int64_t first[kTogether + 1], work = 0;  // the first piece of each run
-  char* shared[kTogetherRegisters];
-  bool straight[kTogetherStores];
+void run_batched(const ChainRun* runs, int count) {
+  Run run[kBatched];
+  int64_t first[kBatched + 1], work = 0;  // the first piece of each run
+  char* shared[kBatchedRegisters];
+  bool straight[kBatchedStores];
   char** next_register = shared;
   bool* next_store = straight;
   first[0] = 0;
@@ -367,6 +369,6 @@ void run_together(const ChainRun* runs, int count) {
 
 }  // namespace
 
-extern const ChainLoops chain_loops_table = {find_instruction, find_reduction, run, run_together};
+extern const ChainLoops chain_loops_table = {find_instruction, find_reduction, run, run_batched};
 
 }  // namespace jax_mps::cpu::JAX_MPS_ISA

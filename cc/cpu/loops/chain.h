@@ -29,9 +29,9 @@ struct ReduceFns {
 };
 
 // Where a register lies.
-enum class Home : uint8_t { constant, shared, local, operand };
+enum class RegisterStorage : uint8_t { constant, shared, local, operand };
 struct ChainRegister {
-  Home home;
+  RegisterStorage storage;
   int64_t offset;  // bytes; the operand's number if it is read in place
 };
 
@@ -113,8 +113,8 @@ struct Chain {
   int ramp_count;
   const ChainCoordinate* coordinates;
   int coordinate_count;
-  const ChainStep *once, *steps;  // once a run, once a block
-  int once_count, step_count;
+  const ChainStep *invariant, *steps;  // once a run, once a block
+  int invariant_count, step_count;
   const int* in_place;  // registers of the operands that move with the blocks
   int in_place_count;
   const int* last_read;  // of an operand: the last step
@@ -132,7 +132,7 @@ struct ChainRun {
   void* const* out;
   std::byte* scratch;  // its own
 };
-constexpr int kTogether = 128, kTogetherRegisters = 4096, kTogetherStores = 1024;  // at most
+constexpr int kBatched = 128, kBatchedRegisters = 4096, kBatchedStores = 1024;  // at most
 
 struct ChainLoops {
   // The function of an instruction on operands of a type, for the operands in the mask being
@@ -141,7 +141,7 @@ struct ChainLoops {
   ReduceFns (*reduce)(Reduce reduce, ChainType type);
   void (*run)(const Chain& chain, const void* const* in, void* const* out, std::byte* scratch);
   // The same numbers as by run, one after another; all threads share the work of all.
-  void (*run_together)(const ChainRun* runs, int count);
+  void (*run_batched)(const ChainRun* runs, int count);
 };
 JAX_MPS_LOOPS(ChainLoops, chain_loops)
 

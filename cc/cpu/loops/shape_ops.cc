@@ -76,7 +76,7 @@ void fill(const void* value, int width, void* y, int64_t n) {
   fill_all<uint32_t>(value, y, n);
 }
 
-void pick(const float* x, const int32_t* index, float* y, int64_t rows, int64_t classes) {
+void label_gather(const float* x, const int32_t* index, float* y, int64_t rows, int64_t classes) {
   parallel_elements(rows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       int64_t at = index[r];
@@ -85,8 +85,8 @@ void pick(const float* x, const int32_t* index, float* y, int64_t rows, int64_t 
   });
 }
 
-void pick_gradient(const float* dy, const int32_t* index, float* dx, int64_t rows,
-                   int64_t classes) {
+void label_gather_gradient(const float* dy, const int32_t* index, float* dx, int64_t rows,
+                           int64_t classes) {
   constexpr int64_t kPiece = 16 * 1024;
   int64_t grain = kPiece / classes > 1 ? kPiece / classes : 1;
   parallel_pieces(rows, grain, rows * classes, [&](int64_t begin, int64_t end) {
@@ -100,6 +100,6 @@ void pick_gradient(const float* dy, const int32_t* index, float* dx, int64_t row
 
 }  // namespace
 
-extern const ShapeLoops shape_loops_table = {copy, fill, pick, pick_gradient};
+extern const ShapeLoops shape_loops_table = {copy, fill, label_gather, label_gather_gradient};
 
 }  // namespace jax_mps::cpu::JAX_MPS_ISA

@@ -76,7 +76,7 @@ size_t span_bytes(const TensorType& type) {
   return static_cast<size_t>(type.span()) * size_of(type.dtype);
 }
 
-// f(offset, bytes) of each row of an array whose rows are apart, or of the whole array.
+// f(offset, bytes) of each row of an array of pitched rows, or of the whole array.
 template <class F>
 void over_rows(const TensorType& type, const F& f) {
   if (!type.row) return f(size_t{0}, span_bytes(type));
@@ -151,7 +151,7 @@ std::unique_ptr<Kernel> guarded(const Node& node, std::unique_ptr<Kernel> kernel
 
 namespace {
 
-// Bytes from the first to the last element: rows that are apart may lie in an array that ends
+// Bytes from the first to the last element: pitched rows may lie in an array that ends
 // before the descriptor's own size does.
 size_t extent(const dnnl::memory::desc& desc) {
   if (desc.is_zero() || desc.get_size() == 0 || desc.get_inner_nblks() > 0) return desc.get_size();

@@ -223,26 +223,26 @@ Offer onednn_conv_weight_gradient(const Node& node) {
 }
 
 const Register kConv("conv", {winograd_conv, short_sums_conv, pointwise_conv, onednn_conv},
-                     /*rows_apart=*/true);
+                     /*pitched_rows=*/true);
 const Register kConvDataGradient("conv_data_gradient",
                                  {winograd_conv_data_gradient, short_sums_conv_data_gradient,
                                   pointwise_conv_data_gradient, onednn_conv_data_gradient},
-                                 /*rows_apart=*/true);
+                                 /*pitched_rows=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
                                    {winograd_conv_weight_gradient, pixels_weight_gradient,
                                     pointwise_conv_weight_gradient, onednn_conv_weight_gradient},
-                                   /*rows_apart=*/true);
+                                   /*pitched_rows=*/true);
 
 }  // namespace
 #else
 namespace {
-const Register kConv("conv", {winograd_conv, short_sums_conv}, /*rows_apart=*/true);
+const Register kConv("conv", {winograd_conv, short_sums_conv}, /*pitched_rows=*/true);
 const Register kConvDataGradient("conv_data_gradient",
                                  {winograd_conv_data_gradient, short_sums_conv_data_gradient},
-                                 /*rows_apart=*/true);
+                                 /*pitched_rows=*/true);
 const Register kConvWeightGradient("conv_weight_gradient",
                                    {winograd_conv_weight_gradient, pixels_weight_gradient},
-                                   /*rows_apart=*/true);
+                                   /*pitched_rows=*/true);
 }  // namespace
 #endif
 

@@ -17,7 +17,7 @@ Offer pixels_weight_gradient(const Node& node);
 Offer short_sums_conv(const Node& node);
 Offer short_sums_conv_data_gradient(const Node& node);
 
-// Those of windows of one pixel as products of matrices, whose rows may be apart.
+// Those of windows of one pixel as products of matrices, whose rows may be pitched.
 Offer pointwise_conv(const Node& node);
 Offer pointwise_conv_data_gradient(const Node& node);
 Offer pointwise_conv_weight_gradient(const Node& node);

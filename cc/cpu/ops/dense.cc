@@ -42,10 +42,10 @@ Offer dense(const Node& node) { return product(node, false, false); }
 Offer data_gradient(const Node& node) { return product(node, false, true); }
 Offer weight_gradient(const Node& node) { return product(node, true, false); }
 
-const Register kDense("dense", {dense}, /*rows_apart=*/true);
-const Register kDenseDataGradient("dense_data_gradient", {data_gradient}, /*rows_apart=*/true);
+const Register kDense("dense", {dense}, /*pitched_rows=*/true);
+const Register kDenseDataGradient("dense_data_gradient", {data_gradient}, /*pitched_rows=*/true);
 const Register kDenseWeightGradient("dense_weight_gradient", {weight_gradient},
-                                    /*rows_apart=*/true);
+                                    /*pitched_rows=*/true);
 
 }  // namespace
 }  // namespace jax_mps::cpu

@@ -153,7 +153,7 @@ const Register kDot("dot",
                         onednn_dot,
 #endif
                     },
-                    /*rows_apart=*/true);
+                    /*pitched_rows=*/true);
 
 }  // namespace
 }  // namespace jax_mps::cpu

@@ -1,5 +1,5 @@
 // The weight gradient of windows of one pixel that stride or reach into padding, by our own product
-// of the pixels that they read: in any dtype, for any groups, and over rows that are apart.
+// of the pixels that they read: in any dtype, for any groups, and over pitched rows.
 #include "cpu/loops/pixels.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // Convolution of windows of one pixel and its gradients, as products of pixels and weights: for
-// arrays whose rows are apart, which oneDNN's convolutions do not take.
+// arrays of pitched rows, which oneDNN's convolutions do not take.
 #include <algorithm>
 
 #include "conv.h"

@@ -1,4 +1,4 @@
-// Ops that only move elements: pad, concatenate, pick and its gradient.
+// Ops that only move elements: pad, concatenate, the label gather pick and its gradient.
 #include "cpu/loops/shape_ops.h"
 
 #include <algorithm>
@@ -71,42 +71,43 @@ class Concatenate : public Kernel {
 
 Offer concatenate(const Node& node) { return Offer(std::make_unique<Concatenate>(node)); }
 
-class Pick : public Kernel {
+class LabelGather : public Kernel {
  public:
-  Pick(int64_t rows, int64_t classes) : rows_(rows), classes_(classes) {}
+  LabelGather(int64_t rows, int64_t classes) : rows_(rows), classes_(classes) {}
   std::string implementation() const override { return name("pick"); }
   void run(const Buffers& b) const override {
-    shape_loops().pick(b.input<float>(0), b.input<int32_t>(1), b.output<float>(0), rows_, classes_);
+    shape_loops().label_gather(b.input<float>(0), b.input<int32_t>(1), b.output<float>(0), rows_,
+                               classes_);
   }
 
  protected:
   int64_t rows_, classes_;
 };
 
-class PickGradient : public Pick {
+class LabelGatherGradient : public LabelGather {
  public:
-  using Pick::Pick;
+  using LabelGather::LabelGather;
   void run(const Buffers& b) const override {
-    shape_loops().pick_gradient(b.input<float>(0), b.input<int32_t>(1), b.output<float>(0), rows_,
-                                classes_);
+    shape_loops().label_gather_gradient(b.input<float>(0), b.input<int32_t>(1), b.output<float>(0),
+                                        rows_, classes_);
   }
 };
 
 template <class K>
-Offer picked(const Node& node, const TensorType& whole, const TensorType& part) {
+Offer label_gather(const Node& node, const TensorType& whole, const TensorType& part) {
   if (whole.dtype != DType::f32 || part.dtype != DType::f32)
     return Offer::none("pick takes float32");
   return Offer(std::make_unique<K>(part.elements(), whole.dim(-1)));
 }
 
-Offer pick(const Node& node) { return picked<Pick>(node, node.in[0], node.out[0]); }
+Offer pick(const Node& node) { return label_gather<LabelGather>(node, node.in[0], node.out[0]); }
 
 Offer pick_gradient(const Node& node) {
-  return picked<PickGradient>(node, node.out[0], node.in[0]);
+  return label_gather<LabelGatherGradient>(node, node.out[0], node.in[0]);
 }
 
 const Register kPad("pad", {pad});
-const Register kConcatenate("concatenate", {concatenate}, /*rows_apart=*/true);
+const Register kConcatenate("concatenate", {concatenate}, /*pitched_rows=*/true);
 const Register kPick("pick", {pick});
 const Register kPickGradient("pick_gradient", {pick_gradient});
 

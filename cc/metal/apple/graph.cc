@@ -194,8 +194,8 @@ std::string add_apple_convolution(Recipe& recipe, const AppleConvolutionCall& ca
   dispatch.reads(call.first).reads(call.second).writes(call.result);
   dispatch.computes(2.0 * call.batch * g.out_height * g.out_width * g.out_channels *
                     g.window_height * g.window_width * g.group_in);
-  dispatch.foreign = [shared = std::make_shared<Convolution>(call, right, bottom)](
-                         MTL::CommandBuffer* commands, const std::vector<Bound>& bound) {
+  dispatch.apple = [shared = std::make_shared<Convolution>(call, right, bottom)](
+                       MTL::CommandBuffer* commands, const std::vector<Bound>& bound) {
     return shared->encode(commands, bound);
   };
   add_tail(recipe, call.result, g.out_channels, call.bias, call.neuron, call.dtype);

@@ -77,8 +77,8 @@ std::string add_apple_product(Recipe& recipe, const Gemm& gemm, DType dtype) {
   Dispatch& dispatch = recipe.dispatch("", "MPSMatrixMultiplication");
   dispatch.reads(gemm.a).reads(gemm.b).writes(gemm.c);
   dispatch.computes(2.0 * p.m * p.n * p.k * gemm.batches);
-  dispatch.foreign = [=, m = p.m, n = p.n, k = p.k, shared = std::make_shared<Multiplication>()](
-                         MTL::CommandBuffer* commands, const std::vector<Bound>& bound) {
+  dispatch.apple = [=, m = p.m, n = p.n, k = p.k, shared = std::make_shared<Multiplication>()](
+                       MTL::CommandBuffer* commands, const std::vector<Bound>& bound) {
     Owned<MPSMatrix> left = matrix(bound[0], *a, dtype), right = matrix(bound[1], *b, dtype),
                      result = matrix(bound[2], *c, dtype);
     std::lock_guard lock(shared->mutex);

@@ -122,9 +122,9 @@ void Encoding::encode(const Launch& launch, const Piece& piece, const std::vecto
                       bool waits) {
   const Dispatch& dispatch = launch.dispatch;
   device_.statistics.dispatches++;
-  if (dispatch.foreign) {  // encodes itself; encoders of one command buffer run in order
+  if (dispatch.apple) {  // encodes itself; encoders of one command buffer run in order
     end_encoder();
-    MTL::CommandBuffer* next = dispatch.foreign(now_.buffer, bound);
+    MTL::CommandBuffer* next = dispatch.apple(now_.buffer, bound);
     if (next != now_.buffer) {
       Commands rest;
       rest.buffer = next;

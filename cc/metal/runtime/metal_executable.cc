@@ -111,8 +111,8 @@ void MetalExecutable::add_recipe(Block& block, const Recipe& recipe, const Step&
   for (const Dispatch& dispatch : recipe.dispatches) {
     Launch launch{dispatch, {}, {}, {}};
     launch.seconds = seconds_of(dispatch);
-    if (!dispatch.foreign) launch.pipeline = device_.pipeline(dispatch);
-    foreign_ = foreign_ || dispatch.foreign;
+    if (!dispatch.apple) launch.pipeline = device_.pipeline(dispatch);
+    apple_ = apple_ || dispatch.apple;
     launch.label = NS::RetainPtr(ns_string(step.node.op + " (" + dispatch.function + ")"));
     for (const Use& use : dispatch.uses) {
       const Span& span = use.span;

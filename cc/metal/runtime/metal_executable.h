@@ -40,7 +40,7 @@ class MetalExecutable : public Executable {
   std::vector<Workspace::Place> heap_;
   Block block_;
   std::vector<std::string> names_;
-  bool foreign_ = false;  // whether any launch is a kernel of Apple's
+  bool apple_ = false;  // whether any launch is a kernel of Apple's
   mutable std::mutex mutex_;
   mutable std::vector<std::unique_ptr<Workspace>> workspaces_;  // of finished runs
 };

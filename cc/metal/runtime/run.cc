@@ -100,7 +100,7 @@ std::unique_ptr<Workspace> MetalExecutable::take_workspace() const {
       return workspace;
     }
   }
-  return std::make_unique<Workspace>(device_, heap_, foreign_);
+  return std::make_unique<Workspace>(device_, heap_, apple_);
 }
 
 }  // namespace jax_mps::metal

@@ -28,7 +28,7 @@ double seconds_of(const Dispatch& dispatch) {
   const double operations = std::max(dispatch.operations, bytes / 4);
   // A kernel of Apple's fills the GPU, as far as is known here.
   const double threads =
-      dispatch.foreign ? INFINITY : product(dispatch.groups) * product(dispatch.threads);
+      dispatch.apple ? INFINITY : product(dispatch.groups) * product(dispatch.threads);
   return kLaunch + std::max({operations / kOperations, bytes / kBytes,
                              operations / threads / kThreadOperations});
 }
