@@ -6,8 +6,8 @@
 #include <sstream>
 #include <string>
 
-#include "cpu/jit/segment.h"
 #include "cpu/jit/opcodes.h"
+#include "cpu/jit/segment.h"
 
 using namespace jax_mps;
 using namespace jax_mps::cpu;
