@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jax_mps._compat import across_devices
 from jax_mps.compiler.equations import evaluate
-from jax_mps.compiler.equations.equation import Equation, Flat
+from jax_mps.compiler.equations.equation import Atom, Equation, Flat
 from jax_mps.compiler.equations.flatten import CHECKPOINTS, flatten
 from jax_mps.compiler.lower.rules import NotConvertible
 from jax_mps.compiler.recognise.recurrent.rewrite import cell_at, kinds_of
@@ -29,22 +29,22 @@ Function = Callable[..., Sequence[Any]]
 def differentiable(closed: ClosedJaxpr) -> Function:
     """The function of a trace, to be differentiated."""
     flat = flatten(closed, differentiable=True)
-    ops: dict[int, Function] = {}
+    ops: dict[Equation, Function] = {}
     for equation in flat.equations:
         if equation.name == "scan":
             op = _op(flat, equation)
             if op is not None:
-                ops[id(equation)] = op
+                ops[equation] = op
     if not ops:
         return jaxpr_as_fun(closed)
 
     def run(*operands: Any) -> list[Any]:
-        env: dict[int, Any] = dict(zip(map(id, flat.inputs), operands, strict=True))
+        env: dict[Atom, Any] = dict(zip(flat.inputs, operands, strict=True))
         for equation in flat.equations:
             given = [evaluate.read(o, env) for o in equation.operands]
-            op = ops.get(id(equation))
+            op = ops.get(equation)
             values = evaluate.evaluate(equation, given) if op is None else op(*given)
-            env.update(zip(map(id, equation.results), values, strict=True))
+            env.update(zip(equation.results, values, strict=True))
         return evaluate.results(flat, env)
 
     return run
@@ -60,8 +60,8 @@ def _op(flat: Flat, equation: Equation) -> Function | None:
             return None
         cell.recompute = any(e.primitive.name in CHECKPOINTS for e in equation.params["jaxpr"].eqns)
         kinds = kinds_of(cell)
-        read = {id(o) for e in flat.equations for o in e.operands} | {id(o) for o in flat.outputs}
-        if any(k in ("", "cells") and id(r) in read for r, k in zip(equation.results, kinds, strict=True)):
+        read = {o for e in flat.equations for o in e.operands} | set(flat.outputs)
+        if any(k in ("", "cells") and r in read for r, k in zip(equation.results, kinds, strict=True)):
             return None
 
         def run(*operands: Any) -> list[Any]:

@@ -39,8 +39,8 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
     clean.capture_arrays(body)
     for inner in body.equations:
         try:
-            if id(inner) in unrecognised:
-                raise NotConvertible(unrecognised[id(inner)])
+            if inner in unrecognised:
+                raise NotConvertible(unrecognised[inner])
             check(inner)
         except NotConvertible as reason:
             raise NotConvertible(f"{inner.name} in its body: {reason}") from None

@@ -15,7 +15,7 @@ from jax_mps._compat import has_sizes
 from jax_mps._device import device
 from jax_mps.compiler import reasons, region
 from jax_mps.compiler.equations import clean, evaluate, regions
-from jax_mps.compiler.equations.equation import Equation, Flat, Variable
+from jax_mps.compiler.equations.equation import Atom, Equation, Flat, Variable
 from jax_mps.compiler.equations.flatten import LOOPS, flatten, with_bodies
 from jax_mps.compiler.equations.regions import Region
 from jax_mps.compiler.loops import convert_loop, flatten_loops
@@ -60,17 +60,17 @@ class NativeRegion:
 
     def original(self, *operands: Any) -> list[Any]:
         """Runs its equations by JAX."""
-        env = dict(zip(map(id, self.operands), operands, strict=True))
+        env: dict[Atom, Any] = dict(zip(self.operands, operands, strict=True))
         evaluate.evaluate_all(self.equations, env)
-        return [env[id(r)] for r in self.results]
+        return [env[r] for r in self.results]
 
     def reached(self, flags: Sequence[bool]) -> list[bool]:
         """Which results depend on the operands whose flags are set."""
-        found = {id(v) for v, flag in zip(self.operands, flags, strict=True) if flag}
+        found = {v for v, flag in zip(self.operands, flags, strict=True) if flag}
         for equation in self.equations:
-            through = evaluate.reached(equation, [id(o) in found for o in equation.operands])
-            found.update(id(r) for r, flag in zip(equation.results, through, strict=True) if flag)
-        return [id(r) in found for r in self.results]
+            through = evaluate.reached(equation, [o in found for o in equation.operands])
+            found.update(r for r, flag in zip(equation.results, through, strict=True) if flag)
+        return [r in found for r in self.results]
 
 
 @dataclass
@@ -79,18 +79,18 @@ class Graphed:
 
     flat: Flat
     parts: list[NativeRegion | list[Equation]]
-    reasons: dict[int, str]  # of each equation that stays in JAX, by its id
+    reasons: dict[Equation, str]  # of each equation that stays in JAX
 
     def __call__(self, *operands: Any) -> list[Any]:
         """Runs it on flat operands."""
-        env: dict[int, Any] = dict(zip(map(id, self.flat.inputs), operands, strict=True))
-        env.update((id(variable), value) for variable, value in self.flat.captured.values())
+        env: dict[Atom, Any] = dict(zip(self.flat.inputs, operands, strict=True))
+        env.update((variable, value) for variable, value in self.flat.captured.values())
         for part in self.parts:
             if isinstance(part, NativeRegion):
-                env.update(zip(map(id, part.results), part.run([env[id(v)] for v in part.operands]), strict=True))
+                env.update(zip(part.results, part.run([env[v] for v in part.operands]), strict=True))
             else:
                 for equation in part:
-                    with reasons.scope(self.reasons[id(equation)]):
+                    with reasons.scope(self.reasons[equation]):
                         evaluate.evaluate_all([equation], env)
         with reasons.scope(reasons.RESULT_TYPE):
             return evaluate.results(self.flat, env)
@@ -100,28 +100,28 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
     """The whole compile; without native loops if the device refuses a region that has some."""
     if not all(map(has_sizes, closed.in_avals)):  # as jax.export may have them
         flat = flatten(closed)
-        return Graphed(flat, [flat.equations], {id(e): "programs have no symbolic shape" for e in flat.equations})
+        return Graphed(flat, [flat.equations], {e: "programs have no symbolic shape" for e in flat.equations})
     flat = flatten_loops(closed, lambda equation: _control(equation, fuse, loops))
-    stays: dict[int, str] = {}
+    stays: dict[Equation, str] = {}
     if device() == "reference":
-        return Graphed(flat, [flat.equations], {id(e): "the device is 'reference'" for e in flat.equations})
+        return Graphed(flat, [flat.equations], {e: "the device is 'reference'" for e in flat.equations})
     unrecognised = recognise(flat)
     clean.drop_dead(flat)
     clean.capture_arrays(flat)
 
     def convertible(equation: Equation) -> bool:
         try:
-            if id(equation) in unrecognised:
-                raise NotConvertible(unrecognised[id(equation)])
+            if equation in unrecognised:
+                raise NotConvertible(unrecognised[equation])
             check(equation)
         except NotConvertible as refused:
-            stays[id(equation)] = reasons.reason(equation, str(refused))
+            stays[equation] = reasons.reason(equation, str(refused))
             return False
         return True
 
-    native = {id(e) for e in flat.equations if convertible(e)}
+    native = {e for e in flat.equations if convertible(e)}
     native -= regions.before_islands(flat, native)
-    found = regions.partition(flat, lambda e: id(e) in native)
+    found = regions.partition(flat, lambda e: e in native)
     readers = regions.readers(found, flat)
     successors = regions.successors(flat)
     parts: list[NativeRegion | list[Equation]] = []
@@ -135,14 +135,14 @@ def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) ->
                     return compile_jaxpr(closed, fuse, loops=False)
                 why = str(refused)
         if compiled is None:
-            stays.update((id(e), why) for e in part.equations if id(e) not in stays)
-            stays.update((id(e), f"{stays[id(e)]}; {e.note}") for e in part.equations if e.note)
+            stays.update((e, why) for e in part.equations if e not in stays)
+            stays.update((e, f"{stays[e]}; {e.note}") for e in part.equations if e.note)
         parts.append(compiled if compiled is not None else part.equations)
     return Graphed(flat, parts, stays)
 
 
 def _compile_region(
-    part: Region, readers: dict[int, set[int]], successors: dict[int, int | None], fuse: bool
+    part: Region, readers: dict[Atom, set[Region | Flat]], successors: dict[Variable, Atom | None], fuse: bool
 ) -> NativeRegion | None:
     operands, results = regions.boundary(part, readers)
     builder = Builder()
@@ -159,7 +159,7 @@ def _compile_region(
     memory = plan(program, device())
     text = ffi.text_for(device(), program.text())
     ffi.implementations(text)
-    place: dict[int | None, int] = {id(r): i for i, r in enumerate(results)}
+    place: dict[Atom | None, int] = {r: i for i, r in enumerate(results)}
     return NativeRegion(
         program,
         memory,
@@ -167,7 +167,7 @@ def _compile_region(
         operands,
         results,
         part.equations,
-        aliases(program, {i: place.get(successors[id(v)]) for i, v in enumerate(operands) if id(v) in successors}),
+        aliases(program, {i: place.get(successors[v]) for i, v in enumerate(operands) if v in successors}),
         lambda: reasons.origins(builder.made, builder.notes, builder.program, program),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jax_mps.compiler.equations.equation import Flat
+from jax_mps.compiler.equations.equation import Atom, Flat
 from jax_mps.compiler.passes.plan_memory import Memory
 from jax_mps.compiler.pipeline import Graphed, NativeRegion
 from jax_mps.drawing.draw import Part, draw
@@ -20,8 +20,8 @@ class Programs(tuple[NativeRegion, ...]):
     """The native programs of a graphed function, in the order in which they run."""
 
     _name = "graph"
-    _names: dict[int, str] = {}  # noqa: RUF012  # of inputs and values of JAX, by the variable's id
-    _outputs: dict[int, str] = {}  # noqa: RUF012  # of results
+    _names: dict[Atom, str] = {}  # noqa: RUF012  # of inputs and values of JAX
+    _outputs: dict[Atom, str] = {}  # noqa: RUF012  # of results
 
     @classmethod
     def of(cls, graphed: Graphed, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> Programs:
@@ -31,7 +31,7 @@ class Programs(tuple[NativeRegion, ...]):
         programs._names = _names(graphed.flat, inputs)
         programs._outputs = {}
         for atom, words in zip(graphed.flat.outputs, outputs, strict=True):
-            programs._outputs.setdefault(id(atom), words)
+            programs._outputs.setdefault(atom, words)
         return programs
 
     def text(self) -> str:
@@ -49,8 +49,8 @@ class Programs(tuple[NativeRegion, ...]):
         """The drawing that `draw` writes, as text; a notebook shows the programs by it."""
         parts = []
         for region in self:
-            inputs = [self._names.get(id(v), "from JAX") for v in region.operands]
-            outputs = [self._outputs.get(id(v), "to JAX") for v in region.results]
+            inputs = [self._names.get(v, "from JAX") for v in region.operands]
+            outputs = [self._outputs.get(v, "to JAX") for v in region.results]
             parts.append(Part(region.program, region.memory, region.aliases, inputs, outputs))
         return draw(parts, self._name)
 
@@ -72,11 +72,12 @@ class Programs(tuple[NativeRegion, ...]):
     _repr_svg_ = svg
 
 
-def _names(flat: Flat, inputs: Sequence[str]) -> dict[int, str]:
-    names = {id(variable): "constant" for variable, _ in flat.captured.values()}
+def _names(flat: Flat, inputs: Sequence[str]) -> dict[Atom, str]:
+    names: dict[Atom, str] = {variable: "constant" for variable, _ in flat.captured.values()}
     for equation in flat.equations:
-        names.update((id(r), f"{equation.name} of JAX") for r in equation.results)
-    return {**names, **dict(zip(map(id, flat.inputs), inputs, strict=True))}
+        names.update((r, f"{equation.name} of JAX") for r in equation.results)
+    names.update(zip(flat.inputs, inputs, strict=True))
+    return names
 
 
 def name_of(function: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from jax_mps.compiler.equations.equation import Equation
-from jax_mps.ir.program import Node, Program
+from jax_mps.ir.program import Node, Program, Value
 
 NO_RULE = "mps.graph has no rule for this op: XLA runs it, between native calls"
 FOR_ISLAND = (
@@ -66,19 +66,19 @@ def reason_in(jaxpr_equation: Any) -> str:
     return found[-1] if found else ""
 
 
-def origins(made: Mapping[int, str], notes: Mapping[int, str], before: Program, after: Program) -> dict[int, str]:
+def origins(made: Mapping[Value, str], notes: Mapping[Value, str], before: Program, after: Program) -> dict[int, str]:
     """Of each node of the fused program, by its first result's name, the primitives that it is made of.
 
     Args:
-        made: the primitive that each value is the result of, by the value's id.
-        notes: why a loop is no recurrent op, by the ids of its results.
+        made: the primitive that each value is the result of.
+        notes: why a loop is no recurrent op, by its results.
         before: the program as it was built.
         after: the one that runs.
     """
-    producer = {id(r): n for n in before.nodes for r in n.results}
+    producer = {r: n for n in before.nodes for r in n.results}
     words = {n.results[0].name: _words(_within(n, producer, made)) for n in after.nodes if n.results}
     for loop in _loops(after):
-        note = next((notes[id(r)] for r in loop.results if id(r) in notes), "")
+        note = next((notes[r] for r in loop.results if r in notes), "")
         if note:
             words[loop.results[0].name] = f"{words.get(loop.results[0].name) or 'scan'} ({note})"
     return words
@@ -91,21 +91,21 @@ def _loops(program: Program) -> Iterator[Node]:
             yield from _loops(node.body)
 
 
-def _within(node: Node, producer: Mapping[int, Node], made: Mapping[int, str]) -> Counter[str]:
+def _within(node: Node, producer: Mapping[Value, Node], made: Mapping[Value, str]) -> Counter[str]:
     """The primitives between a node's operands and its results."""
-    outside = {id(o) for o in node.operands}
+    outside = set(node.operands)
     found: Counter[str] = Counter()
-    seen: set[int] = set()
+    seen: set[Node] = set()
     todo = list(node.results)
     while todo:
         value = todo.pop()
-        source = producer.get(id(value))
-        if source is None or id(source) in seen:
+        source = producer.get(value)
+        if source is None or source in seen:
             continue
-        seen.add(id(source))
-        if id(value) in made:
-            found[made[id(value)]] += 1
-        todo += [o for o in source.operands if id(o) not in outside]
+        seen.add(source)
+        if value in made:
+            found[made[value]] += 1
+        todo += [o for o in source.operands if o not in outside]
     return found
 
 

@@ -90,25 +90,25 @@ class _Drawing:
     def __init__(self, part: Part, prefix: str, used: dict[str, None]) -> None:
         self.part, self.prefix, self.program = part, prefix, part.program
         nodes = self.program.nodes
-        self.maker = {id(r): i for i, n in enumerate(nodes) for r in n.results}
-        self.role: dict[int, tuple[str, str]] = {}  # of an input: its name and colour
+        self.maker = {r: i for i, n in enumerate(nodes) for r in n.results}
+        self.role: dict[Value, tuple[str, str]] = {}  # of an input: its name and colour
         states = {i for i, _ in part.aliases} | _states(part)
         for i, value in enumerate(self.program.inputs):
-            self.role[id(value)] = (part.inputs[i] or "input", STATE if i in states else INPUT)
-        self.returned: dict[int, str] = {}
+            self.role[value] = (part.inputs[i] or "input", STATE if i in states else INPUT)
+        self.returned: dict[Value, str] = {}
         for value, name in zip(self.program.outputs, part.outputs, strict=True):
-            self.returned.setdefault(id(value), name or "output")
-        updated = {id(self.program.outputs[o]) for _, o in part.aliases}
-        self.updated = updated | {id(self.program.outputs[o]) for o in _state_outputs(part)}
+            self.returned.setdefault(value, name or "output")
+        updated = {self.program.outputs[o] for _, o in part.aliases}
+        self.updated = updated | {self.program.outputs[o] for o in _state_outputs(part)}
         self.families = []
         for node in nodes:
-            self.families.append(card.family(node, any(id(r) in self.updated for r in node.results)))
+            self.families.append(card.family(node, any(r in self.updated for r in node.results)))
         used.update(dict.fromkeys(self.families))
 
     def draw(self, into: xml.Element) -> tuple[float, float]:
         """Draws all, in several columns where there is much; gives width and height."""
         nodes = self.program.nodes
-        readers = {id(r): [i for i, n in enumerate(nodes) if r in n.operands] for n in nodes for r in n.results}
+        readers = {r: [i for i, n in enumerate(nodes) if r in n.operands] for n in nodes for r in n.results}
         pairs = [(self.maker[v], found) for v, found in readers.items()]
         row = rows(len(nodes), pairs, [self._size(n, [])[0] for n in nodes], _WIDEST)
         deep = max(row, default=0) + 1
@@ -116,11 +116,11 @@ class _Drawing:
         column = [r * columns // deep for r in row]
         cut: list[list[Value]] = []  # of each node, the operands from another column or from far above
         for i, node in enumerate(nodes):
-            made = [(o, self.maker[id(o)]) for o in {id(o): o for o in node.operands}.values() if id(o) in self.maker]
+            made = [(o, self.maker[o]) for o in dict.fromkeys(node.operands) if o in self.maker]
             far = [o for o, m in made if column[m] != column[i] or (columns > 1 and row[i] - row[m] > _LONG)]
             cut.append(far)
             for operand in far:
-                readers[id(operand)].remove(i)
+                readers[operand].remove(i)
         x = tall = 0.0
         for c in range(columns):
             group = svg.element(into, "g", transform=f"translate({x:.1f} 0)")
@@ -133,7 +133,7 @@ class _Drawing:
         into: xml.Element,
         members: list[int],
         row: list[int],
-        readers: dict[int, list[int]],
+        readers: dict[Value, list[int]],
         cut: list[list[Value]],
     ) -> tuple[float, float]:
         at = {i: k for k, i in enumerate(members)}
@@ -144,13 +144,13 @@ class _Drawing:
             across, down = self._size(node, cut[i])
             boxes.append(Box(across, down + (LABELS if self._named(node) else 0.0), row[i] - first))
             for result, port in zip(node.results, self._ports(node), strict=True):
-                if readers[id(result)]:
-                    links.append(Link(at[i], port, [at[t] for t in readers[id(result)]]))
+                if readers[result]:
+                    links.append(Link(at[i], port, [at[t] for t in readers[result]]))
                     drawn.append(result)
         layout = place(boxes, links, SPACE)
         wires = svg.element(into, "g", fill="none")
         for value, paths in zip(drawn, layout.paths, strict=True):
-            colour = card.FAMILIES[self.families[self.maker[id(value)]]][0]
+            colour = card.FAMILIES[self.families[self.maker[value]]][0]
             thick = 1.1 + 0.22 * max(0, len(bin(max(value.type.bytes, 1))) - 14)
             for (x, y), *rest in paths:
                 path = [(x, y - LABELS), (x, y), *rest]
@@ -165,13 +165,11 @@ class _Drawing:
         return layout.width, layout.height
 
     def _named(self, node: Node) -> bool:
-        return any(id(r) not in self.returned for r in node.results)
+        return any(r not in self.returned for r in node.results)
 
     def _ports(self, node: Node) -> list[float]:
         """Where each result leaves, right of the centre."""
-        room = [
-            svg.width(_label(r), 9.5, mono=True) + 16.0 if id(r) not in self.returned else 20.0 for r in node.results
-        ]
+        room = [svg.width(_label(r), 9.5, mono=True) + 16.0 if r not in self.returned else 20.0 for r in node.results]
         at, ports = -sum(room) / 2, []
         for r in room:
             ports.append(at + 4.0 if len(room) > 1 or r > 20.0 else 0.0)
@@ -182,23 +180,23 @@ class _Drawing:
 
     def _chips(self, node: Node, far: Sequence[Value]) -> list[tuple[str, str, str]]:
         """The inputs that a node reads, and values from far above: words, colour, sign."""
-        own = {id(o): o for o in node.operands if id(o) in self.role}.values()
-        chips = [(f"{self.role[id(o)][0]}  {o.type}", self.role[id(o)][1], "in") for o in own]
+        own = {o: o for o in node.operands if o in self.role}.values()
+        chips = [(f"{self.role[o][0]}  {o.type}", self.role[o][1], "in") for o in own]
         for o in far:
-            maker = self.maker[id(o)]
+            maker = self.maker[o]
             chips.append((f"{_label(o)}", card.FAMILIES[self.families[maker]][0], "far"))
         return _few(chips)
 
     def _outs(self, node: Node) -> list[tuple[str, str, str]]:
-        found = [r for r in node.results if id(r) in self.returned]
-        colours = [STATE if id(r) in self.updated else OUTPUT for r in found]
-        return _few([(f"{self.returned[id(r)]}  {r.type}", c, "out") for r, c in zip(found, colours, strict=True)])
+        found = [r for r in node.results if r in self.returned]
+        colours = [STATE if r in self.updated else OUTPUT for r in found]
+        return _few([(f"{self.returned[r]}  {r.type}", c, "out") for r, c in zip(found, colours, strict=True)])
 
     def _size(self, node: Node, far: Sequence[Value]) -> tuple[float, float]:
         lines, chips = card.details(node), [*self._chips(node, far), *self._outs(node)]
         wide = svg.width(card.title(node), 12.5, bold=True) + 26.0
         wide = max([wide, *(svg.width(w, 10) + 26.0 for w in lines), *(svg.width(w, 9.5) + 36.0 for w, _, _ in chips)])
-        labels = [svg.width(_label(r), 9.5, mono=True) + 16.0 for r in node.results if id(r) not in self.returned]
+        labels = [svg.width(_label(r), 9.5, mono=True) + 16.0 for r in node.results if r not in self.returned]
         wide = max(wide, sum(labels) if len(labels) > 1 else 2 * max(labels, default=0.0), 84.0)
         plain = node.op == "reshape"
         return wide, (21.0 if plain else 26.0) + 13.0 * len(lines) + 15.0 * len(chips) + (
@@ -230,7 +228,7 @@ class _Drawing:
             y += 15.0
             _chip(group, left + 13, y - 8.5, words, tint, sign)
         for result, port in zip(node.results, self._ports(node), strict=True):
-            if id(result) not in self.returned:
+            if result not in self.returned:
                 at = box.x + port
                 svg.element(group, "path", d=f"M{at:.1f} {top + down:.1f}v6", stroke=colour, stroke_opacity=0.55)
                 svg.text(group, at + 5, top + down + 12, _label(result), size=9.5, mono=True, fill=svg.QUIET)

@@ -129,46 +129,46 @@ def place(boxes: Sequence[Box], links: Sequence[Link], space: float) -> Layout:
                 b.height = height
         y += height + space
     width = max((b.x + b.width / 2 for row in grid for b in row), default=0.0)
-    found = dict(zip(map(id, ordered), _paths(boxes, ordered, lanes), strict=True))
-    return Layout(width, y - space if grid else 0.0, [found[id(k)] for k in links])
+    found = dict(zip(ordered, _paths(boxes, ordered, lanes), strict=True))
+    return Layout(width, y - space if grid else 0.0, [found[k] for k in links])
 
 
 def _order(grid: list[list[Box]], pieces: Sequence[_Piece]) -> None:
     """The order within rows that crosses least of those that barycentres sweep through."""
     # With where on the upper box they leave, in boxes: ports to the left come first.
-    uppers: dict[int, list[tuple[Box, float]]] = {}
-    lowers: dict[int, list[tuple[Box, float]]] = {}
+    uppers: dict[Box, list[tuple[Box, float]]] = {}
+    lowers: dict[Box, list[tuple[Box, float]]] = {}
     for p in pieces:
         aside = 0.9 * p.port / max(p.upper.width, 1.0)
-        uppers.setdefault(id(p.lower), []).append((p.upper, aside))
-        lowers.setdefault(id(p.upper), []).append((p.lower, aside))
+        uppers.setdefault(p.lower, []).append((p.upper, aside))
+        lowers.setdefault(p.upper, []).append((p.lower, aside))
     best, least = [list(row) for row in grid], _crossings(grid, lowers)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for r in range(len(grid)) if down else reversed(range(len(grid))):
             row, beside = grid[r], grid[r - 1 : r] if down else grid[r + 1 : r + 2]
-            at = {id(b): i for other in (*beside, row) for i, b in enumerate(other)}
+            at = {b: i for other in (*beside, row) for i, b in enumerate(other)}
             mean = {}
             for b in row:
-                near = (uppers if down else lowers).get(id(b), [])
+                near = (uppers if down else lowers).get(b, [])
                 sign = 1.0 if down else -1.0
-                mean[id(b)] = sum(at[id(n)] + sign * a for n, a in near) / len(near) if near else at[id(b)]
-            row.sort(key=lambda b: mean[id(b)])
+                mean[b] = sum(at[n] + sign * a for n, a in near) / len(near) if near else at[b]
+            row.sort(key=lambda b: mean[b])
         crossings = _crossings(grid, lowers)
         if crossings < least:
             best, least = [list(row) for row in grid], crossings
     grid[:] = best
 
 
-def _crossings(grid: list[list[Box]], lowers: dict[int, list[tuple[Box, float]]]) -> int:
+def _crossings(grid: list[list[Box]], lowers: dict[Box, list[tuple[Box, float]]]) -> int:
     total = 0
     for upper, lower in pairwise(grid):
-        at = {id(b): i for i, b in enumerate(lower)}
+        at = {b: i for i, b in enumerate(lower)}
         seen: list[int] = []
         for box in upper:
-            near = sorted(lowers.get(id(box), []), key=lambda pair: (pair[1], at[id(pair[0])]))
+            near = sorted(lowers.get(box, []), key=lambda pair: (pair[1], at[pair[0]]))
             for port in sorted({a for _, a in near}):
-                ends = [at[id(n)] for n, a in near if a == port]
+                ends = [at[n] for n, a in near if a == port]
                 total += sum(len(seen) - bisect_right(seen, e) for e in ends)
                 for e in ends:
                     insort(seen, e)
@@ -177,11 +177,11 @@ def _crossings(grid: list[list[Box]], lowers: dict[int, list[tuple[Box, float]]]
 
 def _positions(grid: list[list[Box]], pieces: Sequence[_Piece]) -> None:
     """Every box near its neighbours in the rows above and below."""
-    above: dict[int, list[_Piece]] = {}
-    below: dict[int, list[_Piece]] = {}
+    above: dict[Box, list[_Piece]] = {}
+    below: dict[Box, list[_Piece]] = {}
     for p in pieces:
-        above.setdefault(id(p.lower), []).append(p)
-        below.setdefault(id(p.upper), []).append(p)
+        above.setdefault(p.lower, []).append(p)
+        below.setdefault(p.upper, []).append(p)
     for row in grid:
         _spread(row, [0.0] * len(row), [1.0] * len(row))
     for sweep in range(3 * _SWEEPS):
@@ -189,8 +189,8 @@ def _positions(grid: list[list[Box]], pieces: Sequence[_Piece]) -> None:
         for row in grid if down else reversed(grid):
             wanted, weights = [], []
             for b in row:
-                ups = [(p.upper.x + p.port, p.weight) for p in above.get(id(b), [])] if down or late else []
-                downs = [(p.lower.x - p.port, p.weight) for p in below.get(id(b), [])] if not down or late else []
+                ups = [(p.upper.x + p.port, p.weight) for p in above.get(b, [])] if down or late else []
+                downs = [(p.lower.x - p.port, p.weight) for p in below.get(b, [])] if not down or late else []
                 weight = sum(w for _, w in ups + downs) + _PULL
                 wanted.append(sum(x * w for x, w in ups + downs) / weight)
                 weights.append(weight)
@@ -200,12 +200,12 @@ def _positions(grid: list[list[Box]], pieces: Sequence[_Piece]) -> None:
 def _straighten(grid: list[list[Box]], lanes: Sequence[dict[int, Box]]) -> None:
     """Every long link at one place over as many rows as have room."""
     for _ in range(4):
-        wanted: dict[int, float] = {}
+        wanted: dict[Box, float] = {}
         for trunk in lanes:
             middle = sorted(lane.x for lane in trunk.values())
-            wanted.update((id(lane), middle[len(middle) // 2]) for lane in trunk.values())
+            wanted.update((lane, middle[len(middle) // 2]) for lane in trunk.values())
         for row in grid:
-            _spread(row, [wanted.get(id(b), b.x) for b in row], [20.0 if b.lane else 1.0 for b in row])
+            _spread(row, [wanted.get(b, b.x) for b in row], [20.0 if b.lane else 1.0 for b in row])
 
 
 def _spread(row: list[Box], wanted: Sequence[float], weights: Sequence[float]) -> None:

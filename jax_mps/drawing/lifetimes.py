@@ -25,21 +25,21 @@ class Life(NamedTuple):
 
 def lives(program: Program) -> list[Life]:
     """Every intermediate with its time, in the order of the program."""
-    root: dict[int, Value] = {}  # an alias is its operand by another name
-    written: dict[int, tuple[Value, int]] = {}
-    last: dict[int, int] = {}
+    root: dict[Value, Value] = {}  # an alias is its operand by another name
+    written: dict[Value, tuple[Value, int]] = {}
+    last: dict[Value, int] = {}
     root.update((part, whole) for part, (whole, _) in placed_operands(program).items())  # drawn as what they are put in
     parts = set(root)
     for i, node in enumerate(program.nodes):
         for operand in node.operands:
-            last[id(root.get(id(operand), operand))] = i
+            last[root.get(operand, operand)] = i
         for result in node.results:
-            if id(result) in parts:
-                written.setdefault(id(root[id(result)]), (root[id(result)], i))
+            if result in parts:
+                written.setdefault(root[result], (root[result], i))
             elif node.op in ALIASES:
-                root[id(result)] = root.get(id(node.operands[0]), node.operands[0])
+                root[result] = root.get(node.operands[0], node.operands[0])
             elif result.offset is not None:
-                written.setdefault(id(result), (result, i))
+                written.setdefault(result, (result, i))
     ends = {(v.offset, last.get(k, i)): k for k, (v, i) in written.items()}
     found = []
     for k, (value, i) in written.items():

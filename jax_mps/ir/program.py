@@ -29,6 +29,7 @@ where it is read.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,22 @@ class Value:
     def definition(self) -> str:
         """The value as it is defined: name, type, offset."""
         return f"%{self.name}: {self.type}" + ("" if self.offset is None else f" @{self.offset}")
+
+
+class Names:
+    """Gives new values names that no other value of a program has."""
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = itertools.count(first)
+
+    @classmethod
+    def after(cls, program: Program) -> Names:
+        """Names for more values of a program."""
+        return cls(max((r.name for n in program.nodes for r in n.results), default=0) + 1)
+
+    def value(self, type_: Type) -> Value:
+        """A new value."""
+        return Value(next(self._next), type_)
 
 
 @dataclass(eq=False)

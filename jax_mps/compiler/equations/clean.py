@@ -29,18 +29,18 @@ _FOLDED_OPERAND, _FOLDED_RESULT = 4096, 64  # elements
 
 def fold_constants(flat: Flat) -> None:
     """Evaluates equations of small constants, but not of the values of a trace around this one."""
-    known: dict[int, Constant] = {}
+    known: dict[Atom, Constant] = {}
     kept = []
     for equation in flat.equations:
-        equation.operands = [known.get(id(o), o) for o in equation.operands]
+        equation.operands = [known.get(o, o) for o in equation.operands]
         values = _folded(equation)
         if values is None:
             kept.append(equation)
         else:
             made = zip(equation.results, values, strict=True)
-            known.update((id(r), Constant(np.asarray(v), r.aval)) for r, v in made)
+            known.update((r, Constant(np.asarray(v), r.aval)) for r, v in made)
     flat.equations = kept
-    flat.outputs = [known.get(id(o), o) for o in flat.outputs]
+    flat.outputs = [known.get(o, o) for o in flat.outputs]
 
 
 def _folded(equation: Equation) -> list[Any] | None:
@@ -72,12 +72,12 @@ def _folds(equation: Equation) -> bool:
 
 def drop_dead(flat: Flat) -> None:
     """Drops the equations whose results nobody reads, but for effects."""
-    live = {id(v) for v in flat.outputs}
+    live = set(flat.outputs)
     kept = []
     for equation in reversed(flat.equations):
-        if equation.effects or any(id(r) in live for r in equation.results):
+        if equation.effects or any(r in live for r in equation.results):
             kept.append(equation)
-            live.update(id(o) for o in equation.operands)
+            live.update(equation.operands)
     flat.equations = kept[::-1]
 
 

@@ -56,7 +56,7 @@ class Equation:
         return scan_counts(self.params)[1]
 
 
-@dataclass
+@dataclass(eq=False)
 class Flat:
     """A function without calls: inputs, equations in order, outputs."""
 

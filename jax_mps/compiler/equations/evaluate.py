@@ -37,25 +37,25 @@ def evaluate(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     return list(results) if equation.primitive.multiple_results else [results]
 
 
-def read(atom: Atom, env: dict[int, Any]) -> Any:
+def read(atom: Atom, env: dict[Atom, Any]) -> Any:
     """The value of an atom."""
-    return atom.value if isinstance(atom, Constant) else env[id(atom)]
+    return atom.value if isinstance(atom, Constant) else env[atom]
 
 
-def evaluate_all(equations: Sequence[Equation], env: dict[int, Any]) -> None:
-    """Runs equations by JAX; `env` is the values by the variables' ids."""
+def evaluate_all(equations: Sequence[Equation], env: dict[Atom, Any]) -> None:
+    """Runs equations by JAX; `env` is the values by the variables."""
     for equation in equations:
         values = evaluate(equation, [read(o, env) for o in equation.operands])
-        env.update(zip(map(id, equation.results), values, strict=True))
+        env.update(zip(equation.results, values, strict=True))
 
 
 def call(flat: Flat, operands: Sequence[Any]) -> list[Any]:
     """Runs a flat function by JAX."""
-    env: dict[int, Any] = dict(zip(map(id, flat.inputs), operands, strict=True))
+    env: dict[Atom, Any] = dict(zip(flat.inputs, operands, strict=True))
     evaluate_all(flat.equations, env)
     return results(flat, env)
 
 
-def results(flat: Flat, env: dict[int, Any]) -> list[Any]:
-    """The results of a flat function, of the values by the variables' ids."""
+def results(flat: Flat, env: dict[Atom, Any]) -> list[Any]:
+    """The results of a flat function, of the values by the variables."""
     return [with_weak_type(read(o, env), o.aval) for o in flat.outputs]

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from jax_mps._compat import is_array_type
-from jax_mps.compiler.equations.equation import Equation, Flat, Variable
+from jax_mps.compiler.equations.equation import Atom, Equation, Flat, Variable
 from jax_mps.primitive import OPS
 
 
-@dataclass
+@dataclass(eq=False)
 class Region:
     """Equations that run together: natively, or (an island) each by JAX."""
 
@@ -28,54 +28,54 @@ def partition(flat: Flat, convertible: Callable[[Equation], bool]) -> list[Regio
     the last island that it waits for. An island runs after the last native region that it waits for, before
     all of them if it waits for none.
     """
-    ready: dict[int, int] = {}  # of a variable: the first native region that may read it
-    after: dict[int, int] = {}  # the last native region that it waits for, -1 for none
+    ready: dict[Atom, int] = {}  # of a variable: the first native region that may read it
+    after: dict[Atom, int] = {}  # the last native region that it waits for, -1 for none
     native: dict[int, Region] = {}
     islands: dict[int, Region] = {}
     effects = -1  # where the last equation with an effect is
     for equation in flat.equations:
         if convertible(equation):
-            here = max((ready.get(id(v), 0) for v in equation.operands), default=0)
+            here = max((ready.get(v, 0) for v in equation.operands), default=0)
             native.setdefault(here, Region(True)).equations.append(equation)
             last = here
         else:
-            last = max((after.get(id(v), -1) for v in equation.operands), default=-1)
+            last = max((after.get(v, -1) for v in equation.operands), default=-1)
             if equation.effects:
                 last = effects = max(last, effects)
             islands.setdefault(last, Region(False)).equations.append(equation)
             here = last + 1
         for result in equation.results:
-            ready[id(result)], after[id(result)] = here, last
+            ready[result], after[result] = here, last
     ordered = [islands[-1]] if -1 in islands else []
     for k in range(max([*native, *islands], default=-1) + 1):
         ordered += [r for r in (native.get(k), islands.get(k)) if r]
     return ordered
 
 
-def readers(regions: Sequence[Region], flat: Flat) -> dict[int, set[int]]:
-    """By a variable's id, the ids of the regions that read it; of an output, the function's too."""
-    found: dict[int, set[int]] = {id(v): {id(flat)} for v in flat.outputs}
+def readers(regions: Sequence[Region], flat: Flat) -> dict[Atom, set[Region | Flat]]:
+    """By a variable, the regions that read it; of an output, the function too."""
+    found: dict[Atom, set[Region | Flat]] = {v: {flat} for v in flat.outputs}
     for region in regions:
         for equation in region.equations:
             for operand in equation.operands:
-                found.setdefault(id(operand), set()).add(id(region))
+                found.setdefault(operand, set()).add(region)
     return found
 
 
-def boundary(region: Region, readers: dict[int, set[int]]) -> tuple[list[Variable], list[Variable]]:
+def boundary(region: Region, readers: dict[Atom, set[Region | Flat]]) -> tuple[list[Variable], list[Variable]]:
     """The variables that a region reads from outside and those of its results that are read outside."""
-    made = {id(r) for e in region.equations for r in e.results}
-    reads: dict[int, Variable] = {}
+    made = {r for e in region.equations for r in e.results}
+    reads: dict[Variable, None] = {}  # in order
     for equation in region.equations:
         for operand in equation.operands:
-            if isinstance(operand, Variable) and id(operand) not in made:
-                reads[id(operand)] = operand
-    results = [r for e in region.equations for r in e.results if readers.get(id(r), set()) - {id(region)}]
-    return list(reads.values()), results
+            if isinstance(operand, Variable) and operand not in made:
+                reads[operand] = None
+    results = [r for e in region.equations for r in e.results if readers.get(r, set()) - {region}]
+    return list(reads), results
 
 
-def successors(flat: Flat) -> dict[int, int | None]:
-    """By an input's id, the id of the output that is likely its new value, or None.
+def successors(flat: Flat) -> dict[Variable, Atom | None]:
+    """By an input, the output that is likely its new value, or None.
 
     A state comes and goes as runs of values of the same types, so inputs and outputs pair up at the distance at which
     most of them fit, the rest at the next such distance. Constants have no successor.
@@ -92,7 +92,7 @@ def successors(flat: Flat) -> dict[int, int | None]:
         last = max(first, min(len(outs), len(ins) - distance))
         return first + np.flatnonzero(outs[first:last] == ins[first + distance : last + distance])
 
-    found: dict[int, int | None] = {id(v): None for v, _ in flat.captured.values()}
+    found: dict[Variable, Atom | None] = {v: None for v, _ in flat.captured.values()}
     pairs: dict[int, int] = {}
     taken: set[int] = set()
     for distance in sorted(range(1 - len(outs), len(ins)), key=lambda d: (-len(fits(d)), abs(d))):
@@ -103,7 +103,7 @@ def successors(flat: Flat) -> dict[int, int | None]:
                 pairs[o + distance] = o
                 taken.add(o)
     for i, variable in enumerate(flat.inputs):
-        found[id(variable)] = id(flat.outputs[pairs[i]]) if i in pairs else None
+        found[variable] = flat.outputs[pairs[i]] if i in pairs else None
     return found
 
 
@@ -111,12 +111,12 @@ def _kind(aval: Any) -> Any:
     return (aval.shape, aval.dtype) if is_array_type(aval) else aval
 
 
-def before_islands(flat: Flat, native: set[int]) -> set[int]:
+def before_islands(flat: Flat, native: set[Equation]) -> set[Equation]:
     """Small equations between the inputs and an island, such as those that make a random key: they join the island.
 
     Natively they would be a region of their own, which the island would wait for.
     """
-    late: set[int] = set()  # variables that wait for what must be native
+    late: set[Atom] = set()  # variables that wait for what must be native
     early: list[Equation] = []
     for equation in flat.equations:
         heavy = (
@@ -124,14 +124,14 @@ def before_islands(flat: Flat, native: set[int]) -> set[int]:
             or equation.name in ("dot_general", "scan")
             or any(r.aval.size > 4096 for r in equation.results if is_array_type(r.aval))
         )
-        if (id(equation) in native and heavy) or any(id(o) in late for o in equation.operands):
-            late.update(id(r) for r in equation.results)
+        if (equation in native and heavy) or any(o in late for o in equation.operands):
+            late.update(equation.results)
         else:
             early.append(equation)
-    wanted: set[int] = set()
-    joined: set[int] = set()
+    wanted: set[Atom] = set()
+    joined: set[Equation] = set()
     for equation in reversed(early):
-        if id(equation) not in native or any(id(r) in wanted for r in equation.results):
-            wanted.update(id(o) for o in equation.operands)
-            joined.add(id(equation))
+        if equation not in native or any(r in wanted for r in equation.results):
+            wanted.update(equation.operands)
+            joined.add(equation)
     return joined & native

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jax_mps.compiler.equations.equation import Atom, Constant, Equation
-from jax_mps.ir.program import Node, Program, Type, Value
+from jax_mps.ir.program import Names, Node, Program, Type, Value
 
 
 class NotConvertible(Exception):
@@ -22,32 +21,32 @@ Rule = Callable[["Builder", Equation, list[Value]], list[Value]]
 class Builder:
     """Collects the nodes of one region."""
 
-    def __init__(self, names: Iterator[int] | None = None) -> None:
+    def __init__(self, names: Names | None = None) -> None:
         self.program = Program()
-        self.known: dict[int, Value] = {}  # by id of the atom
-        self.made: dict[int, str] = {}  # by id of the value, the primitive that it is a result of
-        self.notes: dict[int, str] = {}  # by id of a loop's result, why it is no recurrent op
-        self.names = itertools.count() if names is None else names
+        self.known: dict[Atom, Value] = {}
+        self.made: dict[Value, str] = {}  # of a value, the primitive that it is a result of
+        self.notes: dict[Value, str] = {}  # of a loop's result, why it is no recurrent op
+        self.names = Names() if names is None else names
 
     def value(self, type_: Type) -> Value:
         """A new value."""
-        return Value(next(self.names), type_)
+        return self.names.value(type_)
 
     def input(self, atom: Atom) -> Value:
         """The value of a variable from outside."""
         value = self.value(Type.of(atom.aval))
         self.program.inputs.append(value)
-        self.known[id(atom)] = value
+        self.known[atom] = value
         return value
 
     def read(self, atom: Atom) -> Value:
         """The value of an atom: a variable, or a scalar or uniform constant."""
-        if id(atom) not in self.known:
+        if atom not in self.known:
             assert isinstance(atom, Constant)
             array = np.asarray(atom.value)
             type_ = Type.of(atom.aval)
-            self.known[id(atom)] = self.number(array.reshape(-1)[0].item(), type_)
-        return self.known[id(atom)]
+            self.known[atom] = self.number(array.reshape(-1)[0].item(), type_)
+        return self.known[atom]
 
     def number(self, number: Any, type_: Type) -> Value:
         """A value that is this number everywhere."""
@@ -57,10 +56,10 @@ class Builder:
     def define(self, equation: Equation, rule: Rule) -> None:
         """Adds the nodes of one equation."""
         results = rule(self, equation, [self.read(o) for o in equation.operands])
-        self.known.update((id(r), v) for r, v in zip(equation.results, results, strict=True))
-        self.made.update((id(v), equation.origin or equation.name) for v in results)
+        self.known.update(zip(equation.results, results, strict=True))
+        self.made.update((v, equation.origin or equation.name) for v in results)
         if equation.note:
-            self.notes.update((id(v), equation.note) for v in results)
+            self.notes.update((v, equation.note) for v in results)
 
     def node(self, op: str, operands: list[Value], types: list[Type], **attributes: Any) -> list[Value]:
         """Adds a node and gives its results."""

@@ -13,6 +13,7 @@ from jax import lax
 
 from jax_mps.compiler.equations.equation import Equation
 from jax_mps.compiler.lower.builder import Builder, NotConvertible, Rule, types_of
+from jax_mps.ir.ops import ARITHMETIC
 from jax_mps.ir.program import Type, Value
 
 FLOATS = ("f32", "bf16", "f16")
@@ -30,7 +31,6 @@ _ROUNDINGS = {
     lax.RoundingMethod.AWAY_FROM_ZERO: "round_half_away",
     lax.RoundingMethod.TO_NEAREST_EVEN: "round_half_even",
 }
-ELEMENTWISE = frozenset([*_FLOAT_ONLY, *_ANY, *_COMPARISONS, *_BITS, *_ROUNDINGS.values()])
 _NAMES = {"add_any": "add"}
 _REDUCTIONS = {"sum": "sum", "max": "max", "min": "min", "prod": "prod", "or": "max", "and": "min"}
 _MAPPED = {"psum": "sum", "pmax": "max", "pmin": "min"}
@@ -187,7 +187,7 @@ def _cumulative(builder: Builder, equation: Equation, operands: list[Value]) -> 
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys([*ELEMENTWISE, *_NAMES], _elementwise),
+    **dict.fromkeys([*ARITHMETIC, *_NAMES], _elementwise),
     **dict.fromkeys([f"reduce_{kind}" for kind in _REDUCTIONS], _reduce),
     **dict.fromkeys(_MAPPED, _reduce_mapped),
     **dict.fromkeys(_CUMULATIVE, _cumulative),

@@ -16,13 +16,13 @@ from jax_mps._compat import is_array_type
 from jax_mps._device import device
 from jax_mps.compiler.equations.equation import Equation, Variable
 from jax_mps.compiler.lower.builder import Builder, NotConvertible, Rule, types_of
-from jax_mps.compiler.lower.elementwise import ELEMENTWISE, RULES
+from jax_mps.compiler.lower.elementwise import RULES
 from jax_mps.compiler.reasons import NO_RULE
 from jax_mps.ir.program import Node, Type, Value
 from jax_mps.ops._number import sums_in_float64
 from jax_mps.primitive import OPS
 
-__all__ = ["ELEMENTWISE", "Builder", "NotConvertible", "check", "rule_of"]
+__all__ = ["Builder", "NotConvertible", "check", "rule_of"]
 
 _MAX_AXES = 12  # of a chain
 
@@ -64,7 +64,7 @@ def check(equation: Equation) -> None:
             if lacks := _lacks(jnp.dtype(atom.aval.dtype)):
                 raise NotConvertible(lacks)
     for operand in equation.operands:
-        if isinstance(operand, Variable) and id(operand) not in builder.known:
+        if isinstance(operand, Variable) and operand not in builder.known:
             builder.input(operand)
     builder.define(equation, rule)
 

@@ -18,7 +18,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
-from jax_mps.compiler.passes.rewriter import Links
+from jax_mps.compiler.passes.rewriter import Rewriter
 from jax_mps.compiler.passes.slice_views import READERS, device_takes
 from jax_mps.ir.program import Node, Program, Type, Value
 
@@ -31,14 +31,14 @@ def elide_concatenations(program: Program) -> Program:
     return _Eliding(program).run()
 
 
-class _Eliding(Links):
+class _Eliding(Rewriter):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.outside = {id(v) for v in (*program.inputs, *program.outputs)}
+        self.outside = {*program.inputs, *program.outputs}
 
     def run(self) -> Program:
         for node in reversed(self.program.nodes):
-            if node.op == "concatenate" and id(node.results[0]) not in self.outside:
+            if node.op == "concatenate" and node.results[0] not in self.outside:
                 in_place = self._placed(node)
                 if in_place:
                     node.attributes = {**node.attributes, "in_place": in_place}
@@ -52,10 +52,10 @@ class _Eliding(Links):
             return ()
         step = whole.type.bytes // math.prod(shape[: axis + 1])  # bytes of one index along the axis
         row = (whole.type.row or shape[-1]) if rows or whole.type.row else 0
-        times = Counter(map(id, node.operands))
+        times = Counter(node.operands)
         found, start = [], 0
         for i, operand in enumerate(node.operands):
-            aligned = start % _ALIGNMENT == 0 and times[id(operand)] == 1
+            aligned = start % _ALIGNMENT == 0 and times[operand] == 1
             if aligned and self._is_made_here(operand) and (not row or self._may_be_apart(operand, row, node)):
                 found.append(i)
                 if row:
@@ -65,22 +65,22 @@ class _Eliding(Links):
 
     def _is_made_here(self, value: Value) -> bool:
         """Whether a node writes it, and may write it anywhere."""
-        node = self.producer.get(id(value))
-        others = [n for n in self.readers[id(value)] if n.op in ("concatenate", "reshape", "part", "loop")]
-        alone = len(others) == 1 and id(value) not in self.outside
+        node = self.producer.get(value)
+        others = [n for n in self.readers[value] if n.op in ("concatenate", "reshape", "part", "loop")]
+        alone = len(others) == 1 and value not in self.outside
         return node is not None and node.op not in ("reshape", "part", "loop") and alone
 
     def _may_be_apart(self, value: Value, row: int, into: Node) -> bool:
         """Whether its rows may lie apart, for who writes it and who reads it."""
-        node = self.producer[id(value)]
-        readers = [n for n in self.readers[id(value)] if n is not into]
+        node = self.producer[value]
+        readers = [n for n in self.readers[value] if n is not into]
         chains = any(n.op == "chain" for n in readers)
         if value.type.dtype != "f32" or (chains and into.results[0].type.bytes > _CACHED):
             return False
         return all(_reads_apart(n, value, row) for n in readers) and _writes_apart(node, value, row)
 
     def _put_apart(self, value: Value, row: int, into: Node) -> None:
-        for reader in self.readers[id(value)]:
+        for reader in self.readers[value]:
             if reader is not into and reader.op == "chain":
                 changed = _read_apart(reader, value, row)
                 assert changed is not None
@@ -93,12 +93,12 @@ def _writes_apart(node: Node, value: Value, row: int) -> bool:
         return bool(node.attributes["outputs"][node.results.index(value)][0] == "store")
     if node.op == "concatenate":
         return bool(node.attributes["axis"] == len(value.type.shape) - 1)
-    return node.op in READERS and device_takes(node, {id(value): row})
+    return node.op in READERS and device_takes(node, {value: row})
 
 
 def _reads_apart(node: Node, value: Value, row: int) -> bool:
     if node.op in READERS:
-        return device_takes(node, {id(value): row})
+        return device_takes(node, {value: row})
     return _read_apart(node, value, row) is not None
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from jax_mps.compiler.passes.rewriter import Links
+from jax_mps.compiler.passes.rewriter import Rewriter
 from jax_mps.compiler.passes.simplify import drop_dead
 from jax_mps.ir.program import Node, Program, Type, Value
 
@@ -30,11 +30,11 @@ def fold_padding(program: Program) -> Program:
     return _Folding(program).run()
 
 
-class _Folding(Links):
+class _Folding(Rewriter):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.uses = Counter(id(o) for n in program.nodes for o in n.operands)
-        self.uses.update(id(o) for o in program.outputs)
+        self.uses = Counter(o for n in program.nodes for o in n.operands)
+        self.uses.update(program.outputs)
 
     def run(self) -> Program:
         nodes: list[Node] = []
@@ -44,17 +44,17 @@ class _Folding(Links):
             elif node.op in ("pad", "slice"):
                 node = self._cropped(node) or _as_slice(node)
             nodes.append(node)
-            self.producer.update((id(r), node) for r in node.results)
+            self.producer.update((r, node) for r in node.results)
         return drop_dead(Program(self.program.inputs, nodes, self.program.outputs))
 
     def _take_padding(self, node: Node, nodes: list[Node]) -> None:
         if node.op == "avg_pool" and not node.attributes["count_padding"]:
             return
         x = node.operands[0]
-        source, order = self.producer.get(id(x)), tuple(range(len(x.type.shape)))
+        source, order = self.producer.get(x), tuple(range(len(x.type.shape)))
         transpose = source if source is not None and source.op == "transpose" else None
         if transpose is not None:
-            source, order = self.producer.get(id(transpose.operands[0])), transpose.attributes["order"]
+            source, order = self.producer.get(transpose.operands[0]), transpose.attributes["order"]
         if source is None or source.op != "pad" or self.number_of(source.operands[1]) != _PADDED[node.op]:
             return
         config = [source.attributes["config"][i] for i in order]
@@ -73,8 +73,8 @@ class _Folding(Links):
     def _cropped(self, node: Node) -> Node | None:
         """A gradient that gives no more than a node keeps of it."""
         x, (result,) = node.operands[0], node.results
-        gradient = self.producer.get(id(x))
-        if gradient is None or gradient.op not in _CROPPED or self.uses[id(x)] != 1:
+        gradient = self.producer.get(x)
+        if gradient is None or gradient.op not in _CROPPED or self.uses[x] != 1:
             return None
         crop = _crop(node, x)
         padding = None if crop is None else _added(gradient, crop)

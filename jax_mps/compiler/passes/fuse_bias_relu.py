@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from jax_mps.compiler.passes.rewriter import Links
-from jax_mps.compiler.passes.views import VIEWS, View
+from jax_mps.compiler.passes.rewriter import Rewriter
+from jax_mps.compiler.passes.views import View
+from jax_mps.ir.ops import VIEWS
 from jax_mps.ir.program import Node, Program, Type, Value
 
 _RELU = ("relu", 0.0, 0.0, 0.0)
@@ -26,12 +27,12 @@ def take_neurons(program: Program) -> Program:
     return _Neurons(program).run()
 
 
-class _Neurons(Links):
+class _Neurons(Rewriter):
     def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.returned = Counter(id(o) for o in program.outputs)
-        self.dropped: set[int] = set()  # nodes that become part of another
-        self.instead: dict[int, list[Node]] = {}  # of a node: what stands in its place
+        self.returned = Counter(program.outputs)
+        self.dropped: set[Node] = set()  # nodes that become part of another
+        self.instead: dict[Node, list[Node]] = {}  # of a node: what stands in its place
 
     def run(self) -> Program:
         """The whole rewriting."""
@@ -39,10 +40,7 @@ class _Neurons(Links):
             if _takes_bias(node) and node.results[0].type.dtype == "f32":
                 self._take(node)
         nodes = [
-            new
-            for node in self.program.nodes
-            if id(node) not in self.dropped
-            for new in self.instead.get(id(node), [node])
+            new for node in self.program.nodes if node not in self.dropped for new in self.instead.get(node, [node])
         ]
         return Program(self.program.inputs, nodes, self.program.outputs)
 
@@ -60,25 +58,25 @@ class _Neurons(Links):
                 mask.operands = [relu.results[0] if o is y else o for o in mask.operands]
             last, y = relu, relu.results[0]
         if last is not node:
-            self.dropped.add(id(node))
+            self.dropped.add(node)
             if add is not None and bias is not None and add is not last:
-                self.dropped.add(id(add))
-            self.instead[id(last)] = self._made(node, bias, relu is not None, y)
+                self.dropped.add(add)
+            self.instead[last] = self._made(node, bias, relu is not None, y)
 
     def _only_reader(self, value: Value, op: str) -> Node | None:
-        readers = self.readers.get(id(value), [])
-        alone = len(readers) == 1 and not self.returned[id(value)]
+        readers = self.readers.get(value, [])
+        alone = len(readers) == 1 and not self.returned[value]
         return readers[0] if alone and readers[0].op == op else None
 
     def _relu(self, value: Value) -> tuple[Node | None, list[Node]]:
         """The relu of a value and the comparisons with zero that are its derivative's, if nothing else reads it."""
-        readers = self.readers.get(id(value), [])
+        readers = self.readers.get(value, [])
         relus = [n for n in readers if n.op == "max" and any(self._is_zero(o) for o in n.operands)]
         masks = [n for n in readers if self._asks_whether_positive(n, value)]
-        if len(relus) != 1 or len(relus) + len(masks) != len(readers) or self.returned[id(value)]:
+        if len(relus) != 1 or len(relus) + len(masks) != len(readers) or self.returned[value]:
             return None, []
-        order = {id(n): i for i, n in enumerate(self.program.nodes)}
-        if any(order[id(m)] < order[id(relus[0])] for m in masks):  # would read it before it is there
+        order = {n: i for i, n in enumerate(self.program.nodes)}
+        if any(order[m] < order[relus[0]] for m in masks):  # would read it before it is there
             return None, []
         return relus[0], masks
 
@@ -97,7 +95,7 @@ class _Neurons(Links):
         """The vector that `value` repeats along all axes of `shape` but the last."""
         views: list[Node] = []
         base = value
-        while (node := self.producer.get(id(base))) is not None and node.op in VIEWS:
+        while (node := self.producer.get(base)) is not None and node.op in VIEWS:
             views.append(node)
             base = node.operands[0]
         view: View | None = View.whole(base)
@@ -107,7 +105,7 @@ class _Neurons(Links):
             return None
         repeats = all(stride == 0 or n == 1 for stride, n in zip(view.strides[:-1], shape[:-1], strict=True))
         consecutive = view.strides[-1] == 1 or shape[-1] == 1
-        producer = self.producer.get(id(base))
+        producer = self.producer.get(base)
         constant = producer is not None and producer.op == "constant"
         return base if repeats and consecutive and not constant and base.type.dtype == "f32" else None
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from jax_mps.compiler.passes.rewriter import Links
+from jax_mps.compiler.passes.rewriter import Rewriter
 from jax_mps.compiler.passes.simplify import drop_dead, live
 from jax_mps.compiler.passes.views import row_source
 from jax_mps.ir.program import Node, Program, Value
@@ -24,25 +24,25 @@ def take_softmax(program: Program) -> Program:
     return _Softmax(program).run()
 
 
-class _Softmax(Links):
+class _Softmax(Rewriter):
     def made_by(self, value: Value, *ops: str) -> Node | None:
         """The node that gives a value, through reshapes, if it is one of these ops."""
-        node = self.producer.get(id(value))
+        node = self.producer.get(value)
         while node is not None and node.op == "reshape":
-            node = self.producer.get(id(node.operands[0]))
+            node = self.producer.get(node.operands[0])
         return node if node is not None and node.op in ops else None
 
     def row_of(self, value: Value, *ops: str) -> Node | None:
         """The node, one of `ops`, that gives one number a row, which `value` repeats along the last axis."""
         source = row_source(value, self.producer)
-        node = self.producer.get(id(source)) if source is not None else None
+        node = self.producer.get(source) if source is not None else None
         return node if node is not None and node.op in ops else None
 
     def run(self) -> Program:
         found = [m for n in self.program.nodes if n.op == "exp" and (m := self._match(n)) is not None]
         program = self._rewritten(found)
         read = live(program)
-        unread = [m for m in found if id(m[0].results[0]) not in read]
+        unread = [m for m in found if m[0].results[0] not in read]
         return drop_dead(program if len(unread) == len(found) else self._rewritten(unread))
 
     def _match(self, exp: Node) -> tuple[Node, Value, list[Node], list[tuple[Node, Value]]] | None:
@@ -61,10 +61,10 @@ class _Softmax(Links):
             greatest = sides[1] if least[0] else sides[0] if least[1] else None
         if greatest is None or not _reduces(greatest, "max", x, last):
             return None
-        sums = [n for n in self.readers.get(id(e), []) if n.op == "reduce" and _reduces(n, "sum", e, last)]
+        sums = [n for n in self.readers.get(e, []) if n.op == "reduce" and _reduces(n, "sum", e, last)]
         if len(sums) != 1:
             return None
-        readers = self.readers[id(e)]
+        readers = self.readers[e]
         divisions = [
             n for n in readers if n.op == "div" and n.operands[0] is e and self._is_sum(n.operands[1], sums[0])
         ]
@@ -76,19 +76,21 @@ class _Softmax(Links):
 
     def _gradient(self, node: Node, e: Value, total: Node) -> Value | None:
         """dy, if a node is (dy / s - sum(dy * s^-2 * e)) * e."""
-        add = self.producer.get(id(_other(node, "mul", e)))
+        whole = _other(node, "mul", e)
+        add = None if whole is None else self.producer.get(whole)
         if add is None or add.op != "add":
             return None
         for part, rest in (add.operands, add.operands[::-1]):
-            div, negated = self.producer.get(id(part)), self.row_of(rest, "neg")
+            div, negated = self.producer.get(part), self.row_of(rest, "neg")
             if div is None or div.op != "div" or negated is None or not self._is_sum(div.operands[1], total):
                 continue
             dy = div.operands[0]
             sum_ = self.made_by(negated.operands[0], "reduce")
             if sum_ is None or not _reduces(sum_, "sum", None, (len(e.type.shape) - 1,)):
                 continue
-            product = self.producer.get(id(sum_.operands[0]))
-            scaled = self.producer.get(id(_other(product, "mul", e)))
+            product = self.producer.get(sum_.operands[0])
+            inverse = _other(product, "mul", e)
+            scaled = None if inverse is None else self.producer.get(inverse)
             power = self.row_of(other, "integer_pow") if (other := _other(scaled, "mul", dy)) is not None else None
             if power is None or power.attributes["n"] != -2:
                 continue
@@ -98,23 +100,21 @@ class _Softmax(Links):
 
     def _rewritten(self, found: list[tuple[Node, Value, list[Node], list[tuple[Node, Value]]]]) -> Program:
         """The program with these replaced; what nothing reads then is still there."""
-        instead: dict[int, Node] = {}
-        same: dict[int, Value] = {}
-        first: dict[int, Node] = {}
+        instead: dict[Node, Node] = {}
+        same: dict[Value, Value] = {}
+        first: dict[Node, Node] = {}
         for exp, x, divisions, gradients in found:
             y = self.value(exp.results[0].type)
-            first[id(exp)] = Node("softmax", [x], [y], {})
-            same.update((id(n.results[0]), y) for n in divisions)
-            instead.update((id(n), Node("softmax_gradient", [dy, y], n.results, {})) for n, dy in gradients)
+            first[exp] = Node("softmax", [x], [y], {})
+            same.update((n.results[0], y) for n in divisions)
+            instead.update((n, Node("softmax_gradient", [dy, y], n.results, {})) for n, dy in gradients)
         nodes: list[Node] = []
         for node in self.program.nodes:
-            if id(node) in first:
-                nodes.append(first[id(node)])
-            new = instead.get(id(node), node)
-            nodes.append(
-                Node(new.op, [same.get(id(o), o) for o in new.operands], new.results, new.attributes, new.body)
-            )
-        outputs = [same.get(id(o), o) for o in self.program.outputs]
+            if node in first:
+                nodes.append(first[node])
+            new = instead.get(node, node)
+            nodes.append(Node(new.op, [same.get(o, o) for o in new.operands], new.results, new.attributes, new.body))
+        outputs = [same.get(o, o) for o in self.program.outputs]
         return Program(self.program.inputs, nodes, outputs)
 
 

@@ -17,28 +17,29 @@ alone reads, so that no array of zeros is written. In float32 only.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
-from jax_mps.compiler.passes.rewriter import Links
+from jax_mps.compiler.passes.rewriter import Rewriter
 from jax_mps.compiler.passes.simplify import drop_dead
-from jax_mps.compiler.passes.views import VIEWS, row_major, row_source, view_of
+from jax_mps.compiler.passes.views import row_major, row_source, view_of
+from jax_mps.ir.ops import ARITHMETIC, ELEMENTWISE, VIEWS
 from jax_mps.ir.program import Node, Program, Type, Value
 
 _PASSED = {"add", "sub", "mul", "div", "neg"}  # NaN, which stands for an index out of range, stays NaN
+_FUSED = ARITHMETIC | {"select", "reduce"}  # readers with which a gradient is fused
+_COMPUTED = ELEMENTWISE | VIEWS | {"reduce", "iota"}  # in a chain: not in memory unless something else wants it there
 
 
-def take_picks(program: Program, elementwise: Collection[str]) -> Program:
+def take_picks(program: Program) -> Program:
     """Finds picks, moves each before the arithmetic that it reads, then rewrites each gradient of a pick."""
-    program = _Gradients(_OneHots(program, elementwise).run(), elementwise).run()
-    return drop_dead(_Picks(program, elementwise).run())
+    program = _Gradients(_OneHots(program).run()).run()
+    return drop_dead(_Picks(program).run())
 
 
-class _Nodes(Links):
+class _Nodes(Rewriter):
     """What the rewritings share: the new list of nodes."""
 
-    def __init__(self, program: Program, elementwise: Collection[str]) -> None:
+    def __init__(self, program: Program) -> None:
         super().__init__(program)
-        self.elementwise = {*elementwise, "select", "reduce"}
         self.nodes: list[Node] = []
 
     def add(self, op: str, dtype: str, shape: tuple[int, ...], *operands: Value, **attributes: object) -> Value:
@@ -71,7 +72,7 @@ class _Nodes(Links):
 
     def source(self, value: Value) -> Value:
         """The value that `value` is a view of."""
-        while (node := self.producer.get(id(value))) is not None and node.op in VIEWS:
+        while (node := self.producer.get(value)) is not None and node.op in VIEWS:
             value = node.operands[0]
         return value
 
@@ -85,7 +86,7 @@ class _Nodes(Links):
 
     def passed(self, x: Value) -> tuple[Node, list[Value | None]] | None:
         """The arithmetic that a pick moves before, and its operands that are rows; the one None is picked from."""
-        node = self.producer.get(id(x))
+        node = self.producer.get(x)
         if node is None or node.op not in _PASSED or x.type.dtype != "f32":
             return None
         rows = [self.row(o) for o in node.operands]
@@ -103,7 +104,7 @@ class _OneHots(_Nodes):
         """The index of a node that selects by one-hot rows from zeros and something in float32."""
         if node is None or node.op != "select" or node.results[0].type.dtype != "f32":
             return None
-        hot = self.producer.get(id(node.operands[0]))
+        hot = self.producer.get(node.operands[0])
         if self.number_of(node.operands[1]) != 0 or hot is None or hot.op != "eq":
             return None
         for one, other in (hot.operands, hot.operands[::-1]):
@@ -115,7 +116,7 @@ class _OneHots(_Nodes):
     def _counts_classes(self, value: Value) -> bool:
         """Whether an element of `value` is its place along the last axis."""
         view, shape = view_of(value, self.producer), value.type.shape
-        node = self.producer.get(id(view.base)) if view is not None else None
+        node = self.producer.get(view.base) if view is not None else None
         if view is None or node is None or node.op != "iota" or view.offset or not shape:
             return False
         axis, base = node.attributes["axis"], view.base.type.shape
@@ -123,7 +124,7 @@ class _OneHots(_Nodes):
         return alone and shape[-1] == base[axis] > 1 and view.strides[-1] == row_major(base)[axis]
 
     def _sum(self, node: Node) -> bool:
-        made = self.producer.get(id(node.operands[0]))
+        made = self.producer.get(node.operands[0])
         index = self._one_hot(made) if _sums_rows(node) else None
         if made is None or index is None or not self._is_in_memory(made.operands[2]):
             return False
@@ -137,8 +138,8 @@ class _OneHots(_Nodes):
         """Whether what a pick from `x` reads is there without it."""
         while (found := self.passed(x)) is not None:
             x = found[0].operands[found[1].index(None)]
-        node = self.producer.get(id(x))
-        return node is None or node.op not in {*self.elementwise, *VIEWS, "convert", "clamp", "integer_pow", "iota"}
+        node = self.producer.get(x)
+        return node is None or node.op not in _COMPUTED
 
     def _gradient(self, node: Node) -> bool:
         index, row = self._one_hot(node), self.row(node.operands[2])
@@ -178,11 +179,11 @@ class _Picks(_Nodes):
 
 class _Gradients(_Nodes):
     def run(self) -> Program:
-        outputs = {id(o) for o in self.program.outputs}
+        outputs = set(self.program.outputs)
         for node in self.program.nodes:
-            readers = self.readers.get(id(node.results[0]), [])
-            fuses = node.op == "pick_gradient" and all(n.op in self.elementwise for n in readers)
-            if fuses and id(node.results[0]) not in outputs:
+            readers = self.readers.get(node.results[0], [])
+            fuses = node.op == "pick_gradient" and all(n.op in _FUSED for n in readers)
+            if fuses and node.results[0] not in outputs:
                 self._expand(node)
             elif node.op != "reduce" or not self._sum(node):
                 self.nodes.append(node)
@@ -200,9 +201,9 @@ class _Gradients(_Nodes):
 
     def _sum(self, node: Node) -> bool:
         """Replaces the sum over rows of a pick's gradient, or of its negative, if a node is one."""
-        made, negative = self.producer.get(id(node.operands[0])), False
+        made, negative = self.producer.get(node.operands[0]), False
         if made is not None and made.op == "neg":
-            made, negative = self.producer.get(id(made.operands[0])), True
+            made, negative = self.producer.get(made.operands[0]), True
         if made is None or made.op != "pick_gradient" or not _sums_rows(node):
             return False
         dy, index = made.operands

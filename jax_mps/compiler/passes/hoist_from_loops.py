@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 
-from jax_mps.compiler.passes.views import VIEWS
-from jax_mps.ir.program import Node, Program, Type, Value
+from jax_mps.ir.ops import FREE, VIEWS
+from jax_mps.ir.program import Names, Node, Program, Type, Value
 
-_FREE = {*VIEWS, "constant", "iota"}  # computed where they are read
+_FREE = VIEWS | FREE  # computed where they are read
 _ROWS = 512  # of a product: with more, it is as fast alone
 _STACKED = 1 << 26  # bytes of a value of all iterations, at most
 
 
-def hoist(program: Program, names: Iterator[int]) -> Program:
-    """The program with the work of its loops moved out, the innermost first; new values get the next of `names`."""
+def hoist(program: Program, names: Names) -> Program:
+    """The program with the work of its loops moved out, the innermost first; `names` names new values."""
     nodes: list[Node] = []
     for node in program.nodes:
         if node.body is None:
@@ -39,7 +38,7 @@ def hoist(program: Program, names: Iterator[int]) -> Program:
 class _Loop:
     """One loop on its way: parts of its interface, and the nodes before and after it."""
 
-    def __init__(self, node: Node, names: Iterator[int]) -> None:
+    def __init__(self, node: Node, names: Names) -> None:
         assert node.body is not None
         self.node, self.names, body = node, names, node.body
         consts, carry = node.attributes["consts"], node.attributes["carry"]
@@ -52,7 +51,7 @@ class _Loop:
         self.nodes = list(body.nodes)
         self.before: list[Node] = []
         self.after: list[Node] = []
-        self.sums: dict[int, Value] = {}  # by id of a node of the body, the sum of its results
+        self.sums: dict[Node, Value] = {}  # of a node of the body, the sum of its results
 
     def moved(self) -> list[Node]:
         """The nodes in place of the loop."""
@@ -69,7 +68,7 @@ class _Loop:
         return [*self.before, *([loop] if results else []), *self.after]
 
     def _value(self, type_: Type) -> Value:
-        return Value(next(self.names), type_)
+        return self.names.value(type_)
 
     def _stacked(self, type_: Type) -> Type:
         return Type(type_.dtype, (self.length, *type_.shape))
@@ -89,51 +88,51 @@ class _Loop:
 
     def _invariants(self) -> None:
         """Nodes of constants alone go before the loop; views and numbers only with what reads them."""
-        outer = {id(inner): outer for outer, inner in self.consts}
-        numbers: set[int] = set()  # values of no constant array
+        outer = {inner: outer for outer, inner in self.consts}
+        numbers: set[Value] = set()  # values of no constant array
         fixed = set(outer)
-        producer = {id(r): n for n in self.nodes for r in n.results}
-        moved: dict[int, Node] = {}
+        producer = {r: n for n in self.nodes for r in n.results}
+        moved: dict[Node, None] = {}  # in order
 
         def bring(node: Node) -> None:
             for operand in node.operands:
-                if id(operand) in producer:
-                    bring(producer[id(operand)])
-            moved[id(node)] = node
+                if operand in producer:
+                    bring(producer[operand])
+            moved[node] = None
 
         for node in self.nodes:
-            if all(id(o) in numbers for o in node.operands):
-                numbers.update(id(r) for r in node.results)
-            elif all(id(o) in fixed or id(o) in numbers for o in node.operands):
-                fixed.update(id(r) for r in node.results)
+            if all(o in numbers for o in node.operands):
+                numbers.update(node.results)
+            elif all(o in fixed or o in numbers for o in node.operands):
+                fixed.update(node.results)
                 size = sum(r.type.bytes for r in node.results)
                 if node.op not in _FREE and size <= max(64, 2 * sum(o.type.bytes for o in node.operands)):
                     bring(node)
-        gone = {i for i, n in moved.items() if n.op not in _FREE}
-        self.nodes = [n for n in self.nodes if id(n) not in gone]
-        reads = {id(o) for n in self.nodes for o in n.operands} | {id(v) for _, v in (*self.last, *self.ys)}
-        for node in moved.values():  # under new names, for its own are those of the body's inputs
+        gone = {n for n in moved if n.op not in _FREE}
+        self.nodes = [n for n in self.nodes if n not in gone]
+        reads = {o for n in self.nodes for o in n.operands} | {v for _, v in (*self.last, *self.ys)}
+        for node in moved:  # under new names, for its own are those of the body's inputs
             results = [self._value(r.type) for r in node.results]
-            operands = [outer[id(o)] for o in node.operands]
+            operands = [outer[o] for o in node.operands]
             self.before.append(Node(node.op, operands, results, node.attributes, node.body))
-            outer.update((id(r), o) for r, o in zip(node.results, results, strict=True))
-            if id(node) in gone:
-                self.consts += [(o, r) for r, o in zip(node.results, results, strict=True) if id(r) in reads]
+            outer.update(zip(node.results, results, strict=True))
+            if node in gone:
+                self.consts += [(o, r) for r, o in zip(node.results, results, strict=True) if r in reads]
 
     def _products_of_slices(self) -> None:
-        slices = {id(inner): outer for outer, inner in self.xs}
-        consts = {id(inner): outer for outer, inner in self.consts}
+        slices = {inner: outer for outer, inner in self.xs}
+        consts = {inner: outer for outer, inner in self.consts}
         kept = []
         for node in self.nodes:
             plain = self._is_plain_product(node) and self._is_small(node.results[0])
-            if not plain or id(node.operands[0]) not in slices or id(node.operands[1]) not in consts:
+            if not plain or node.operands[0] not in slices or node.operands[1] not in consts:
                 kept.append(node)
                 continue
             left, right = node.attributes["contract"]
             attributes = {"batch": ((), ()), "contract": (tuple(i + 1 for i in left), right)}
             (result,) = node.results
             whole = self._value(self._stacked(result.type))
-            operands = [slices[id(node.operands[0])], consts[id(node.operands[1])]]
+            operands = [slices[node.operands[0]], consts[node.operands[1]]]
             self.before.append(Node("dot", operands, [whole], attributes))
             self.xs.append((whole, result))
         self.nodes = kept
@@ -150,9 +149,9 @@ class _Loop:
         """Whether the values of all iterations may be kept."""
         return self._is_outside(value) or self.length * value.type.bytes <= _STACKED
 
-    def _uses(self) -> Counter[int]:
-        uses = Counter(id(o) for n in self.nodes for o in n.operands)
-        uses.update(id(v) for _, v in (*self.last, *self.ys))
+    def _uses(self) -> Counter[Value]:
+        uses = Counter(o for n in self.nodes for o in n.operands)
+        uses.update(v for _, v in (*self.last, *self.ys))
         return uses
 
     def _totals(self) -> None:
@@ -162,20 +161,20 @@ class _Loop:
         self._forget_unread()
 
     def _totals_of(self, op: str) -> None:
-        producer = {id(r): n for n in self.nodes for r in n.results}
+        producer = {r: n for n in self.nodes for r in n.results}
         uses = self._uses()
         for (start, first), (end, last) in [*zip(self.first, self.last, strict=True)]:
-            add = producer.get(id(last))
-            if add is None or add.op != "add" or uses[id(first)] != 1 or uses[id(last)] != 1:
+            add = producer.get(last)
+            if add is None or add.op != "add" or uses[first] != 1 or uses[last] != 1:
                 continue
             if first not in add.operands or first.type.dtype != "f32":
                 continue
             term = add.operands[1] if add.operands[0] is first else add.operands[0]
             views: list[Node] = []
-            source = producer.get(id(term))
+            source = producer.get(term)
             while source is not None and source.op in VIEWS:
                 views.append(source)
-                source = producer.get(id(source.operands[0]))
+                source = producer.get(source.operands[0])
             if source is None or source.op != op or not self._sums(source):
                 continue
             total = self._whole(source)
@@ -202,8 +201,8 @@ class _Loop:
 
     def _whole(self, node: Node) -> Value:
         """The sum of a node's results over all iterations, computed once after the loop."""
-        if id(node) in self.sums:
-            return self.sums[id(node)]
+        if node in self.sums:
+            return self.sums[node]
         result = self._value(node.results[0].type)
         operands = [self._outside(o) for o in node.operands]
         if node.op == "reduce":
@@ -212,21 +211,21 @@ class _Loop:
         else:
             contract = tuple((0, *(a + 1 for a in side)) for side in node.attributes["contract"])
             made = Node("dot", operands, [result], {"batch": ((), ()), "contract": contract})
-        self.sums[id(node)] = result
+        self.sums[node] = result
         self.after.append(made)
         return result
 
     def _products_of_results(self) -> None:
         """Products that only a stack of results reads."""
-        consts = {id(inner): outer for outer, inner in self.consts}
-        producer = {id(r): n for n in self.nodes for r in n.results}
+        consts = {inner: outer for outer, inner in self.consts}
+        producer = {r: n for n in self.nodes for r in n.results}
         for outer, inner in [*self.ys]:
-            node = producer.get(id(inner))
-            if node is None or not self._is_plain_product(node) or self._uses()[id(inner)] != 1:
+            node = producer.get(inner)
+            if node is None or not self._is_plain_product(node) or self._uses()[inner] != 1:
                 continue
             a, w = node.operands
             if (
-                id(w) not in consts
+                w not in consts
                 or not self._is_small(a)
                 or not (self._is_outside(a) or a.type.bytes <= inner.type.bytes)
             ):
@@ -234,7 +233,7 @@ class _Loop:
             left, right = node.attributes["contract"]
             attributes = {"batch": ((), ()), "contract": (tuple(i + 1 for i in left), right)}
             self.ys = [pair for pair in self.ys if pair[1] is not inner]
-            self.after.append(Node("dot", [self._outside(a), consts[id(w)]], [outer], attributes))
+            self.after.append(Node("dot", [self._outside(a), consts[w]], [outer], attributes))
             self._drop(node)
         self._forget_unread()
 
@@ -254,12 +253,12 @@ class _Loop:
 
     def _forget_unread(self) -> None:
         """Drops nodes and inputs of the body that nothing reads."""
-        uses = {id(v) for _, v in (*self.last, *self.ys)}
+        uses = {v for _, v in (*self.last, *self.ys)}
         kept = []
         for node in reversed(self.nodes):
-            if any(id(r) in uses for r in node.results):
+            if any(r in uses for r in node.results):
                 kept.append(node)
-                uses.update(id(o) for o in node.operands)
+                uses.update(node.operands)
         self.nodes = kept[::-1]
-        self.consts = [p for p in self.consts if id(p[1]) in uses]
-        self.xs = [p for p in self.xs if id(p[1]) in uses]
+        self.consts = [p for p in self.consts if p[1] in uses]
+        self.xs = [p for p in self.xs if p[1] in uses]

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from jax_mps.compiler.passes.views import row_major
+from jax_mps.ir.ops import ALIASES
 from jax_mps.ir.program import Node, Program, Value
 from jax_mps.primitive import OPS
 
-ALIASES = {"reshape", "part"}
 _ALIGNMENT = {"cpu": 64, "metal": 256}  # of offsets, in bytes: Metal's for buffers placed in a heap
 
 
@@ -24,7 +24,7 @@ class Memory:
     without_aliasing: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """The memory of one intermediate, or of several that follow each other in place."""
 
@@ -38,66 +38,66 @@ class Slot:
 
 def slots(program: Program, device: str = "cpu") -> list[Slot]:
     """The intermediates with their lifetimes; a result takes the memory of an operand that ends there, if it may."""
-    outside = {id(v) for v in (*program.inputs, *program.outputs)}
-    slot_of: dict[int, Slot] = {}
+    outside = {*program.inputs, *program.outputs}
+    slot_of: dict[Value, Slot] = {}
     found: list[Slot] = []
-    last_read = {id(o): i for i, n in enumerate(program.nodes) for o in n.operands}
-    parts = {id(r) for n in program.nodes if n.op == "part" for r in n.results}
+    last_read = {o: i for i, n in enumerate(program.nodes) for o in n.operands}
+    parts = {r for n in program.nodes if n.op == "part" for r in n.results}
     places = placed_operands(program)
     for i, node in enumerate(program.nodes):
         if node.op in ALIASES:  # another name of the same memory, or of some of it
-            if id(node.operands[0]) in slot_of:
-                slot = slot_of[id(node.results[0])] = slot_of[id(node.operands[0])]
-                slot.last = max(slot.last, last_read.get(id(node.results[0]), i))
+            if node.operands[0] in slot_of:
+                slot = slot_of[node.results[0]] = slot_of[node.operands[0]]
+                slot.last = max(slot.last, last_read.get(node.results[0], i))
             continue
-        free = [o for o in node.operands if id(o) in slot_of and slot_of[id(o)].last == i]
-        free = [o for o in free if not slot_of[id(o)].shared and id(o) not in parts]
+        free = [o for o in node.operands if o in slot_of and slot_of[o].last == i]
+        free = [o for o in free if not slot_of[o].shared and o not in parts]
         if node.op != "chain":  # it must not read the memory under another name
-            times = Counter(id(slot_of[id(o)]) for o in free)
-            free = [o for o in free if times[id(slot_of[id(o)])] == 1]
+            times = Counter(slot_of[o] for o in free)
+            free = [o for o in free if times[slot_of[o]] == 1]
         for k, result in enumerate(node.results):
-            if id(result) in outside:
+            if result in outside:
                 continue
-            last = last_read.get(id(result), i)
-            whole, start = places.get(id(result), (result, 0))
-            if whole is not result or id(result) in slot_of:  # a part of what is put together, or that
-                if id(whole) in slot_of:
-                    slot = slot_of[id(whole)]
+            last = last_read.get(result, i)
+            whole, start = places.get(result, (result, 0))
+            if whole is not result or result in slot_of:  # a part of what is put together, or that
+                if whole in slot_of:
+                    slot = slot_of[whole]
                 else:
                     slot = Slot([], i, i, _aligned(whole.type.bytes, device), shared=True)
                     found.append(slot)
-                    slot_of[id(whole)] = slot
-                slot_of[id(result)] = slot
+                    slot_of[whole] = slot
+                slot_of[result] = slot
                 slot.values.append(result)
                 slot.starts.append(start)
-                slot.last = max(slot.last, last, last_read.get(id(whole), i))
+                slot.last = max(slot.last, last, last_read.get(whole, i))
                 continue
             heir = next((o for o in free if _in_place(node, k, o)), None)
             if heir is not None:
-                slot = slot_of[id(heir)]
-                free = [o for o in free if slot_of[id(o)] is not slot]
+                slot = slot_of[heir]
+                free = [o for o in free if slot_of[o] is not slot]
                 slot.values.append(result)
                 slot.starts.append(0)
                 slot.last = last
             else:
                 slot = Slot([result], i, last, _aligned(result.type.bytes, device), [0])
                 found.append(slot)
-            slot_of[id(result)] = slot
+            slot_of[result] = slot
     return found
 
 
-def placed_operands(program: Program) -> dict[int, tuple[Value, int]]:
-    """By id of an operand that lies in a concatenation's result: the outermost such result, and the bytes before it."""
-    places: dict[int, tuple[Value, int]] = {}
+def placed_operands(program: Program) -> dict[Value, tuple[Value, int]]:
+    """Of an operand that lies in a concatenation's result: the outermost such result, and the bytes before it."""
+    places: dict[Value, tuple[Value, int]] = {}
     for node in reversed(program.nodes):
         if node.op != "concatenate":
             continue
-        whole, start = places.get(id(node.results[0]), (node.results[0], 0))
+        whole, start = places.get(node.results[0], (node.results[0], 0))
         axis, shape = node.attributes["axis"], node.results[0].type.shape
         step = node.results[0].type.bytes // math.prod(shape[: axis + 1])
         for i, operand in enumerate(node.operands):
             if i in node.attributes.get("in_place", ()):
-                places[id(operand)] = whole, start
+                places[operand] = whole, start
             start += operand.type.shape[axis] * step
     return places
 
@@ -108,32 +108,32 @@ def aliases(program: Program, successors: Mapping[int, int | None]) -> tuple[tup
     With these a donated training state is updated where it lies. `successors` are the outputs that alone may take the
     memory of some inputs; the memory of the others goes to any.
     """
-    name_of: dict[int, int] = {}  # an alias is its operand by another name
-    last_read: dict[int, int] = {}
+    name_of: dict[Value, Value] = {}  # an alias is its operand by another name
+    last_read: dict[Value, int] = {}
     for i, node in enumerate(program.nodes):
-        roots = [name_of.get(id(o), id(o)) for o in node.operands]
+        roots = [name_of.get(o, o) for o in node.operands]
         last_read.update(dict.fromkeys(roots, i))
         if node.op in ALIASES:
-            name_of[id(node.results[0])] = roots[0]
-    returned = Counter(name_of.get(id(o), id(o)) for o in program.outputs)
-    output_of = {id(o): i for i, o in enumerate(program.outputs) if returned[id(o)] == 1}
-    input_of = {id(v): i for i, v in enumerate(program.inputs) if not returned[id(v)]}
+            name_of[node.results[0]] = roots[0]
+    returned = Counter(name_of.get(o, o) for o in program.outputs)
+    output_of = {o: i for i, o in enumerate(program.outputs) if returned[o] == 1}
+    input_of = {v: i for i, v in enumerate(program.inputs) if not returned[v]}
     pairs: dict[int, int] = {}
     for i, node in enumerate(program.nodes):
         for k, result in enumerate(node.results):
-            ends = [o for o in node.operands if id(o) in input_of and last_read[id(o)] == i]
+            ends = [o for o in node.operands if o in input_of and last_read[o] == i]
             if node.op != "chain":
-                times = Counter(name_of.get(id(o), id(o)) for o in node.operands)
-                ends = [o for o in ends if times[id(o)] == 1]
-            if (output := output_of.get(id(result))) is None:
+                times = Counter(name_of.get(o, o) for o in node.operands)
+                ends = [o for o in ends if times[o] == 1]
+            if (output := output_of.get(result)) is None:
                 continue
-            free = [input_of[id(o)] for o in ends]
+            free = [input_of[o] for o in ends]
             free = [i for i in free if i not in pairs and successors.get(i, output) == output]
             free.sort(key=lambda i: i not in successors)
             inputs = (program.inputs[i] for i in free)
             heir = next((o for o in inputs if o.type == result.type and _in_place(node, k, o)), None)
             if heir is not None:
-                pairs[input_of[id(heir)]] = output
+                pairs[input_of[heir]] = output
     return tuple(pairs.items())
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from jax_mps.compiler.passes.views import constant_of
-from jax_mps.ir.program import Node, Program, Type, Value
+from jax_mps.ir.program import Names, Node, Program, Type, Value
 
 
-class Links:
-    """The nodes of a program by the ids of their values, and new values for it."""
+class Rewriter:
+    """The nodes of a program by their values, and new values for it."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, names: Names | None = None) -> None:
         self.program = program
-        self.producer = {id(r): n for n in program.nodes for r in n.results}
-        self.readers: dict[int, list[Node]] = {}  # each node once
+        self.names = Names.after(program) if names is None else names
+        self.producer = {r: n for n in program.nodes for r in n.results}
+        self.readers: dict[Value, list[Node]] = {}  # each node once
         for node in program.nodes:
-            for operand in {id(o): o for o in node.operands}.values():
-                self.readers.setdefault(id(operand), []).append(node)
-        self.names = max((v.name for n in program.nodes for v in n.results), default=0)
+            for operand in dict.fromkeys(node.operands):
+                self.readers.setdefault(operand, []).append(node)
 
     def number_of(self, value: Value) -> Any:
         """The number that a value is everywhere, or None."""
@@ -27,5 +27,4 @@ class Links:
 
     def value(self, type_: Type) -> Value:
         """A new value."""
-        self.names += 1
-        return Value(self.names, type_)
+        return self.names.value(type_)

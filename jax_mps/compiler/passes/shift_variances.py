@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from jax_mps.compiler.passes.rewriter import Links
+from jax_mps.compiler.passes.rewriter import Rewriter
 from jax_mps.compiler.passes.simplify import drop_dead
 from jax_mps.ir.program import Node, Program, Type, Value
 
@@ -28,7 +28,7 @@ def shift_variances(program: Program) -> Program:
     return drop_dead(_Variances(program).run())
 
 
-class _Variances(Links):
+class _Variances(Rewriter):
     def run(self) -> Program:
         nodes: list[Node] = []
         for node in self.program.nodes:
@@ -38,9 +38,9 @@ class _Variances(Links):
 
     def _made_by(self, value: Value, *ops: str) -> Node | None:
         """The node that gives a value, through reshapes, if it is one of these ops."""
-        node = self.producer.get(id(value))
+        node = self.producer.get(value)
         while node is not None and node.op == "reshape":
-            node = self.producer.get(id(node.operands[0]))
+            node = self.producer.get(node.operands[0])
         return node if node is not None and node.op in ops else None
 
     def _square_of(self, value: Value) -> Value | None:

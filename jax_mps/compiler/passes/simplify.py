@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator
 from typing import Any
 
 from jax_mps.compiler.passes.sink_transposes import sink_transposes
-from jax_mps.ir.program import Node, Program, Type, Value
+from jax_mps.ir.program import Names, Node, Program, Type, Value
 from jax_mps.primitive import OPS
 
 
-def simplify(program: Program, elementwise: Collection[str], names: Iterator[int]) -> Program:
-    """Common subexpressions, transposes, then dead code, in loops too; new values get the next of `names`."""
+def simplify(program: Program, names: Names) -> Program:
+    """Common subexpressions, transposes, then dead code, in loops too; `names` names new values."""
     for node in program.nodes:
         if node.body is not None:
-            node.body = simplify(node.body, elementwise, names)
+            node.body = simplify(node.body, names)
     program = transpose_products(select_masked(merge_reshapes(common_subexpressions(program)), names))
-    return drop_dead(common_subexpressions(sink_transposes(program, elementwise, names)))
+    return drop_dead(common_subexpressions(sink_transposes(program, names)))
 
 
 def transpose_products(program: Program) -> Program:
@@ -25,10 +24,10 @@ def transpose_products(program: Program) -> Program:
 
     JAX writes every dense layer's weight gradient so.
     """
-    producer = {id(n.results[0]): n for n in program.nodes if n.op == "dot"}
+    producer = {n.results[0]: n for n in program.nodes if n.op == "dot"}
     nodes = []
     for node in program.nodes:
-        dot = producer.get(id(node.operands[0])) if node.op == "transpose" else None
+        dot = producer.get(node.operands[0]) if node.op == "transpose" else None
         if dot is not None and not dot.attributes["batch"][0]:
             left, right = dot.attributes["contract"]
             free = len(dot.operands[0].type.shape) - len(left)
@@ -40,23 +39,23 @@ def transpose_products(program: Program) -> Program:
     return Program(program.inputs, nodes, program.outputs)
 
 
-def select_masked(program: Program, names: Iterator[int]) -> Program:
+def select_masked(program: Program, names: Names) -> Program:
     """A product with a mask selects, as XLA has it: what is masked, such as the logarithm of 0, does not make NaN."""
     masks = {
-        id(n.results[0]): n.operands[0]
+        n.results[0]: n.operands[0]
         for n in program.nodes
         if n.op == "convert" and n.operands[0].type.dtype == "pred" and n.results[0].type.dtype == "f32"
     }
     nodes = []
     for node in program.nodes:
-        masked = [i for i, o in enumerate(node.operands) if id(o) in masks] if node.op == "mul" else []
+        masked = [i for i, o in enumerate(node.operands) if o in masks] if node.op == "mul" else []
         if masked:
             type_ = node.results[0].type
-            zero, zeros = Value(next(names), Type(type_.dtype, ())), Value(next(names), type_)
+            zero, zeros = names.value(Type(type_.dtype, ())), names.value(type_)
             nodes.append(Node("constant", [], [zero], {"value": 0.0}))
             nodes.append(Node("broadcast_in_dim", [zero], [zeros], {"axes": ()}))
             mask, x = node.operands[masked[0]], node.operands[1 - masked[0]]
-            node = Node("select", [masks[id(mask)], zeros, x], node.results, {})
+            node = Node("select", [masks[mask], zeros, x], node.results, {})
         nodes.append(node)
     return Program(program.inputs, nodes, program.outputs)
 
@@ -66,78 +65,78 @@ def merge_reshapes(program: Program) -> Program:
 
     vmap puts such an axis into every convolution and takes it out again.
     """
-    source: dict[int, Value] = {}  # of a reshape's result
-    same: dict[int, Value] = {}
+    source: dict[Value, Value] = {}  # of a reshape's result
+    same: dict[Value, Value] = {}
     nodes: list[Node] = []
     for node in program.nodes:
-        node.operands = [same.get(id(o), o) for o in node.operands]
+        node.operands = [same.get(o, o) for o in node.operands]
         alike = (
             node.op in ("broadcast_in_dim", "reduce")
             and node.operands[0].type.elements == node.results[0].type.elements
         )
         if node.op == "reshape" or (alike and list(node.attributes["axes"]) == sorted(node.attributes["axes"])):
-            base, result = source.get(id(node.operands[0]), node.operands[0]), node.results[0]
+            base, result = source.get(node.operands[0], node.operands[0]), node.results[0]
             if base.type == result.type:
-                same[id(result)] = base
+                same[result] = base
                 continue
-            source[id(result)] = base
+            source[result] = base
             node = Node("reshape", [base], [result], {})
         nodes.append(node)
-    return Program(program.inputs, nodes, [same.get(id(o), o) for o in program.outputs])
+    return Program(program.inputs, nodes, [same.get(o, o) for o in program.outputs])
 
 
 def common_subexpressions(program: Program) -> Program:
     """Of nodes with the same op, operands, types and attributes only the first stays."""
-    same: dict[int, Value] = {}
+    same: dict[Value, Value] = {}
     seen: dict[Any, Node] = {}
     nodes: list[Node] = []
     for node in program.nodes:
-        operands = [same.get(id(o), o) for o in node.operands]
+        operands = [same.get(o, o) for o in node.operands]
         if node.body is not None:
             node.operands = operands
             nodes.append(node)
             continue
         types = tuple(r.type for r in node.results)
         attributes = tuple(sorted((k, repr(v)) for k, v in node.attributes.items()))
-        key = (node.op, tuple(map(id, operands)), types, attributes)
+        key = (node.op, tuple(operands), types, attributes)
         first = seen.setdefault(key, node)
         if first is node:
             node.operands = operands
             nodes.append(node)
         else:
-            same.update((id(r), f) for r, f in zip(node.results, first.results, strict=True))
-    return Program(program.inputs, nodes, [same.get(id(o), o) for o in program.outputs])
+            same.update(zip(node.results, first.results, strict=True))
+    return Program(program.inputs, nodes, [same.get(o, o) for o in program.outputs])
 
 
-def live(program: Program) -> set[int]:
-    """The ids of the values that an output needs."""
-    found = {id(o) for o in program.outputs}
+def live(program: Program) -> set[Value]:
+    """The values that an output needs."""
+    found = set(program.outputs)
     for node in reversed(program.nodes):
-        if any(id(r) in found for r in node.results):
-            found.update(id(o) for o in node.operands)
+        if any(r in found for r in node.results):
+            found.update(node.operands)
     return found
 
 
 def drop_dead(program: Program) -> Program:
     """Without the nodes whose results nobody reads, and without unread results of nodes that can do without."""
     read = live(program)
-    kept = [n for n in program.nodes if any(id(r) in read for r in n.results)]
+    kept = [n for n in program.nodes if any(r in read for r in n.results)]
     for node in kept:
         if node.body is not None:
             _drop_unread(node, read)
         op = OPS.get(f"mps_{node.op}")
-        flags = [id(r) in read for r in node.results]
+        flags = [r in read for r in node.results]
         if op is not None and op.partial and not all(flags):
             node.attributes = op.reduced(flags, node.attributes)
             node.results = list(itertools.compress(node.results, flags))
     return Program(program.inputs, kept, program.outputs)
 
 
-def _drop_unread(loop: Node, read: set[int]) -> None:
+def _drop_unread(loop: Node, read: set[Value]) -> None:
     """Drops a loop's stacks of results that nobody reads."""
     assert loop.body is not None
     carry = loop.attributes["carry"]
     pairs = zip(loop.results, loop.body.outputs, strict=True)
-    kept = [(r, o) for i, (r, o) in enumerate(pairs) if i < carry or id(r) in read]
+    kept = [(r, o) for i, (r, o) in enumerate(pairs) if i < carry or r in read]
     loop.results = [r for r, _ in kept]
     loop.body = drop_dead(Program(loop.body.inputs, loop.body.nodes, [o for _, o in kept]))

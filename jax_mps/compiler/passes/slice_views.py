@@ -12,29 +12,25 @@ axis (or behind axes of size 1) a part is a range of memory like any other. A ch
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from jax_mps import ffi
-from jax_mps.compiler.passes.rewriter import Links
+from jax_mps.compiler.passes.rewriter import Rewriter
 from jax_mps.compiler.passes.simplify import drop_dead
-from jax_mps.compiler.passes.views import VIEWS
+from jax_mps.ir.ops import ELEMENTWISE, FREE, VIEWS
 from jax_mps.ir.program import Node, Program, Type, Value
 
 READERS = {"conv", "conv_data_gradient", "conv_weight_gradient", "dot", "dense"}  # that may read rows apart
 _ALIGNMENT = 64  # bytes, of a range
 
 
-def take_parts(program: Program, elementwise: Collection[str]) -> Program:
+def take_parts(program: Program) -> Program:
     """The program with parts for slices, wherever who reads them may."""
-    return _Parts(program, elementwise).run()
+    return _Parts(program).run()
 
 
-class _Parts(Links):
-    def __init__(self, program: Program, elementwise: Collection[str]) -> None:
-        super().__init__(program)
-        self.elementwise = elementwise
-
+class _Parts(Rewriter):
     def run(self) -> Program:
         nodes: list[Node] = []
         for node in self.program.nodes:
@@ -45,9 +41,9 @@ class _Parts(Links):
                 if place is None:
                     continue
                 start, row = place
-                takers = [n for n in self.readers.get(id(result), []) if n.op in READERS]
+                takers = [n for n in self.readers.get(result, []) if n.op in READERS]
                 if row:
-                    takers = [n for n in takers if device_takes(n, {id(result): row})]
+                    takers = [n for n in takers if device_takes(n, {result: row})]
                 if takers:
                     part = self.value(replace(result.type, row=row))
                     nodes.append(Node("part", [node.operands[0]], [part], {"start": start}))
@@ -57,15 +53,15 @@ class _Parts(Links):
 
     def _is_whole_base(self, value: Value) -> bool:
         """Whether a value is in memory, or is all needed there by parts of it."""
-        node = self.producer.get(id(value))
+        node = self.producer.get(value)
         if node is None:
             return True
-        if node.op in VIEWS or node.op in ("constant", "iota"):
+        if node.op in VIEWS or node.op in FREE:
             return False
-        if node.op not in self.elementwise and node.op not in ("select", "convert", "clamp", "integer_pow"):
+        if node.op not in ELEMENTWISE:
             return True
-        slices = [n for n in self.readers[id(value)] if n.op == "slice" and _place(n) is not None]
-        read = [n.results[0] for n in slices if any(r.op in READERS for r in self.readers.get(id(n.results[0]), []))]
+        slices = [n for n in self.readers[value] if n.op == "slice" and _place(n) is not None]
+        read = [n.results[0] for n in slices if any(r.op in READERS for r in self.readers.get(n.results[0], []))]
         return sum(r.type.elements for r in read) >= value.type.elements
 
 
@@ -83,11 +79,11 @@ def _place(node: Node) -> tuple[int, int] | None:
     return (first, shape[-1]) if axis == len(shape) - 1 and base.dtype == "f32" else None
 
 
-def device_takes(node: Node, rows: Mapping[int, int]) -> bool:
-    """Whether the device has a kernel for a node whose values of these ids have rows so far apart."""
+def device_takes(node: Node, rows: Mapping[Value, int]) -> bool:
+    """Whether the device has a kernel for a node if these values have rows so far apart."""
 
     def apart(value: Value) -> Type:
-        return replace(value.type, row=rows.get(id(value), value.type.row))
+        return replace(value.type, row=rows.get(value, value.type.row))
 
     program = Program()
     names = iter(range(3 * (len(node.operands) + len(node.results))))

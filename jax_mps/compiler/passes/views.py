@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from jax_mps.ir.ops import VIEWS
 from jax_mps.ir.program import Node, Value
-
-VIEWS = {"broadcast_in_dim", "transpose", "reshape", "slice"}
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -59,24 +58,24 @@ class View:
         return None if split is None else View(self.base, shape, split, self.offset)
 
 
-def view_of(value: Value, producer: Mapping[int, Node]) -> View | None:
+def view_of(value: Value, producer: Mapping[Value, Node]) -> View | None:
     """A value as a view of one that no view makes; None where strides cannot say it."""
-    node = producer.get(id(value))
+    node = producer.get(value)
     if node is None or node.op not in VIEWS:
         return View.whole(value)
     inner = view_of(node.operands[0], producer)
     return None if inner is None else inner.through(node)
 
 
-def constant_of(value: Value, producer: Mapping[int, Node]) -> Node | None:
+def constant_of(value: Value, producer: Mapping[Value, Node]) -> Node | None:
     """The node of the number that a value is everywhere, or None."""
-    node = producer.get(id(value))
+    node = producer.get(value)
     while node is not None and node.op in VIEWS:
-        node = producer.get(id(node.operands[0]))
+        node = producer.get(node.operands[0])
     return node if node is not None and node.op == "constant" else None
 
 
-def row_source(value: Value, producer: Mapping[int, Node]) -> Value | None:
+def row_source(value: Value, producer: Mapping[Value, Node]) -> Value | None:
     """The value of one number a row that `value`, by views, repeats along its last axis; None if it is not such."""
     view, shape = view_of(value, producer), value.type.shape
     if view is None or view.base is value or not shape:

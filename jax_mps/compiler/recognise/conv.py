@@ -16,7 +16,7 @@ from jax_mps.ops._number import precision_attribute
 from jax_mps.ops.conv import convolution as conv
 from jax_mps.ops.conv import data_gradient, weight_gradient
 
-Producers = Mapping[int, Equation]  # by id of the result
+Producers = Mapping[Atom, Equation]  # of each result
 Rewrite = tuple[Callable[..., Any], list[Atom]]  # JAX code, and what it is applied to
 
 
@@ -166,7 +166,7 @@ def _leaves_some(spatial: Sequence[int], padding: _crop.Pairs) -> None:
 
 def _reversed(rhs: Atom, spatial: Sequence[int], producers: Producers) -> Atom | None:
     """What `rhs` is the rotation of, if it is one over all its spatial axes (or has none longer than 1)."""
-    producer = producers.get(id(rhs))
+    producer = producers.get(rhs)
     if producer is not None and producer.name == "rev" and set(producer.params["dimensions"]) == set(spatial):
         return producer.operands[0]
     return rhs if all(rhs.aval.shape[i] == 1 for i in spatial) else None

@@ -156,7 +156,7 @@ def _column(index: Any, rows: _Rows) -> Any:
 
 def _pieces(index: Atom, producers: Producers) -> Sequence[Atom] | None:
     """The columns of one number that the indices are a concatenation of, if they are."""
-    producer = producers.get(id(index))
+    producer = producers.get(index)
     if producer is None or producer.name != "concatenate" or producer.params["dimension"] != index.aval.ndim - 1:
         return None
     return producer.operands if all(o.aval.shape[-1] == 1 for o in producer.operands) else None
@@ -180,7 +180,7 @@ def _is_place(atom: Any, axis: int, producers: Producers) -> bool:
     """Whether each element of `atom` is its place along `axis`."""
     if isinstance(atom, Constant):
         return not isinstance(atom.value, jax.core.Tracer) and _is_ramp(np.asarray(atom.value), axis)
-    equation = producers.get(id(atom))
+    equation = producers.get(atom)
     if equation is None:
         return False
     if equation.name == "iota":
@@ -209,7 +209,7 @@ def _is_never(atom: Any, producers: Producers) -> bool:
     """Whether a condition is false everywhere: a constant, or that a place is negative."""
     if isinstance(atom, Constant):
         return _is_number(atom, 0)
-    equation = producers.get(id(atom))
+    equation = producers.get(atom)
     if equation is None or equation.name != "lt" or not _is_number(equation.operands[1], 0):
         return False
     place = equation.operands[0]
@@ -228,7 +228,7 @@ def _is_one_index(index: Atom) -> TypeGuard[Constant]:
 
 def _is_zero(atom: Any, producers: Producers) -> bool:
     while not isinstance(atom, Constant):
-        producer = producers.get(id(atom))
+        producer = producers.get(atom)
         if producer is None or producer.name not in ("broadcast_in_dim", "reshape"):
             return False
         atom = producer.operands[0]

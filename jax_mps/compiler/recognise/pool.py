@@ -102,7 +102,7 @@ def sum_window(equation: Equation, producers: Producers) -> Rewrite:
 
 def _sum_gradient(equation: Equation, producers: Producers) -> Rewrite | None:
     (x,) = equation.operands
-    params, pad = equation.params, producers.get(id(x))
+    params, pad = equation.params, producers.get(x)
     window = tuple(map(int, params["window_dimensions"]))
     if pad is None or pad.name != "pad" or any(s != 1 for s in params["window_strides"]):
         return None

@@ -32,10 +32,10 @@ _RULES: dict[str, Callable[[Equation, Producers], Rewrite]] = {
 }
 
 
-def recognise(flat: Flat) -> dict[int, str]:
-    """Rewrites equations in place; gives the reason for each of these families that stays, by the equation's id."""
-    producers = {id(r): e for e in flat.equations for r in e.results}
-    reasons: dict[int, str] = {}
+def recognise(flat: Flat) -> dict[Equation, str]:
+    """Rewrites equations in place; gives the reason for each of these families that stays."""
+    producers: dict[Atom, Equation] = {r: e for e in flat.equations for r in e.results}
+    reasons: dict[Equation, str] = {}
     equations: list[Equation] = []
     for equation in flat.equations:
         rule = _RULES.get(equation.name)
@@ -45,7 +45,7 @@ def recognise(flat: Flat) -> dict[int, str]:
         try:
             equations += _rewritten(equation, *rule(equation, producers))
         except NotConvertible as reason:
-            reasons[id(equation)] = str(reason)
+            reasons[equation] = str(reason)
             equations.append(equation)
     flat.equations = equations
     return reasons
@@ -63,13 +63,13 @@ def inlined(function: Callable[..., Any], operands: list[Atom], origin: str) -> 
     """JAX code applied to atoms, as equations and results; NotConvertible if the device refuses an op in it."""
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(o.aval.shape, o.aval.dtype) for o in operands))
     inner = flatten(closed)
-    renamed = dict(zip(map(id, inner.inputs), operands, strict=True))
+    renamed: dict[Atom, Atom] = dict(zip(inner.inputs, operands, strict=True))
     for new in inner.equations:
         new.origin = origin
-        new.operands = [renamed.get(id(o), o) for o in new.operands]
+        new.operands = [renamed.get(o, o) for o in new.operands]
         op = OPS.get(new.name)
         if op is not None:
             text, words = op.placement([o.aval for o in new.operands], [r.aval for r in new.results], new.params)
             if not text:
                 raise NotConvertible(words)
-    return inner.equations, [renamed.get(id(o), o) for o in inner.outputs]
+    return inner.equations, [renamed.get(o, o) for o in inner.outputs]

@@ -33,7 +33,7 @@ class _Group:
 
     shape: tuple[int, ...]
     roots: list[Node] = field(default_factory=list)  # elementwise nodes to store, and reduce nodes
-    reads: set[int] = field(default_factory=set)  # values read from memory
+    reads: set[Value] = field(default_factory=set)  # values read from memory
     code: int = 0  # of all roots
 
 
@@ -42,21 +42,21 @@ class _Fusion:
         self.program = program
         self.separate = separate
         self.elementwise = elementwise
-        self.producer = {id(r): n for n in program.nodes for r in n.results}
-        self.kept: set[int] = set()  # ids of values in memory
-        self.code: dict[int, int] = {}  # by id of an elementwise value, how many instructions compute it
+        self.producer = {r: n for n in program.nodes for r in n.results}
+        self.kept: set[Value] = set()  # values in memory
+        self.code: dict[Value, int] = {}  # of an elementwise value, how many instructions compute it
         self._choose_kept()
 
     def is_elementwise(self, value: Value) -> bool:
-        node = self.producer.get(id(value))
+        node = self.producer.get(value)
         return node is not None and (node.op in self.elementwise or node.op in _CODE)
 
     def view(self, value: Value) -> View | None:
         """Where a value's elements lie: in a base that is no view itself. None if it must be copied first."""
-        node = self.producer.get(id(value))
+        node = self.producer.get(value)
         if node is None or node.op not in VIEWS:
             return View.whole(value)
-        inner = self.view(node.operands[0]) if id(node.operands[0]) not in self.kept else View.whole(node.operands[0])
+        inner = self.view(node.operands[0]) if node.operands[0] not in self.kept else View.whole(node.operands[0])
         return None if inner is None else inner.through(node)
 
     def constant(self, value: Value) -> Node | None:
@@ -64,69 +64,69 @@ class _Fusion:
         return constant_of(value, self.producer)
 
     def _choose_kept(self) -> None:
-        uses = Counter(id(o) for n in self.program.nodes for o in n.operands)
-        uses.update(id(o) for o in self.program.outputs)
-        reads: dict[int, frozenset[int]] = {}
-        elements: dict[int, int] = {}  # of each value that is read
+        uses = Counter(o for n in self.program.nodes for o in n.operands)
+        uses.update(self.program.outputs)
+        reads: dict[Value, frozenset[Value]] = {}
+        elements: dict[Value, int] = {}  # of each value that is read
         code = self.code
-        outputs = {id(o) for o in self.program.outputs}
-        wanted: set[int] = set(outputs)
+        outputs = set(self.program.outputs)
+        wanted: set[Value] = set(outputs)
         for node in self.program.nodes:
             if not (self.is_elementwise_node(node) or node.op == "reduce" or node.op in VIEWS):
-                wanted.update(map(id, node.operands))
+                wanted.update(node.operands)
         for node in self.program.nodes:
             for result in node.results:
                 if node.op in VIEWS:
                     source = node.operands[0]
                     if self.constant(source) is not None:
-                        if id(result) in wanted:
-                            self.kept.add(id(result))
+                        if result in wanted:
+                            self.kept.add(result)
                         continue
                     if self.is_elementwise(source):
-                        self.kept.add(id(source))  # computed once in its own shape
+                        self.kept.add(source)  # computed once in its own shape
                     if self.view(result) is None:
-                        self.kept.add(id(source))  # copied, to lie as the reshape reads it
+                        self.kept.add(source)  # copied, to lie as the reshape reads it
                     view = self.view(result)
                     assert view is not None
-                    if id(result) in wanted and not view.contiguous:
-                        self.kept.add(id(result))  # copied
+                    if result in wanted and not view.contiguous:
+                        self.kept.add(result)  # copied
                 elif not self.is_elementwise_node(node):
-                    self.kept.add(id(result))
+                    self.kept.add(result)
                 elif node.op == "constant":
-                    if id(result) in wanted:
-                        self.kept.add(id(result))
+                    if result in wanted:
+                        self.kept.add(result)
                 else:
-                    leaves: frozenset[int] = frozenset()
+                    leaves: frozenset[Value] = frozenset()
                     size = 1
                     for operand in node.operands:
                         if self.constant(operand) is not None:
                             continue
-                        inner = self.is_elementwise(operand) and id(operand) not in self.kept
+                        inner = self.is_elementwise(operand) and operand not in self.kept
                         if inner:
-                            leaves |= reads[id(operand)]
-                            size += code[id(operand)]
+                            leaves |= reads[operand]
+                            size += code[operand]
                         else:
                             leaves |= self._leaf(operand, elements)
                     if len(leaves) > MAX_OPERANDS - 4 or size > MAX_CODE - 8:
                         for operand in node.operands:  # the chain ends before this node
                             if self.is_elementwise(operand) and self.constant(operand) is None:
-                                self.kept.add(id(operand))
+                                self.kept.add(operand)
                         leaves = frozenset(
                             i for o in node.operands if self.constant(o) is None for i in self._leaf(o, elements)
                         )
                         size = 1
-                    reads[id(result)], code[id(result)] = leaves, size
+                    reads[result], code[result] = leaves, size
                     large = sum(elements[i] * SMALL_SHARE >= result.type.elements for i in leaves)
                     costly = self.separate or (
-                        uses[id(result)] > 1 and (large > RECOMPUTED_READS or size > RECOMPUTED_CODE)
+                        uses[result] > 1 and (large > RECOMPUTED_READS or size > RECOMPUTED_CODE)
                     )
-                    if id(result) in wanted or costly:
-                        self.kept.add(id(result))
+                    if result in wanted or costly:
+                        self.kept.add(result)
 
-    def _leaf(self, value: Value, elements: dict[int, int]) -> frozenset[int]:
+    def _leaf(self, value: Value, elements: dict[Value, int]) -> frozenset[Value]:
         base = self.base(value)
-        elements[id(base)] = base.type.elements
-        return frozenset([id(base)])
+        elements[base] = base.type.elements
+        return frozenset([base])
 
     def is_elementwise_node(self, node: Node) -> bool:
         return node.op in self.elementwise or node.op in _CODE
@@ -135,21 +135,21 @@ class _Fusion:
         """Chains to be and other nodes, in an order that runs."""
         order: list[_Group | Node] = []
         behind: list[int] = []  # of each item of the order, the items that it waits for, as bits
-        maker: dict[int, int] = {}  # of each kept value, the item that makes it
-        readers: dict[tuple[tuple[int, ...], int], list[int]] = {}  # by shape and value, the groups that read it
+        maker: dict[Value, int] = {}  # of each kept value, the item that makes it
+        readers: dict[tuple[tuple[int, ...], Value], list[int]] = {}  # by shape and value, the groups that read it
         for node in self.program.nodes:
             root = node.op == "reduce" or (
-                any(id(r) in self.kept for r in node.results) and (self.is_elementwise_node(node) or node.op in VIEWS)
+                any(r in self.kept for r in node.results) and (self.is_elementwise_node(node) or node.op in VIEWS)
             )
             if not root and (self.is_elementwise_node(node) or node.op in VIEWS):
                 continue
-            reads, registers = self._reads(node) if root else ({id(self.base(o)) for o in node.operands}, set[int]())
+            reads, registers = self._reads(node) if root else ({self.base(o) for o in node.operands}, set[Value]())
             waits = 0
             for read in reads:
                 if read in maker:
                     waits |= 1 << maker[read] | behind[maker[read]]
             if not root:
-                maker.update((id(r), len(order)) for r in node.results)
+                maker.update((r, len(order)) for r in node.results)
                 order.append(node)
                 behind.append(waits)
                 continue
@@ -172,7 +172,7 @@ class _Fusion:
             behind[index] |= more
             if more:  # whoever waits for the group now waits for what the group waits for
                 behind = [b | more if b & bit else b for b in behind]
-            maker.update((id(r), index) for r in node.results)
+            maker.update((r, index) for r in node.results)
         return _sorted(order, behind)
 
     def _joinable(
@@ -181,10 +181,10 @@ class _Fusion:
         near: list[int],
         node: Node,
         shape: tuple[int, ...],
-        reads: set[int],
-        registers: set[int],
+        reads: set[Value],
+        registers: set[Value],
         behind: list[int],
-        maker: dict[int, int],
+        maker: dict[Value, int],
     ) -> int | None:
         for index in near if not self.separate else []:
             group = order[index]
@@ -203,34 +203,32 @@ class _Fusion:
 
     def _code(self, root: Node) -> int:
         """How long the code of a root is at most."""
-        return (
-            self.code.get(id(root.operands[0] if root.op == "reduce" else root.results[0]), 1) if root.operands else 1
-        )
+        return self.code.get(root.operands[0] if root.op == "reduce" else root.results[0], 1) if root.operands else 1
 
-    def _reads(self, root: Node) -> tuple[set[int], set[int]]:
+    def _reads(self, root: Node) -> tuple[set[Value], set[Value]]:
         """The bases in memory that computing a root reads, and those read only element by element in its own shape."""
-        found: set[int] = set()
-        viewed: set[int] = set()
+        found: set[Value] = set()
+        viewed: set[Value] = set()
         todo = list(root.operands)
         if root.op in VIEWS:
-            viewed.add(id(self.base(root.operands[0])))
+            viewed.add(self.base(root.operands[0]))
         while todo:
             value = todo.pop()
             if self.constant(value) is not None:
                 continue
-            if self.is_elementwise(value) and id(value) not in self.kept:
-                node = self.producer[id(value)]
+            if self.is_elementwise(value) and value not in self.kept:
+                node = self.producer[value]
                 if node.op != "iota":
                     todo += node.operands
             else:
-                found.add(id(self.base(value)))
+                found.add(self.base(value))
                 if self.base(value) is not value:
-                    viewed.add(id(self.base(value)))
+                    viewed.add(self.base(value))
         return found, found - viewed
 
     def base(self, value: Value) -> Value:
         """The value in memory that a value is, or is a view of."""
-        if id(value) in self.kept:
+        if value in self.kept:
             return value
         view = self.view(value)
         assert view is not None
@@ -260,7 +258,7 @@ def fuse(program: Program, elementwise: Collection[str], separate: bool = False)
     """The program with all elementwise nodes, reductions and views in chains; each in its own if `separate`."""
     fusion = _Fusion(program, elementwise, separate)
     fused = Program(list(program.inputs), [], [])
-    shaped: dict[int, Value] = {}
+    shaped: dict[Value, Value] = {}
     for item in fusion.groups():
         if isinstance(item, _Group):
             fused.nodes.append(_chain(item, fusion))
@@ -271,26 +269,26 @@ def fuse(program: Program, elementwise: Collection[str], separate: bool = False)
     return fused
 
 
-def _in_memory(value: Value, fusion: _Fusion, fused: Program, shaped: dict[int, Value]) -> Value:
+def _in_memory(value: Value, fusion: _Fusion, fused: Program, shaped: dict[Value, Value]) -> Value:
     """The value in memory that `value` is, under its shape."""
     base = fusion.base(value)
     if base.type == value.type:
         return base
-    if id(value) not in shaped:
-        shaped[id(value)] = value
+    if value not in shaped:
+        shaped[value] = value
         fused.nodes.append(Node("reshape", [base], [value], {}))
-    return shaped[id(value)]
+    return shaped[value]
 
 
 def _chain(group: _Group, fusion: _Fusion) -> Node:
     code: list[str] = []
     operands: list[View] = []
-    loads: dict[tuple[int, tuple[int, ...], int], int] = {}
+    loads: dict[tuple[Value, tuple[int, ...], int], int] = {}
     pending: list[Any] = []
 
     # Registers of operands come first, so the code is collected with symbolic names and numbered at the end.
     def load(view: View) -> str:
-        key = (id(view.base), view.strides, view.offset)
+        key = (view.base, view.strides, view.offset)
         if key not in loads:
             loads[key] = len(operands)
             operands.append(view)
@@ -304,7 +302,7 @@ def _chain(group: _Group, fusion: _Fusion) -> Node:
             pending.append(line)
         return names[key]
 
-    stored = {id(n.results[0]) for n in group.roots if n.op != "reduce"}
+    stored = {n.results[0] for n in group.roots if n.op != "reduce"}
 
     def register(value: Value) -> str:
         constant = fusion.constant(value)
@@ -312,22 +310,22 @@ def _chain(group: _Group, fusion: _Fusion) -> Node:
             return emit(
                 ("constant", constant.results[0].type.dtype, repr(constant.attributes["value"])), _constant(constant)
             )
-        node = fusion.producer.get(id(value))
-        own = id(value) in stored and node is not None and node.op not in VIEWS
-        if own or (fusion.is_elementwise(value) and id(value) not in fusion.kept):
+        node = fusion.producer.get(value)
+        own = value in stored and node is not None and node.op not in VIEWS
+        if own or (fusion.is_elementwise(value) and value not in fusion.kept):
             return compute(value)
-        if id(value) in fusion.kept or node is None:
+        if value in fusion.kept or node is None:
             return load(View.whole(value))
         view = fusion.view(value)
         assert view is not None
         return load(view)
 
     def compute(value: Value) -> str:
-        if id(value) in names:
-            return names[id(value)]
-        node = fusion.producer[id(value)]
+        if value in names:
+            return names[value]
+        node = fusion.producer[value]
         registers = [register(o) for o in node.operands]
-        own = id(value)  # of a line, but for constants, which all share
+        own = value  # of a line, but for constants, which all share
         return _instructions(
             node, registers, lambda line: emit((not line.startswith("const") and own, line), line), names, own
         )

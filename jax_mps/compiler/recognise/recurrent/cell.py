@@ -100,7 +100,7 @@ class Cell(Scan):
         places = [p for g in self.gates for p in (*g.x, *g.h, *g.b)] + self.memory
         part = Flat(inputs, equations=[*self.body.constant_equations], outputs=[atom for atom, _ in places])
         clean.drop_dead(part)
-        env = dict(zip(map(id, inputs), consts, strict=False))
+        env: dict[Atom, Any] = dict(zip(inputs, consts, strict=False))
         evaluate.evaluate_all(part.equations, env)
         units = self.inits[0].aval.shape[-1]
         features = self.equation.operands[self.x].aval.shape[-1]
@@ -126,7 +126,7 @@ def picked(x: Any, view: View) -> Any:
     return x[indices].transpose(order)
 
 
-def _joined(gates: list[list[Place]], env: dict[int, Any], shape: tuple[int, ...]) -> Any:
+def _joined(gates: list[list[Place]], env: dict[Atom, Any], shape: tuple[int, ...]) -> Any:
     """The weights of all gates side by side, each of `shape`; as they lie, if they lie so."""
     units, count = shape[-1], len(gates)
     if all(len(places) == 1 for places in gates):
@@ -143,7 +143,7 @@ def _of_units(view: View, by: int, size: int) -> View:
     return tuple(Range("unit", e.start + by, size) if isinstance(e, Range) and e.tag == "unit" else e for e in view)
 
 
-def _total(places: list[Place], env: dict[int, Any], shape: tuple[int, ...]) -> Any:
+def _total(places: list[Place], env: dict[Atom, Any], shape: tuple[int, ...]) -> Any:
     """The sum of weights."""
     total: Any = None
     for atom, view in places:

@@ -27,13 +27,13 @@ _SIGMOID, _TANH = spec("lstm", "sigmoid"), spec("lstm", "tanh")
 
 def is_meant_as_cell(body: Body, carries: int) -> bool:
     """Whether a loop has what makes a recurrent cell: products of what it carries with constant weights, and gates."""
-    carried = {id(v) for v in body.flat.inputs[body.consts : body.consts + carries]}
+    carried = set(body.flat.inputs[body.consts : body.consts + carries])
     nonlinear = product = False
     for equation in body.flat.equations:
         nonlinear |= equation.name in NONLINEAR
-        if any(id(o) in carried for o in equation.operands):
+        if any(o in carried for o in equation.operands):
             product |= equation.name == "dot_general" and any(map(body.is_fixed, equation.operands))
-            carried.update(id(r) for r in equation.results)
+            carried.update(equation.results)
     return nonlinear and product
 
 
@@ -53,7 +53,7 @@ def cell_of(flat: Flat, equation: Equation, body: Body) -> Cell:
     sources.draw(values)
     for i, (variable, operand) in enumerate(zip(inputs, equation.operands, strict=True)):
         known = fingerprint.read(operand, values) if i < consts else fingerprint.random(variable.aval.shape, i)
-        values[id(variable)] = known
+        values[variable] = known
     fingerprint.evaluate(body.flat.equations, values)
     guess = _lstm if carries == 2 else _gru
     reasons = []
@@ -67,14 +67,14 @@ def cell_of(flat: Flat, equation: Equation, body: Body) -> Cell:
     raise NotConvertible(reasons[0])
 
 
-def _gate(total: Sum, body: Body, h: Atom, inputs: dict[int, Atom]) -> Gate:
+def _gate(total: Sum, body: Body, h: Atom, inputs: set[Atom]) -> Gate:
     """A sum's weights; `inputs` collects the input that it reads."""
     gate = Gate(b=total.biases)
     for (leaf, _), weights in total.products:
         if leaf is h:
             gate.h.append(weights)
         elif body.equation(leaf) is None:
-            inputs[id(leaf)] = leaf
+            inputs.add(leaf)
             gate.x.append(weights)
         else:
             raise NotConvertible("a gate has a product with neither the input nor the state")
@@ -113,7 +113,7 @@ def _make(
 ) -> Cell:
     equation, body = scan.equation, scan.body
     h = body.flat.inputs[equation.consts + states[0]]
-    inputs: dict[int, Atom] = {}
+    inputs: set[Atom] = set()
     gates = [_gate(s, body, h, inputs) for s in sums]
     biases: list[Place] = []
     if memory is not None:
@@ -123,7 +123,7 @@ def _make(
         gates[-1].h, biases = extra.h, extra.b
     if len(inputs) != 1:
         raise NotConvertible(f"its gates have products with {len(inputs)} inputs, not with one")
-    (leaf,) = inputs.values()
+    (leaf,) = inputs
     x = next(i for i, v in enumerate(body.flat.inputs) if v is leaf)
     if leaf.aval.shape[:-1] != h.aval.shape[:-1] or x < equation.consts + equation.carries:
         raise NotConvertible("its gates have products with other things than a slice and the state")
@@ -145,7 +145,7 @@ def _lstm(scan: Scan) -> Iterator[Cell | str]:
         gates = [picked(v, place[1]) for v, (place, _) in zip(sums, plain, strict=True)]
         sigmoid, tanh = ([fingerprint.apply(name, g) for g in gates] for name in ("logistic", "tanh"))
         new_h, new_c = (fingerprint.read(outputs[i], values) for i in (h, c))
-        old_c = values[id(body.flat.inputs[consts + c])]
+        old_c = values[body.flat.inputs[consts + c]]
         out = next(
             (k for k in range(4) if fingerprint.same(sigmoid[k] * fingerprint.apply("tanh", new_c), new_h)), None
         )
@@ -183,7 +183,7 @@ def _gru(scan: Scan) -> Iterator[Cell | str]:
         return
     value = {k: picked(fingerprint.read(p[0], values), p[1]) for k, (p, _) in enumerate([*plain, *candidates])}
     n, candidate = fingerprint.apply("tanh", value[2]), candidates[0][1]
-    new_h, old_h = fingerprint.read(new, values), values[id(old)]
+    new_h, old_h = fingerprint.read(new, values), values[old]
     for update, flip in itertools.product((0, 1), (False, True)):
         z = fingerprint.apply("logistic", value[update])
         kept, made = ((1 - z) * old_h, z * n) if flip else (z * old_h, (1 - z) * n)

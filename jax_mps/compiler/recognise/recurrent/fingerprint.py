@@ -25,10 +25,10 @@ from jax_mps.ops._number import sums_in_float64
 
 PRIME = 1048573  # below 2**20: a product's terms are below 2**40, so that float64 sums 8192 of them exactly
 _TERMS = 8192
-_OTHERS = ELEMENTWISE | {"select_n", "clamp", "pow", "convert_element_type", "round", "reduce_precision"}
+_OTHERS = ARITHMETIC | {"select_n", "clamp", "pow", "convert_element_type", "round", "reduce_precision"}
 
 Array = np.ndarray
-Env = dict[int, Array]  # values by the atoms' ids
+Env = dict[Atom, Array]
 
 
 def random(shape: tuple[int, ...], seed: int) -> Array:
@@ -48,14 +48,14 @@ def evaluate(equations: Sequence[Equation], env: Env) -> None:
         else:
             made = rule(equation, operands)
             results = made if isinstance(made, list) else [made]
-        env.update(zip(map(id, equation.results), results, strict=True))
+        env.update(zip(equation.results, results, strict=True))
 
 
 def of_function(function: Callable[..., Any], operands: Sequence[Array]) -> list[Array]:
     """What a JAX function of float32 arrays gives over the field."""
     closed = jax.make_jaxpr(function)(*(jax.ShapeDtypeStruct(x.shape, np.float32) for x in operands))
     flat = flatten(closed)
-    env: Env = dict(zip(map(id, flat.inputs), operands, strict=True))
+    env: Env = dict(zip(flat.inputs, operands, strict=True))
     evaluate(flat.equations, env)
     return [read(o, env) for o in flat.outputs]
 
@@ -72,9 +72,9 @@ def same(a: Array, b: Array) -> bool:
 
 def read(atom: Atom, env: Env) -> Array:
     """The value of an atom."""
-    if isinstance(atom, Constant) and id(atom) not in env:
-        env[id(atom)] = _constant(atom)
-    return env[id(atom)]
+    if isinstance(atom, Constant) and atom not in env:
+        env[atom] = _constant(atom)
+    return env[atom]
 
 
 def _constant(atom: Constant) -> Array:

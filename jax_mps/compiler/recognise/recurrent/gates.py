@@ -47,45 +47,45 @@ class Body:
 
     def __init__(self, flat: Flat, consts: int) -> None:
         self.flat, self.consts = flat, consts
-        self.producer = {id(r): e for e in flat.equations for r in e.results}
-        self.fixed = {id(v) for v in flat.inputs[:consts]}
+        self.producer: dict[Atom, Equation] = {r: e for e in flat.equations for r in e.results}
+        self.fixed = set(flat.inputs[:consts])
         self.constant_equations: list[Equation] = []
         for equation in flat.equations:
             if not equation.effects and all(self.is_fixed(o) for o in equation.operands):
-                self.fixed.update(id(r) for r in equation.results)
+                self.fixed.update(equation.results)
                 self.constant_equations.append(equation)
 
     def is_fixed(self, atom: Atom) -> bool:
         """Whether a value is the same in every iteration."""
-        return isinstance(atom, Constant) or id(atom) in self.fixed
+        return isinstance(atom, Constant) or atom in self.fixed
 
     def equation(self, atom: Atom) -> Equation | None:
         """What makes a value that varies, or None for an input."""
-        return None if self.is_fixed(atom) else self.producer.get(id(atom))
+        return None if self.is_fixed(atom) else self.producer.get(atom)
 
     def gates(self, atom: Atom, view: View) -> list[Place]:
         """The sums under the nonlinearities that a value is computed from, each once.
 
         Under products with weights too, where a GRU may have its reset gate: all that is summed over counts as units.
         """
-        found: dict[tuple[int, View], Place] = {}
-        seen: set[tuple[int, View]] = set()
+        found: dict[Place, None] = {}  # in order
+        seen: set[Place] = set()
         todo = [(atom, view)]
         while todo:
             atom, view = self.source(*todo.pop())
             equation = self.equation(atom)
-            if equation is None or (id(atom), view) in seen:
+            if equation is None or (atom, view) in seen:
                 continue
-            seen.add((id(atom), view))
+            seen.add((atom, view))
             if equation.name in NONLINEAR:
                 place = self.source(self._unscaled(equation.operands[0]), view)
-                found[id(place[0]), place[1]] = place
+                found[place] = None
                 todo.append(place)
-            elif equation.name in (*ELEMENTWISE, "integer_pow", "one_minus_square"):
+            elif equation.name in (*ARITHMETIC, "integer_pow", "one_minus_square"):
                 todo += [(o, spread(view, atom, o)) for o in equation.operands]
             elif equation.name == "dot_general":
                 todo += self._multiplied(equation, view)
-        return list(found.values())
+        return list(found)
 
     def _multiplied(self, equation: Equation, view: View) -> list[Place]:
         """What a product multiplies with weights, in units; nothing of other products."""
@@ -125,7 +125,7 @@ class Body:
     def _unspread(self, atom: Atom, view: View) -> Place:
         """A bias before it was broadcast over the batch."""
         while any(isinstance(e, Range) and isinstance(e.tag, int) and e.size > 1 for e in view):
-            equation = self.producer.get(id(atom))
+            equation = self.producer.get(atom)
             moved = None if equation is None else _moved(equation, atom, view)
             if moved is None:
                 break

@@ -68,23 +68,23 @@ class Backward:
 
         return [result(i, *r) for i, r in enumerate(self.results)]
 
-    def _of_constants(self, roots: Sequence[Any], weights: Sequence[Any]) -> dict[int, Any]:
+    def _of_constants(self, roots: Sequence[Any], weights: Sequence[Any]) -> dict[Atom, Any]:
         return constants_gradient(self.cell, roots, lambda pull, _: pull(tuple(weights)))
 
 
-def constants_gradient(cell: Cell, roots: Sequence[Any], weights: Any) -> dict[int, Any]:
-    """The gradients of the loop's constants and of their sources, by their ids.
+def constants_gradient(cell: Cell, roots: Sequence[Any], weights: Any) -> dict[Atom, Any]:
+    """The gradients of the loop's constants and of their sources.
 
     `weights(pull, parameters)` pulls the gradients of the op's parameters back to the constants.
     """
     sources = cell.sources
-    env: dict[int, Any] = dict(zip(map(id, sources.roots), roots, strict=True))
+    env: dict[Atom, Any] = dict(zip(sources.roots, roots, strict=True))
     evaluate.evaluate_all(sources.equations, env)
     parameters, pull = jax.vjp(lambda *c: cell.parameters(c), *(evaluate.read(a, env) for a in cell.consts))
-    leaves: dict[int, Any] = {}
+    leaves: dict[Atom, Any] = {}
     for atom, gradient in zip(cell.consts, weights(pull, parameters), strict=True):
         if isinstance(atom, Variable):
-            leaves[id(atom)] = leaves[id(atom)] + gradient if id(atom) in leaves else gradient
+            leaves[atom] = leaves[atom] + gradient if atom in leaves else gradient
     return sources.cotangents(roots, leaves)
 
 
@@ -96,7 +96,7 @@ def backward_of(flat: Flat, cell: Cell, unknown: Sequence[Variable]) -> Backward
     consts, carries, states = equation.consts, equation.carries, len(cell.states)
     values = dict(cell.values)
     above = Sources(flat, equation.operands[:consts])
-    if any(id(root) not in cell.sources.variables for root in above.roots):
+    if any(root not in cell.sources.variables for root in above.roots):
         raise NotConvertible("its backward loop reads more than the cell's weights and states")
     fingerprint.evaluate(above.equations, values)
     shapes = [o.aval.shape for o in equation.operands[consts : consts + carries]]
@@ -105,10 +105,10 @@ def backward_of(flat: Flat, cell: Cell, unknown: Sequence[Variable]) -> Backward
 
     env: Env = {}
     for variable, operand in zip(body.inputs[:consts], equation.operands, strict=False):
-        env[id(variable)] = fingerprint.read(operand, values)
+        env[variable] = fingerprint.read(operand, values)
     carry, slices = body.inputs[consts : consts + carries], body.inputs[consts + carries :]
     for i, variable in enumerate(carry):
-        env[id(variable)] = fingerprint.random(variable.aval.shape, _SEED + i)
+        env[variable] = fingerprint.random(variable.aval.shape, _SEED + i)
     given = equation.operands[consts + carries :]
     kept = [_kept(cell, operand, values) for operand in given]
     wanted = _Wanted(cell)
@@ -117,13 +117,13 @@ def backward_of(flat: Flat, cell: Cell, unknown: Sequence[Variable]) -> Backward
         parts = dict(zip(dy, wanted.parts(len(dy)), strict=True))
         for i, variable in enumerate(slices):
             zeros = np.zeros(variable.aval.shape, np.int64)
-            env[id(variable)] = parts.get(i, zeros) if i in cotangents else kept[i]
+            env[variable] = parts.get(i, zeros) if i in cotangents else kept[i]
         for order in itertools.permutations(range(carries - states, carries)):
-            last = {id(carry[place]): d for place, d in zip(order, wanted.dlast, strict=True)}
+            last = {carry[place]: d for place, d in zip(order, wanted.dlast, strict=True)}
             here = env | last
             fingerprint.evaluate(body.equations, here)
             got = [fingerprint.read(o, here) for o in body.outputs]
-            results = wanted.match(got, [here[id(v)] for v in carry], order, bool(dy))
+            results = wanted.match(got, [here[v] for v in carry], order, bool(dy))
             if results is not None:
                 first = equation.operands[consts : consts + carries]
                 from_zero = {i for i, operand in enumerate(first) if _is_zero(operand, flat)}
@@ -152,15 +152,15 @@ class _Wanted:
         self.dlast = [fingerprint.random(self.shape, 3 * _SEED + i) for i in range(len(cell.states))]
         self.dy = fingerprint.random(self.shape, 4 * _SEED)
         self._found: dict[bool, list[Any]] = {}
-        self._names: list[int] = []
+        self._names: list[Atom] = []
 
     def parts(self, count: int) -> list[Any]:
         """dy as a sum of so many cotangents."""
         some = [fingerprint.random(self.shape, 5 * _SEED + i) for i in range(count - 1)]
         return [*some, (self.dy - sum(some)) % PRIME][:count]
 
-    def gradients(self, with_dy: bool) -> tuple[dict[int, Any], list[Any], Any]:
-        """Of the constants and their sources by their ids, of the states, and of the input."""
+    def gradients(self, with_dy: bool) -> tuple[dict[Atom, Any], list[Any], Any]:
+        """Of the constants and their sources, of the states, and of the input."""
         cell, states = self.cell, len(self.cell.states)
         if with_dy not in self._found:
             inputs, first = cell.body.flat.inputs, cell.equation.consts
@@ -216,22 +216,18 @@ class _Wanted:
 
 def _reader(flat: Flat, cell: Cell, unknown: Sequence[Variable]) -> Equation:
     """The one reverse scan that reads what the cell's scan has kept."""
-    ids = {id(v) for v in unknown}
-    if any(id(o) in ids for o in flat.outputs):
+    ids = set(unknown)
+    if any(o in ids for o in flat.outputs):
         raise NotConvertible(
             "results of its body other than the states leave the function; graph it together with its gradient"
         )
-    found = [e for e in flat.equations if any(id(o) in ids for o in e.operands)]
+    found = [e for e in flat.equations if any(o in ids for o in e.operands)]
     params = cell.equation.params
     if len(found) != 1 or found[0].name != "scan" or found[0].effects:
         raise NotConvertible("results of its body other than the states are read")
     other = found[0].params
     slices = found[0].operands[found[0].consts + found[0].carries :]
-    if (
-        other["length"] != params["length"]
-        or other["reverse"] == params["reverse"]
-        or not ids <= {id(o) for o in slices}
-    ):
+    if other["length"] != params["length"] or other["reverse"] == params["reverse"] or not ids <= set(slices):
         raise NotConvertible("results of its body other than the states are read by a loop that is not its gradient")
     return found[0]
 
@@ -245,7 +241,7 @@ def _kept(cell: Cell, operand: Atom, values: Env) -> Any:
     first = forward.consts + forward.carries
     for i, given in enumerate(forward.operands[first:], first):
         if given is operand:
-            return values[id(cell.body.flat.inputs[i])]
+            return values[cell.body.flat.inputs[i]]
     return None
 
 

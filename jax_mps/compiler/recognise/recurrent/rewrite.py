@@ -52,8 +52,8 @@ def cell_at(flat: Flat, equation: Equation) -> Cell | None:
 
 def _rewrite(flat: Flat, cell: Cell) -> None:
     equation, kinds = cell.equation, kinds_of(cell)
-    read = {id(o) for e in flat.equations for o in e.operands} | {id(o) for o in flat.outputs}
-    pairs = [(r, k) for r, k in zip(equation.results, kinds, strict=True) if id(r) in read]
+    read = {o for e in flat.equations for o in e.operands} | set(flat.outputs)
+    pairs = [(r, k) for r, k in zip(equation.results, kinds, strict=True) if r in read]
     unknown = [r for r, k in pairs if not k]
     backward = backward_of(flat, cell, unknown) if unknown else None
     few = len(cell.states) * equation.params["length"] * cell.inits[0].aval.size
@@ -69,22 +69,22 @@ def _rewrite(flat: Flat, cell: Cell) -> None:
         names[:] = found
         return [*found.values(), *inputs, *kept]
 
-    replaced: dict[int, list[Equation]] = {}
-    results: dict[int, Atom] = {}
-    replaced[id(equation)], made = inlined(forward, equation.operands, "scan")
+    replaced: dict[Equation, list[Equation]] = {}
+    results: dict[Atom, Atom] = {}
+    replaced[equation], made = inlined(forward, equation.operands, "scan")
     found = dict(zip(names, made, strict=False))
-    results.update((id(r), found[k]) for r, k in pairs if k)
+    results.update((r, found[k]) for r, k in pairs if k)
     if backward is not None:
         given, kept = backward.operands, made[len(names) :]
         calls, gradients = inlined(
             lambda *some: backward.run(some[: len(given)], some[len(given) :]), given + kept, "scan"
         )
-        replaced[id(backward.equation)] = calls
-        results.update((id(r), g) for r, g in zip(backward.equation.results, gradients, strict=True))
-    equations = [new for old in flat.equations for new in replaced.get(id(old), [old])]
+        replaced[backward.equation] = calls
+        results.update(zip(backward.equation.results, gradients, strict=True))
+    equations = [new for old in flat.equations for new in replaced.get(old, [old])]
     for new in equations:
-        new.operands = [results.get(id(o), o) for o in new.operands]
-    flat.equations, flat.outputs = equations, [results.get(id(o), o) for o in flat.outputs]
+        new.operands = [results.get(o, o) for o in new.operands]
+    flat.equations, flat.outputs = equations, [results.get(o, o) for o in flat.outputs]
     clean.drop_dead(flat)
 
 
