@@ -19,7 +19,7 @@ from jax_mps.compiler.equations.equation import Atom, Equation, Flat, Variable
 from jax_mps.compiler.equations.flatten import LOOPS, flatten, with_bodies
 from jax_mps.compiler.equations.regions import Region
 from jax_mps.compiler.loops import convert_loop, flatten_loops
-from jax_mps.compiler.lower.rules import ELEMENTWISE, Builder, NotConvertible, check, rule_of
+from jax_mps.compiler.lower.rules import Builder, NotConvertible, check, rule_of
 from jax_mps.compiler.passes.concat_in_place import elide_concatenations
 from jax_mps.compiler.passes.fold_padding import fold_padding
 from jax_mps.compiler.passes.fuse_bias_relu import take_neurons
@@ -151,10 +151,10 @@ def _compile_region(
     for equation in part.equations:
         builder.define(equation, rule_of(equation))
     builder.program.outputs = [builder.read(r) for r in results]
-    program = simplify(builder.program, ELEMENTWISE, builder.names)
+    program = simplify(builder.program, builder.names)
     if not _gains(program):
         return None
-    program = simplify(hoist(program, builder.names), ELEMENTWISE, builder.names)
+    program = simplify(hoist(program, builder.names), builder.names)
     program = _fused(program, fuse)
     memory = plan(program, device())
     text = ffi.text_for(device(), program.text())
@@ -178,14 +178,14 @@ def _fused(program: Program, fuse: bool) -> Program:
             node.body = _fused(node.body, fuse)
     program = shift_variances(program)
     if not fuse:
-        return fuse_pass(program, ELEMENTWISE, separate=True)
+        return fuse_pass(program, separate=True)
     program = take_softmax(program)
-    program = take_picks(program, ELEMENTWISE)
+    program = take_picks(program)
     program = fold_padding(program)
     program = take_neurons(program)
     if device() == "cpu":
-        program = take_parts(program, ELEMENTWISE)
-    program = fuse_pass(program, ELEMENTWISE)
+        program = take_parts(program)
+    program = fuse_pass(program)
     return elide_concatenations(program) if device() == "cpu" else program
 
 

@@ -13,18 +13,17 @@ much. Roots over the same index space that read the same arrays share one chain,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jax_mps.compiler.passes.views import VIEWS, View, constant_of
+from jax_mps.compiler.passes.views import View, constant_of
+from jax_mps.ir.ops import IN_CHAINS, VIEWS
 from jax_mps.ir.program import Node, Program, Type, Value
 
 MAX_CODE, MAX_OPERANDS = 96, 24  # of one root
 MAX_GROUP_CODE = 384  # of one chain
 RECOMPUTED_CODE, RECOMPUTED_READS = 24, 2  # what is computed again rather than kept
 SMALL_SHARE = 8  # an operand of fewer elements than this share of the result costs nothing to read again
-_CODE = {"convert", "bitcast", "constant", "iota", "integer_pow", "select", "clamp"}
 
 
 @dataclass
@@ -38,10 +37,9 @@ class _Group:
 
 
 class _Fusion:
-    def __init__(self, program: Program, elementwise: Collection[str], separate: bool):
+    def __init__(self, program: Program, separate: bool):
         self.program = program
         self.separate = separate
-        self.elementwise = elementwise
         self.producer = {r: n for n in program.nodes for r in n.results}
         self.kept: set[Value] = set()  # values in memory
         self.code: dict[Value, int] = {}  # of an elementwise value, how many instructions compute it
@@ -49,7 +47,7 @@ class _Fusion:
 
     def is_elementwise(self, value: Value) -> bool:
         node = self.producer.get(value)
-        return node is not None and (node.op in self.elementwise or node.op in _CODE)
+        return node is not None and (node.op in IN_CHAINS)
 
     def view(self, value: Value) -> View | None:
         """Where a value's elements lie: in a base that is no view itself. None if it must be copied first."""
@@ -129,7 +127,7 @@ class _Fusion:
         return frozenset([base])
 
     def is_elementwise_node(self, node: Node) -> bool:
-        return node.op in self.elementwise or node.op in _CODE
+        return node.op in IN_CHAINS
 
     def groups(self) -> list[_Group | Node]:
         """Chains to be and other nodes, in an order that runs."""
@@ -254,9 +252,9 @@ def _sorted(order: list[Any], behind: list[int]) -> list[Any]:
     return result
 
 
-def fuse(program: Program, elementwise: Collection[str], separate: bool = False) -> Program:
+def fuse(program: Program, separate: bool = False) -> Program:
     """The program with all elementwise nodes, reductions and views in chains; each in its own if `separate`."""
-    fusion = _Fusion(program, elementwise, separate)
+    fusion = _Fusion(program, separate)
     fused = Program(list(program.inputs), [], [])
     shaped: dict[Value, Value] = {}
     for item in fusion.groups():

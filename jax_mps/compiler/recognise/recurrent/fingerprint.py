@@ -20,7 +20,8 @@ import numpy as np
 
 from jax_mps.compiler.equations.equation import Atom, Constant, Equation
 from jax_mps.compiler.equations.flatten import flatten
-from jax_mps.compiler.lower.rules import ELEMENTWISE, NotConvertible
+from jax_mps.compiler.lower.rules import NotConvertible
+from jax_mps.ir.ops import ARITHMETIC
 from jax_mps.ops._number import sums_in_float64
 
 PRIME = 1048573  # below 2**20: a product's terms are below 2**40, so that float64 sums 8192 of them exactly

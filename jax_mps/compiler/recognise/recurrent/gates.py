@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from jax_mps.compiler.equations.equation import Atom, Constant, Equation, Flat
-from jax_mps.compiler.lower.rules import ELEMENTWISE, NotConvertible
+from jax_mps.compiler.lower.rules import NotConvertible
+from jax_mps.ir.ops import ARITHMETIC
 
 
 class Range(NamedTuple):
