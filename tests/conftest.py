@@ -15,6 +15,9 @@ if not list((ROOT / "jax_mps").glob("_ext*")):
 # A test process runs on each core: PyTorch's threads, where a test compares with it, must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Programs are checked after every pass of the compiler.
+os.environ.setdefault("JAX_MPS_VERIFY", "1")
+
 # Before JAX starts.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {quick_compilation()}"
 

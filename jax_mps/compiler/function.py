@@ -32,8 +32,9 @@ from jax_mps._compat import (
     weakly_cached,
     without_unread,
 )
+from jax_mps.compiler.compiled import Graphed, compile_jaxpr
 from jax_mps.compiler.differentiable import differentiable
-from jax_mps.compiler.pipeline import Graphed, compile_jaxpr
+from jax_mps.compiler.pipeline import Options
 from jax_mps.derivatives import Passed, differentiable_by, differentiate_by, of_some, transpose_as, with_the_batch_of
 
 NAME = "mps_graph"
@@ -47,8 +48,8 @@ _primitive.multiple_results = True
 class Function:
     """A function of arrays by its trace; `grapher` graphs what becomes of it."""
 
-    def __init__(self, closed: ClosedJaxpr, fuse: bool, grapher: Grapher) -> None:
-        self.closed, self._fuse, self._grapher = closed, fuse, grapher
+    def __init__(self, closed: ClosedJaxpr, options: Options, grapher: Grapher) -> None:
+        self.closed, self._options, self._grapher = closed, options, grapher
         self._reduced: dict[tuple[bool, ...], tuple[Function, tuple[bool, ...]]] = {}
         self._forward: dict[tuple[bool, ...], Callable[..., Any]] = {}
         self._with_gradient: dict[tuple[bool, ...], bool] = {}
@@ -74,7 +75,7 @@ class Function:
     @functools.cached_property
     def compiled(self) -> Graphed:
         """As regions and islands."""
-        return compile_jaxpr(self.closed, self._fuse)
+        return compile_jaxpr(self.closed, self._options)
 
     @functools.cached_property
     def _open(self) -> Callable[..., Sequence[Any]]:
@@ -122,7 +123,7 @@ class Function:
         """The function of the results that are read, and which operands it has."""
         if read not in self._reduced:
             inner, kept = without_unread(self.closed, read)
-            self._reduced[read] = Function(inner, self._fuse, self._grapher), kept
+            self._reduced[read] = Function(inner, self._options, self._grapher), kept
         return self._reduced[read]
 
     def reached(self, flags: Sequence[bool]) -> list[bool]:

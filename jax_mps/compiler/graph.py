@@ -1,13 +1,13 @@
 """graph: a JAX function becomes few native calls, fused and planned.
 
-The compile is the list of steps in `compile.compile_jaxpr`; this file is what a user calls.
+The compile is the list of steps in pipeline.py; this file is what a user calls.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from inspect import isfunction
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -17,9 +17,10 @@ import numpy as np
 
 from jax_mps._compat import is_concrete, is_staging, jit_is_disabled, names_of, static_arguments, trace_context
 from jax_mps._device import device
+from jax_mps.compiler.compiled import compile_jaxpr
 from jax_mps.compiler.equations.flatten import trace
 from jax_mps.compiler.modules import Call, closed_over, threaded
-from jax_mps.compiler.pipeline import compile_jaxpr
+from jax_mps.compiler.pipeline import Options
 from jax_mps.compiler.programs import Programs, argument_names, leaf_names, name_of
 from jax_mps.compiler.traced import Result, Traced, is_array, is_array_or_number, is_array_to_jit
 
@@ -45,6 +46,8 @@ class graph(Generic[P, R]):
             Flax NNX modules are taken as `nnx.jit` takes them, be they arguments, the function, or what it is a method
             of: what the function changes in them is changed. A method may be decorated.
         fuse: False runs every elementwise op as a kernel of its own, for comparison.
+        without: names of steps of the compiler to leave out, for comparison or to look for a fault: "fold_padding",
+            say. `jax_mps/compiler/pipeline.py` lists them.
 
     Returns:
         A function. `jax.grad` of it differentiates the function first and graphs the gradient, to any order;
@@ -52,6 +55,7 @@ class graph(Generic[P, R]):
 
     Raises:
         TypeError: if the function is not callable, or for an option of `jax.jit`.
+        ValueError: if `without` names no step, or one that is needed.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_mps as mps
@@ -62,11 +66,18 @@ class graph(Generic[P, R]):
     Reference: MPSNNGraph.
     """
 
-    def __init__(self, function: Callable[P, R] | None = None, *, fuse: bool = True, **options: object) -> None:
-        if options:
-            given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    def __init__(
+        self,
+        function: Callable[P, R] | None = None,
+        *,
+        fuse: bool = True,
+        without: Collection[str] = (),
+        **others: object,
+    ) -> None:
+        if others:
+            given = ", ".join(f"{name}={value!r}" for name, value in others.items())
             raise TypeError(
-                f"graph: the only option must be fuse, but got {given}. jax.jit takes the others: "
+                f"graph: the only options are fuse and without, but got {given}. jax.jit takes the others: "
                 f"jax.jit(mps.graph(f), {given})."
             )
         if not callable(function):
@@ -75,7 +86,7 @@ class graph(Generic[P, R]):
         vars(self).update(_own_attributes(function))
         if not hasattr(self, "__name__"):  # of a partial
             self.__name__ = name_of(function)
-        self._function, self._fuse = function, fuse
+        self._function, self._options = function, Options.of(without, fuse)
         self._cache: OrderedDict[Any, Traced] = OrderedDict()
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -83,21 +94,21 @@ class graph(Generic[P, R]):
         return self if instance is None else _Method(self, instance)
 
     def __reduce__(self) -> Any:
-        return functools.partial(graph, fuse=self._fuse), (self._function,)
+        return functools.partial(graph, without=self._options.without), (self._function,)
 
     def __repr__(self) -> str:
         return f"graph({name_of(self._function)})"
 
     def __eq__(self, other: object) -> bool:
         """As functions are equal, so that JAX finds again what it has compiled of the same function, graphed anew."""
-        if not isinstance(other, graph) or self._fuse != other._fuse:
+        if not isinstance(other, graph) or self._options != other._options:
             return False
         one, another = self._function, other._function
         return one is another or (isinstance(one, MethodType) and one == another)
 
     def __hash__(self) -> int:
         function = self._function
-        return hash((graph, function if isinstance(function, MethodType) else id(function), self._fuse))
+        return hash((graph, function if isinstance(function, MethodType) else id(function), self._options))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function with `args` and `kwargs`; under `jax.disable_jit` the function as it was."""
@@ -123,14 +134,16 @@ class graph(Generic[P, R]):
             closed, shapes = trace(result.named(), *arrays)
         inputs = [n for n, x in zip(names, leaves, strict=True) if _has_type(x)]
         outputs = leaf_names(result.whole(shapes), "result", _has_type)
-        return Programs.of(compile_jaxpr(closed, self._fuse), name_of(self._function), inputs, outputs)
+        return Programs.of(compile_jaxpr(closed, self._options), name_of(self._function), inputs, outputs)
 
     def _traced(
         self, flat: Callable[..., Any], arrays: Sequence[Any], key: Any, dynamic: Callable[[Any], bool]
     ) -> Traced:
         key = (key, tuple(jax.typeof(x) for x in arrays), device(), trace_context())
         if key not in self._cache:
-            traced = Traced(flat, arrays, dynamic, functools.partial(graph, fuse=self._fuse), self._fuse)
+            traced = Traced(
+                flat, arrays, dynamic, functools.partial(graph, without=self._options.without), self._options
+            )
             if traced.captured:  # values of a trace around this one, soon over
                 return traced
             self._cache[key] = traced

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
-from jax.extend.core import ClosedJaxpr
 
 from jax_mps._compat import scan_params
-from jax_mps.compiler.equations import clean, evaluate
+from jax_mps.compiler.equations import evaluate
 from jax_mps.compiler.equations.equation import Atom, Constant, Equation, Flat
-from jax_mps.compiler.equations.flatten import LOOPS, flatten
 from jax_mps.compiler.lower.rules import NotConvertible, check
-from jax_mps.compiler.recognise.recurrent.rewrite import recognise_recurrent
-from jax_mps.compiler.recognise.rules import recognise
+from jax_mps.compiler.pipeline import Control, Options, prepare
 
 
 @dataclass
@@ -28,19 +24,17 @@ class Loop:
     reverse: bool
 
 
-def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) -> Equation:
+def convert_loop(equation: Equation, control: Control, options: Options) -> Equation:
     """The scan as a native loop; NotConvertible with the reason if it is none. `control` converts those in its body."""
     params = equation.params
     if equation.effects:
         raise NotConvertible("a loop with effects")
-    body = flatten_loops(params["jaxpr"], control)
-    unrecognised = recognise(body)
-    clean.drop_dead(body)
-    clean.capture_arrays(body)
+    prepared = prepare(params["jaxpr"], control, options)
+    body, refused = prepared.flat, prepared.refused
     for inner in body.equations:
         try:
-            if inner in unrecognised:
-                raise NotConvertible(unrecognised[inner])
+            if inner in refused:
+                raise NotConvertible(refused[inner])
             check(inner)
         except NotConvertible as reason:
             raise NotConvertible(f"{inner.name} in its body: {reason}") from None
@@ -54,11 +48,3 @@ def convert_loop(equation: Equation, control: Callable[[Equation], Equation]) ->
     closed = jax.make_jaxpr(lambda *operands: evaluate.call(body, operands))(*(v.aval for v in body.inputs))
     params = scan_params(params, closed, len(captured))
     return replace(equation, loop=loop, operands=operands + equation.operands, params=params)
-
-
-def flatten_loops(closed: ClosedJaxpr, control: Callable[[Equation], Equation]) -> Flat:
-    """A function without calls; recurrent cells are ops, `control` converts all other loops."""
-    flat = flatten(closed)
-    recognise_recurrent(flat)
-    flat.equations = [control(e) if e.name in LOOPS else e for e in flat.equations]
-    return flat

@@ -1,233 +1,223 @@
-"""The compile: from a function's trace to native regions and islands."""
+"""THE list: what the compiler does, in order.
+
+A function's trace becomes flat equations; `EQUATION_STEPS` make of them what can be lowered. Each region of equations
+that stay together becomes a program, and `PROGRAM_PASSES` rewrite it: the whole first, then each program by itself, a
+loop's body before what is around it. `compiled.py` runs them.
+
+`JAX_MPS_DUMP=folder` writes what each leaves into files; `JAX_MPS_VERIFY=1` checks every program after every pass.
+`mps.graph(f, without=("fold_padding",))` leaves some out.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 from jax.extend.core import ClosedJaxpr
 
-from jax_mps import ffi
-from jax_mps._compat import has_sizes
 from jax_mps._device import device
-from jax_mps.compiler import reasons, region
-from jax_mps.compiler.equations import clean, evaluate, regions
-from jax_mps.compiler.equations.equation import Atom, Equation, Flat, Variable
-from jax_mps.compiler.equations.flatten import LOOPS, flatten, with_bodies
-from jax_mps.compiler.equations.regions import Region
-from jax_mps.compiler.loops import convert_loop, flatten_loops
-from jax_mps.compiler.lower.rules import Builder, NotConvertible, check, rule_of
+from jax_mps.compiler.equations import clean
+from jax_mps.compiler.equations.equation import Equation, Flat
+from jax_mps.compiler.equations.flatten import LOOPS, flatten
+from jax_mps.compiler.gains import gains
 from jax_mps.compiler.passes.concat_in_place import elide_concatenations
 from jax_mps.compiler.passes.fold_padding import fold_padding
 from jax_mps.compiler.passes.fuse_bias_relu import take_neurons
-from jax_mps.compiler.passes.fuse_elementwise.fuse import fuse as fuse_pass
+from jax_mps.compiler.passes.fuse_elementwise.fuse import fuse
 from jax_mps.compiler.passes.fuse_softmax import take_softmax
 from jax_mps.compiler.passes.gather_labels import take_picks
 from jax_mps.compiler.passes.hoist_from_loops import hoist
-from jax_mps.compiler.passes.plan_memory import Memory, aliases, plan
+from jax_mps.compiler.passes.plan_memory import Memory, plan
 from jax_mps.compiler.passes.shift_variances import shift_variances
 from jax_mps.compiler.passes.simplify import simplify
 from jax_mps.compiler.passes.slice_views import take_parts
+from jax_mps.compiler.recognise.recurrent.rewrite import recognise_recurrent
 from jax_mps.compiler.recognise.rules import recognise
-from jax_mps.ir.program import Node, Program
-from jax_mps.primitive import OPS
+from jax_mps.compiler.watch import watch
+from jax_mps.ir.program import Names, Program
 
-# Below so many multiply-adds a region of nothing but products stays on XLA, whose own are as fast there.
-_SMALL_PRODUCTS = 3 << 20
+Control = Callable[[Equation], Equation]  # converts a loop with its bodies
 
 
-@dataclass
-class NativeRegion:
-    """A native region: its program, memory, and what it reads and gives."""
+@dataclass(frozen=True)
+class Step:
+    """One entry of the list."""
 
-    program: Program
-    memory: Memory
-    text: str
-    operands: list[Variable]
-    results: list[Variable]
-    equations: list[Equation]
-    aliases: tuple[tuple[int, int], ...]  # inputs and outputs that may share memory
-    origins: Callable[[], dict[int, str]]  # of each node, by its first result's name, the primitives that it is made of
-
-    def run(self, operands: Sequence[Any]) -> list[Any]:
-        """Runs it natively."""
-        types = tuple((r.aval.shape, r.aval.dtype) for r in self.results)
-        original = region.Original(self.original, self.origins, self.reached)
-        return list(region.run(self.text, types, self.aliases, original, operands))
-
-    def original(self, *operands: Any) -> list[Any]:
-        """Runs its equations by JAX."""
-        env: dict[Atom, Any] = dict(zip(self.operands, operands, strict=True))
-        evaluate.evaluate_all(self.equations, env)
-        return [env[r] for r in self.results]
-
-    def reached(self, flags: Sequence[bool]) -> list[bool]:
-        """Which results depend on the operands whose flags are set."""
-        found = {v for v, flag in zip(self.operands, flags, strict=True) if flag}
-        for equation in self.equations:
-            through = evaluate.reached(equation, [o in found for o in equation.operands])
-            found.update(r for r, flag in zip(equation.results, through, strict=True) if flag)
-        return [r in found for r in self.results]
+    name: str
+    run: Callable[..., Any]
+    place: str  # the reason for its place
+    when: Callable[[], bool] = lambda: True
+    left_out: Callable[..., Any] | None = None  # what runs in its place
+    needed: bool = False  # it can't be left out
 
 
 @dataclass
-class Graphed:
-    """A function as regions: native ones compiled, islands as their equations."""
+class Equations:
+    """Equations on their way to be lowered."""
 
     flat: Flat
-    parts: list[NativeRegion | list[Equation]]
-    reasons: dict[Equation, str]  # of each equation that stays in JAX
-
-    def __call__(self, *operands: Any) -> list[Any]:
-        """Runs it on flat operands."""
-        env: dict[Atom, Any] = dict(zip(self.flat.inputs, operands, strict=True))
-        env.update((variable, value) for variable, value in self.flat.captured.values())
-        for part in self.parts:
-            if isinstance(part, NativeRegion):
-                env.update(zip(part.results, part.run([env[v] for v in part.operands]), strict=True))
-            else:
-                for equation in part:
-                    with reasons.scope(self.reasons[equation]):
-                        evaluate.evaluate_all([equation], env)
-        with reasons.scope(reasons.RESULT_TYPE):
-            return evaluate.results(self.flat, env)
+    control: Control
+    refused: dict[Equation, str] = field(default_factory=dict)  # why an equation is none of an op
 
 
-def compile_jaxpr(closed: ClosedJaxpr, fuse: bool = True, loops: bool = True) -> Graphed:
-    """The whole compile; without native loops if the device refuses a region that has some."""
-    if not all(map(has_sizes, closed.in_avals)):  # as jax.export may have them
-        flat = flatten(closed)
-        return Graphed(flat, [flat.equations], {e: "programs have no symbolic shape" for e in flat.equations})
-    flat = flatten_loops(closed, lambda equation: _control(equation, fuse, loops))
-    stays: dict[Equation, str] = {}
-    if device() == "reference":
-        return Graphed(flat, [flat.equations], {e: "the device is 'reference'" for e in flat.equations})
-    unrecognised = recognise(flat)
-    clean.drop_dead(flat)
-    clean.capture_arrays(flat)
-
-    def convertible(equation: Equation) -> bool:
-        try:
-            if equation in unrecognised:
-                raise NotConvertible(unrecognised[equation])
-            check(equation)
-        except NotConvertible as refused:
-            stays[equation] = reasons.reason(equation, str(refused))
-            return False
-        return True
-
-    native = {e for e in flat.equations if convertible(e)}
-    native -= regions.before_islands(flat, native)
-    found = regions.partition(flat, lambda e: e in native)
-    readers = regions.readers(found, flat)
-    successors = regions.successors(flat)
-    parts: list[NativeRegion | list[Equation]] = []
-    for part in found:
-        compiled, why = None, reasons.FOR_ISLAND
-        if part.native:
-            try:
-                compiled, why = _compile_region(part, readers, successors, fuse), reasons.NO_GAIN
-            except ValueError as refused:  # a chain beyond the device's limits
-                if any(equation.name == "scan" for equation in part.equations):
-                    return compile_jaxpr(closed, fuse, loops=False)
-                why = str(refused)
-        if compiled is None:
-            stays.update((e, why) for e in part.equations if e not in stays)
-            stays.update((e, f"{stays[e]}; {e.note}") for e in part.equations if e.note)
-        parts.append(compiled if compiled is not None else part.equations)
-    return Graphed(flat, parts, stays)
+def _on_device() -> bool:
+    return device() != "reference"
 
 
-def _compile_region(
-    part: Region, readers: dict[Atom, set[Region | Flat]], successors: dict[Variable, Atom | None], fuse: bool
-) -> NativeRegion | None:
-    operands, results = regions.boundary(part, readers)
-    builder = Builder()
-    for operand in operands:
-        builder.input(operand)
-    for equation in part.equations:
-        builder.define(equation, rule_of(equation))
-    builder.program.outputs = [builder.read(r) for r in results]
-    program = simplify(builder.program, builder.names)
-    if not _gains(program):
+def _on_cpu() -> bool:
+    return device() == "cpu"
+
+
+def _convert_loops(e: Equations) -> None:
+    e.flat.equations = [e.control(q) if q.name in LOOPS else q for q in e.flat.equations]
+
+
+EQUATION_STEPS: tuple[Step, ...] = (
+    Step(
+        "recognise_recurrent",
+        lambda e: recognise_recurrent(e.flat),
+        "first: it reads scans as JAX wrote them",
+    ),
+    Step("convert_loops", _convert_loops, "before the ops around them: what a loop captures is seen then", needed=True),
+    Step(
+        "recognise_ops",
+        lambda e: e.refused.update(recognise(e.flat)),
+        "convolutions, pools and gathers, whose gradients are read from whole equations",
+        when=_on_device,
+    ),
+    Step(
+        "drop_dead_equations",
+        lambda e: clean.drop_dead(e.flat),
+        "what recognition has left unread",
+        when=_on_device,
+        needed=True,
+    ),
+    Step(
+        "capture_arrays",
+        lambda e: clean.capture_arrays(e.flat),
+        "last: of the constants that are still read",
+        when=_on_device,
+        needed=True,
+    ),
+)
+
+# Of a region's whole program, with the bodies of its loops.
+WHOLE_PASSES: tuple[Step, ...] = (
+    Step("simplify", simplify, "first: lowering writes the same view and number many times", needed=True),
+    Step("hoist_from_loops", hoist, "while products and sums are nodes of their own"),
+    Step("simplify_again", simplify, "what left a loop may be there already", needed=True),
+)
+
+# Of each program by itself, a loop's body first.
+PROGRAM_PASSES: tuple[Step, ...] = (
+    Step(
+        "shift_variances",
+        lambda p, names: shift_variances(p),
+        "before any fusion: it looks for sums, and changes what they are of",
+    ),
+    Step(
+        "fuse_softmax",
+        lambda p, names: take_softmax(p),
+        "before chains take its maximum, exponentials and sum apart",
+    ),
+    Step(
+        "gather_labels",
+        lambda p, names: take_picks(p),
+        "after softmax: what is picked from is its result",
+    ),
+    Step(
+        "fold_padding",
+        lambda p, names: fold_padding(p),
+        "before relus are taken: a pad between a convolution and its relu is gone",
+    ),
+    Step(
+        "fuse_bias_relu",
+        lambda p, names: take_neurons(p),
+        "before chains: bias and relu would be in one",
+    ),
+    Step(
+        "slice_views",
+        lambda p, names: take_parts(p),
+        "before chains, which would copy the slices that products read",
+        when=_on_cpu,
+    ),
+    Step(
+        "fuse_elementwise",
+        lambda p, names: fuse(p),
+        "after all that looks for single elementwise ops",
+        left_out=lambda p, names: fuse(p, separate=True),
+    ),
+    Step(
+        "concat_in_place",
+        lambda p, names: elide_concatenations(p),
+        "last: chains write into a concatenation as well",
+        when=_on_cpu,
+    ),
+)
+
+FUSIONS = frozenset(s.name for s in PROGRAM_PASSES if s.name != "shift_variances")  # what fuse=False leaves out
+OPTIONAL = ("weigh_gains", *(s.name for s in (*EQUATION_STEPS, *WHOLE_PASSES, *PROGRAM_PASSES) if not s.needed))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of the list a graphed function is compiled with."""
+
+    without: frozenset[str] = frozenset()  # of OPTIONAL
+    loops: bool = True  # whether loops may be native
+
+    @classmethod
+    def of(cls, without: Collection[str], fuse: bool) -> Options:
+        """Those of `mps.graph(f, fuse=fuse, without=without)`; ValueError for what can't be left out."""
+        names = frozenset([without] if isinstance(without, str) else without)
+        for name in sorted(names, key=str):
+            if name not in OPTIONAL:
+                raise ValueError(
+                    f"graph: without names steps of the compiler that may be left out, but got {name!r}. "
+                    f"They are {', '.join(OPTIONAL)}."
+                )
+        return cls(names if fuse else names | FUSIONS)
+
+
+EVERYTHING = Options()
+
+
+def prepare(closed: ClosedJaxpr, control: Control, options: Options) -> Equations:
+    """A function without calls, its ops recognised; `control` converts its loops."""
+    equations = Equations(flatten(closed), control)
+    watch("flatten", equations.flat)
+    for step in EQUATION_STEPS:
+        if step.when() and step.name not in options.without:
+            step.run(equations)
+            watch(step.name, equations.flat)
+    return equations
+
+
+def optimise(program: Program, names: Names, options: Options) -> tuple[Program, Memory] | None:
+    """A region's program as the device gets it, and its memory; None if it is not worth a native call."""
+    watch("lower", program)
+    program = _run(WHOLE_PASSES[:1], program, names, options)
+    if "weigh_gains" not in options.without and not gains(program):
         return None
-    program = simplify(hoist(program, builder.names), builder.names)
-    program = _fused(program, fuse)
+    program = _run(WHOLE_PASSES[1:], program, names, options)
+    program = _inside_out(program, names, options)
     memory = plan(program, device())
-    text = ffi.text_for(device(), program.text())
-    ffi.implementations(text)
-    place: dict[Atom | None, int] = {r: i for i, r in enumerate(results)}
-    return NativeRegion(
-        program,
-        memory,
-        text,
-        operands,
-        results,
-        part.equations,
-        aliases(program, {i: place.get(successors[v]) for i, v in enumerate(operands) if v in successors}),
-        lambda: reasons.origins(builder.made, builder.notes, builder.program, program),
-    )
+    watch("plan_memory", program, memory)
+    return program, memory
 
 
-def _fused(program: Program, fuse: bool) -> Program:
+def _inside_out(program: Program, names: Names, options: Options) -> Program:
     for node in program.nodes:
         if node.body is not None:
-            node.body = _fused(node.body, fuse)
-    program = shift_variances(program)
-    if not fuse:
-        return fuse_pass(program, separate=True)
-    program = take_softmax(program)
-    program = take_picks(program)
-    program = fold_padding(program)
-    program = take_neurons(program)
-    if device() == "cpu":
-        program = take_parts(program)
-    program = fuse_pass(program)
-    return elide_concatenations(program) if device() == "cpu" else program
+            node.body = _inside_out(node.body, names, options)
+    return _run(PROGRAM_PASSES, program, names, options)
 
 
-def _gains(program: Program) -> bool:
-    own = {op.name for op in OPS.values()}
-    return any(node.op in own for node in _nodes(program)) or _products(program) >= _SMALL_PRODUCTS
-
-
-def _nodes(program: Program) -> Iterator[Node]:
-    for node in program.nodes:
-        yield node
-        if node.body is not None:
-            yield from _nodes(node.body)
-
-
-def _products(program: Program) -> int:
-    """Multiply-adds of all products."""
-    count = 0
-    for node in program.nodes:
-        if node.op == "dot":
-            contracted = [node.operands[0].type.shape[i] for i in node.attributes["contract"][0]]
-            count += node.results[0].type.elements * math.prod(contracted)
-        elif node.body is not None:
-            count += node.attributes["length"] * _products(node.body)
-    return count
-
-
-def _control(equation: Equation, fuse: bool, loops: bool) -> Equation:
-    """A scan as a native loop, or any loop with its bodies graphed."""
-    reason = None
-    if equation.name == "scan" and loops and device() != "reference":
-        try:
-            return convert_loop(equation, lambda inner: _control(inner, fuse, loops))
-        except NotConvertible as refused:
-            reason = str(refused)
-    graphed = with_bodies(equation, lambda body: _graph_body(body, fuse, loops))
-    graphed.loop = reason
-    return graphed
-
-
-def _graph_body(closed: ClosedJaxpr, fuse: bool, loops: bool) -> ClosedJaxpr:
-    graphed = compile_jaxpr(closed, fuse, loops)
-    if not any(isinstance(p, NativeRegion) or any(e.name in LOOPS for e in p) for p in graphed.parts):
-        return closed  # nothing in it, nor in a loop in it, is native
-    return jax.make_jaxpr(graphed)(*closed.in_avals)
+def _run(steps: Sequence[Step], program: Program, names: Names, options: Options) -> Program:
+    for step in steps:
+        run = step.left_out if step.name in options.without else step.run
+        if run is not None and step.when():
+            program = run(program, names)
+            watch(step.name, program)
+    return program

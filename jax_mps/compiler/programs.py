@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
+from jax_mps.compiler.compiled import Graphed, NativeRegion
 from jax_mps.compiler.equations.equation import Atom, Flat
 from jax_mps.compiler.passes.plan_memory import Memory
-from jax_mps.compiler.pipeline import Graphed, NativeRegion
 from jax_mps.drawing.draw import Part, draw
 
 

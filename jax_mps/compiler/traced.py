@@ -12,6 +12,7 @@ import numpy as np
 from jax_mps._compat import Token, known_among_results, named, with_weak_type
 from jax_mps.compiler.equations.flatten import trace
 from jax_mps.compiler.function import Function, Grapher
+from jax_mps.compiler.pipeline import Options
 
 Dynamic = Callable[[Any], bool]  # whether a leaf is traced
 
@@ -23,7 +24,7 @@ class Traced:
     """
 
     def __init__(
-        self, function: Callable[..., Any], arrays: Sequence[Any], dynamic: Dynamic, grapher: Grapher, fuse: bool
+        self, function: Callable[..., Any], arrays: Sequence[Any], dynamic: Dynamic, grapher: Grapher, options: Options
     ) -> None:
         self._result = Result(function, dynamic)
         closed, _ = trace(self._result.named(), *arrays)
@@ -39,7 +40,7 @@ class Traced:
             closed, _ = trace(with_captured, *self.captured, *arrays)
         self._types, self._constants = closed.out_avals, closed.consts
         self._places = known_among_results(closed)
-        self._run, self._read = Function(closed, fuse, grapher).reduced(tuple(p is None for p in self._places))
+        self._run, self._read = Function(closed, options, grapher).reduced(tuple(p is None for p in self._places))
 
     def __call__(self, *arrays: Any) -> Any:
         """Runs it. A result that is an operand or a constant is none of the call, nor kept for a gradient once more."""

@@ -19,7 +19,7 @@ SHAPES = [(64,), (3, 3, 64, 64), (128,), (), (1,), (700, 256), (10,), (512,), (3
 def everything_natively():
     """Regions that XLA runs as well are native too. Optax mixes types."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(pipeline, "_gains", lambda program: True)
+    patch.setattr(pipeline, "gains", lambda program: True)
     with jax.numpy_dtype_promotion("standard"):
         yield
     patch.undo()

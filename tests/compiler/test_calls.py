@@ -138,7 +138,7 @@ def test_a_branch_on_a_number_names_function_and_argument(native, wrap):
 
 def test_errors():
     with pytest.raises(
-        TypeError, match=r"graph: the only option must be fuse, but got donate_argnums=0\. jax\.jit takes"
+        TypeError, match=r"graph: the only options are fuse and without, but got donate_argnums=0\. jax\.jit takes"
     ):
         mps.graph(donate_argnums=0)
     with pytest.raises(TypeError, match=r"jax\.jit\(mps\.graph\(f\), donate_argnums=0, static_argnums=\(1,\)\)\.$"):

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 from graph_common import NCHW, normal
 from jax import lax
 
-from jax_mps.compiler.equations import clean
-from jax_mps.compiler.loops import convert_loop, flatten_loops
-from jax_mps.compiler.lower.rules import ELEMENTWISE, Builder, rule_of
+from jax_mps.compiler.loops import convert_loop
+from jax_mps.compiler.lower.rules import Builder, rule_of
 from jax_mps.compiler.passes.fuse_bias_relu import take_neurons
 from jax_mps.compiler.passes.fuse_elementwise.fuse import fuse
 from jax_mps.compiler.passes.hoist_from_loops import hoist
 from jax_mps.compiler.passes.plan_memory import plan
 from jax_mps.compiler.passes.simplify import common_subexpressions, drop_dead, merge_reshapes, transpose_products
 from jax_mps.compiler.passes.sink_transposes import sink_transposes
-from jax_mps.compiler.recognise.rules import recognise
+from jax_mps.compiler.pipeline import EVERYTHING, prepare
 
 
 def built(function, *args):
     """The program of a function before any pass, and its names."""
-    flat = flatten_loops(jax.make_jaxpr(function)(*args), lambda e: convert_loop(e, lambda inner: inner))
-    recognise(flat)
-    clean.drop_dead(flat)
+    control = lambda e: convert_loop(e, control, EVERYTHING)  # noqa: E731
+    flat = prepare(jax.make_jaxpr(function)(*args), control, EVERYTHING).flat
     builder = Builder()
     for variable in flat.inputs:
         builder.input(variable)
@@ -146,7 +142,7 @@ input %0: f32[2,3]
 %2: f32[3,2] = transpose(%4) {order=[1,0]}
 %5: f32[2] = reduce(%4) {axes=[1], kind="sum"}
 return %5""",
-        lambda program: sink_transposes(program, ELEMENTWISE, names),
+        lambda program: sink_transposes(program, names),
     )
 
 
@@ -205,8 +201,8 @@ input %0: f32[2,2], %1: f32[2,2]
 %4: f32[2,2] = dot(%3, %1) {{batch=[[],[]], contract=[[1],[0]]}}
 %5: f32[2,2] = chain(%4) {{{chain}}}
 return %5"""
-    check(program, before, fused, lambda program: fuse(program, ELEMENTWISE))
-    program = fuse(program, ELEMENTWISE)
+    check(program, before, fused, lambda program: fuse(program))
+    program = fuse(program)
     memory = plan(program)
     offsets = [next((r.offset for r in n.results), None) for n in program.nodes]
     assert (offsets, memory.arena, memory.without_aliasing) == ([0, 0, 64, None], 128, 192)
@@ -228,4 +224,4 @@ def test_hoisting(native):
 def test_names_are_new(native):
     program, names = built(jnp.sin, normal(3))
     used = {v.name for n in program.nodes for v in n.results}
-    assert not used & set(itertools.islice(names, 5))
+    assert not used & {names.value(program.inputs[0].type).name for _ in range(5)}

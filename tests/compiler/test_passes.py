@@ -15,7 +15,8 @@ from random_programs import arrays, gradients, half_program, program
 from setting import examples
 
 import jax_mps as mps
-from jax_mps.compiler import pipeline
+from jax_mps.compiler.compiled import compile_jaxpr
+from jax_mps.compiler.pipeline import Options
 
 
 @settings(max_examples=examples(120), derandomize=True, deadline=None, database=None)
@@ -25,7 +26,7 @@ def test_random_programs(seed, steps, fuse):
     wanted = jax.jit(function)(*args)
     graph = mps.graph(function, fuse=fuse)
     assert_same(jax.jit(graph)(*args), wanted, 1e-3)
-    compiled = pipeline.compile_jaxpr(jax.make_jaxpr(function)(*args), fuse)
+    compiled = compile_jaxpr(jax.make_jaxpr(function)(*args), Options.of((), fuse))
     assert not compiled.reasons
     for region in compiled.parts:
         assert region.memory.arena <= region.memory.without_aliasing
@@ -67,7 +68,7 @@ def test_outputs_take_the_memory_of_what_they_succeed(native, function, wanted):
     count = function.__code__.co_argcount - 1
     args = [normal(8)] * count
     args.insert(function.__code__.co_varnames.index("count"), jnp.int32(1))
-    graphed = pipeline.compile_jaxpr(jax.make_jaxpr(function)(*args))
+    graphed = compile_jaxpr(jax.make_jaxpr(function)(*args))
     (region,) = graphed.parts
     inputs, outputs = graphed.flat.inputs, graphed.flat.outputs
     pairs = {inputs.index(region.operands[i]): outputs.index(region.results[o]) for i, o in region.aliases}

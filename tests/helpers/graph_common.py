@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +10,7 @@ from jax import lax
 
 import jax_mps as mps
 from jax_mps.compiler import pipeline
-from jax_mps.compiler.passes.plan_memory import placed_operands
+from jax_mps.ir.verify import overlaps
 
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 
@@ -21,7 +19,7 @@ NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 def everything_natively():
     """Regions that XLA runs as well are native too."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(pipeline, "_gains", lambda program: True)
+    patch.setattr(pipeline, "gains", lambda program: True)
     yield
     patch.undo()
 
@@ -86,38 +84,3 @@ def in_place(function, *args):
     programs = [region.program for region in mps.graph(function).program(*args)]
     assert all(overlaps(p) == [] for p in programs)
     return [n.attributes.get("in_place", ()) for p in programs for n in p.nodes if n.op == "concatenate"]
-
-
-def placed(program, value):
-    """The concatenation's result that a value lies in, if it does."""
-    found = placed_operands(program).get(id(value))
-    return [] if found is None else [found[0]]
-
-
-def overlaps(program):
-    """Pairs of values alive at once whose memory overlaps, but for those that one node reads and writes in place."""
-    written, read = {}, {}
-    # What lies in a concatenation's result is alive as long as that, from the first part on.
-    parts = {v: w for v in (r for n in program.nodes for r in n.results) for w in placed(program, v)}
-    place = dict(parts)
-    for i, node in enumerate(program.nodes):
-        for o in node.operands:
-            read[place.get(o, o)] = i
-        for r in node.results:
-            if node.op in ("reshape", "part"):
-                place[r] = place.get(node.operands[0], node.operands[0])
-            elif r.offset is not None:
-                written.setdefault(parts.get(r, r), i)
-    found = []
-    for a, b in itertools.combinations(written, 2):
-        last = {v: read.get(v, written[v]) for v in (a, b)}
-        apart = a.offset + a.type.bytes <= b.offset or b.offset + b.type.bytes <= a.offset
-        if apart or last[a] < written[b] or last[b] < written[a]:
-            continue
-        first, then = sorted((a, b), key=written.__getitem__)
-        node = program.nodes[written[then]]
-        in_place = last[first] == written[then] and node.op in ("chain", "loop")
-        in_place = in_place and first in [place.get(o, o) for o in node.operands]
-        if not (in_place and a.offset == b.offset):
-            found.append((a, b))
-    return found

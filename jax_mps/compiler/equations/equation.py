@@ -64,3 +64,20 @@ class Flat:
     captured: dict[int, tuple[Variable, Any]] = field(default_factory=dict)  # constant arrays, by the value's id
     equations: list[Equation] = field(default_factory=list)
     outputs: list[Atom] = field(default_factory=list)
+
+    def text(self) -> str:
+        """One line for the inputs, one for each equation, one for what is returned: for a reader's eyes."""
+        names: dict[Atom, str] = {}
+
+        def name(atom: Atom) -> str:
+            if isinstance(atom, Constant):
+                return str(atom.aval.str_short(short_dtypes=True))
+            return names.setdefault(atom, f"%{len(names)}")
+
+        def defined(variables: list[Variable]) -> str:
+            return ", ".join(f"{name(v)}: {v.aval.str_short(short_dtypes=True)}" for v in variables)
+
+        lines = [f"input {defined([*self.inputs, *(v for v, _ in self.captured.values())])}"]
+        for e in self.equations:
+            lines.append(f"{defined(e.results)} = {e.name}({', '.join(map(name, e.operands))})")
+        return "\n".join([*lines, f"return {', '.join(map(name, self.outputs))}"])
