@@ -1,15 +1,13 @@
 """Writes docs/compiler.md's stages: python docs/site/compiler.py, with jax_mps and Flax installed.
 
-It compiles one training step and looks at what each function that compiler/pipeline.py calls gives back: the equations
-where it gives none, else the text of the program. The passes are so found in the order in which they run, whatever they
-are; what each is for comes from its docstring.
+It compiles one training step under `JAX_MPS_DUMP`, and tells of each step that changed something what it left.
 """
 
 from __future__ import annotations
 
-import sys
+import os
+import tempfile
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 import flax
@@ -18,12 +16,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 import jax_mps as mps
-from jax_mps.ir.program import Program
+from jax_mps.compiler import pipeline
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "compiler.md"
 BEGIN, END = "<!-- begin stages -->\n", "<!-- end stages -->\n"
-PIPELINE = "jax_mps.compiler.pipeline"
 
 
 class Layer(nn.Module):
@@ -52,85 +49,52 @@ def step(variables: Any, x: Any) -> Any:
 
 
 class Stage(NamedTuple):
-    """What a function of the compiler left."""
+    """What a step of the compiler left."""
 
     name: str
-    module: str
-    words: str  # the first line of its docstring
+    words: str
     text: str
 
 
-def _short(type_: Any) -> str:
-    return type_.str_short(short_dtypes=True)
+WORDS = {
+    "jaxpr": "What JAX traces.",
+    "flatten": "Calls are inlined, constants folded, what nobody reads is dropped.",
+    "lower": "Each equation becomes nodes, which are still lax's own ops.",
+    "plan_memory": "Each intermediate gets its offset in the arena, the largest first, each as low as it may lie.",
+}
 
 
-def _equations(flat: Any) -> str:
-    lines = []
-    for equation in flat.equations:
-        types = (", ".join(_short(v.aval) for v in side) for side in (equation.operands, equation.results))
-        operands, results = types
-        lines.append(f"{equation.name}: {operands} -> {results}")
-    return "\n".join(lines)
+def _words(name: str) -> str:
+    """What the list says of a step."""
+    for step in (*pipeline.EQUATION_STEPS, *pipeline.WHOLE_PASSES, *pipeline.PROGRAM_PASSES):
+        if step.name == name:
+            return f"Its place: {step.place}."
+    return WORDS[name]
 
 
-class Recorder:
-    """Looks at each call that the pipeline makes."""
-
-    def __init__(self) -> None:
-        self.stages: list[Stage] = []
-
-    def __call__(self, frame: FrameType, event: str, result: Any) -> None:
-        """Called by Python around each call."""
-        module, caller = frame.f_globals.get("__name__", ""), frame.f_back
-        if event not in ("call", "return") or caller is None or caller.f_globals.get("__name__") != PIPELINE:
-            return
-        if not module.startswith("jax_mps.compiler.") or module == PIPELINE:
-            return
-        name, values = frame.f_code.co_name, list(frame.f_locals.values())
-        given = values[0] if values else None
-        if event == "call":
-            if isinstance(given, Program) and not any("input" in stage.text for stage in self.stages):
-                self._add("lower", "jax_mps.compiler.lower", "Each equation becomes nodes.", given.text())
-            return
-        function = frame.f_globals.get(name)
-        words = (getattr(function, "__doc__", None) or "").strip().split("\n")[0]
-        if isinstance(result, Program):
-            self._add(name, module, words, result.text())
-        elif isinstance(given, Program):
-            self._add(name, module, words, given.text())
-        elif hasattr(given, "equations") and hasattr(given, "inputs"):
-            self._add(name, module, words, _equations(given))
-        elif hasattr(result, "equations") and hasattr(result, "inputs"):
-            self._add(name, module, words, _equations(result))
-
-    def _add(self, name: str, module: str, words: str, text: str) -> None:
-        if text and (not self.stages or self.stages[-1].text != text):
-            self.stages.append(Stage(name, module, words, text))
-
-
-def stages() -> tuple[str, list[Stage]]:
-    """The step's jaxpr, and what each stage leaves where it changes something."""
+def stages() -> list[Stage]:
+    """The step after each step of the compiler that changed something."""
     x = jnp.zeros((2, 8, 8, 3), jnp.float32)
     variables = net.init(jax.random.key(0), x)
-    with mps.set_device("cpu"):
-        jaxpr = str(jax.make_jaxpr(step)(variables, x))
-        recorder = Recorder()
-        sys.setprofile(recorder)
+    found: list[Stage] = []
+    with tempfile.TemporaryDirectory() as folder, mps.set_device("cpu"):
+        os.environ["JAX_MPS_DUMP"] = folder
         try:
             mps.graph(step).program(variables, x)
         finally:
-            sys.setprofile(None)
-    return jaxpr, recorder.stages
+            del os.environ["JAX_MPS_DUMP"]
+        for file in sorted(Path(folder).glob("*/*.txt")):
+            name, text = file.stem.partition("-")[2], file.read_text().rstrip()
+            if not found or found[-1].text != text:
+                found.append(Stage(name, _words(name), text))
+    return found
 
 
 def body() -> str:
     """The part of the page between its marks."""
-    jaxpr, found = stages()
-    lines = [f"JAX {jax.__version__}, Flax {flax.__version__}.", "", "### The jaxpr", ""]
-    lines += ["What JAX traces.", "", "```text", jaxpr, "```", ""]
-    for i, stage in enumerate(found):
-        lines += [f"### {i + 1}. {stage.name}", "", f"`{stage.module}`. {stage.words}", ""]
-        lines += ["```text", stage.text, "```", ""]
+    lines = [f"JAX {jax.__version__}, Flax {flax.__version__}.", ""]
+    for i, stage in enumerate(stages()):
+        lines += [f"### {i}. {stage.name}", "", stage.words, "", "```text", stage.text, "```", ""]
     return "\n".join(lines)
 
 
