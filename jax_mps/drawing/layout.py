@@ -29,7 +29,8 @@ class Box:
     lane: bool = False  # a long link passing through a row
 
 
-class Link(NamedTuple):
+@dataclass(eq=False)
+class Link:
     """What leaves box `source` at `port` right of its centre and goes to each of `targets`, by index."""
 
     source: int

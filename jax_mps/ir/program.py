@@ -110,7 +110,8 @@ class Names:
     @classmethod
     def after(cls, program: Program) -> Names:
         """Names for more values of a program."""
-        return cls(max((r.name for n in program.nodes for r in n.results), default=0) + 1)
+        values = (*program.inputs, *(r for n in program.nodes for r in n.results))
+        return cls(max((v.name for v in values), default=0) + 1)
 
     def value(self, type_: Type) -> Value:
         """A new value."""

@@ -54,7 +54,7 @@ def test_compiler_is_current():
         pytest.skip("the page was written with other versions")
     module = script("compiler")
     assert module.page() == page, "run python docs/site/compiler.py"
-    assert "mps_conv_weight_gradient: " in page and " @0 = conv(" in page
+    assert " = mps_conv_weight_gradient(" in page and " @0 = conv(" in page
 
 
 def test_figures_are_current():
