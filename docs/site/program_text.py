@@ -253,7 +253,14 @@ def _kind(value: object) -> str:
 
 
 KINDS = {"count": "integer", "integer": "integer", "integers": "list", "list": "list", "boolean": "bool"}
-KINDS |= {"number": "number", "numbers": "list", "string": "string", "has": "string", "says": "string", "require_sizes": "list"}
+KINDS |= {
+    "number": "number",
+    "numbers": "list",
+    "string": "string",
+    "has": "string",
+    "says": "string",
+    "require_sizes": "list",
+}
 
 
 def _reads(family: str) -> dict[str, str]:
@@ -261,7 +268,9 @@ def _reads(family: str) -> dict[str, str]:
     paths = [ROOT / "cc" / "ir" / f"check_{family}.cc"]
     paths += [path for path in [ROOT / "cc" / "ir" / f"{family}.cc"] if path.exists()]
     text = "".join(path.read_text() for path in paths)
-    found = re.findall(r'\b(count|boolean|integers?|numbers?|string|list|has|says|require_sizes)\((?:node, )?"(\w+)"', text)
+    found = re.findall(
+        r'\b(count|boolean|integers?|numbers?|string|list|has|says|require_sizes)\((?:node, )?"(\w+)"', text
+    )
     for names in re.findall(r"for \(const char\* name : \{([^}]*)\}", text):
         found += [("has", name) for name in re.findall(r'"(\w+)"', names)]
     kinds: dict[str, str] = {}
