@@ -17,9 +17,9 @@ SEEDS = range(examples(40))
 
 @pytest.fixture(scope="module", autouse=True)
 def _everything_natively():
-    compiler, before = everything_natively()
+    pipeline, before = everything_natively()
     yield
-    compiler._gains = before
+    pipeline.gains = before
 
 
 @pytest.fixture(autouse=True)
