@@ -31,12 +31,13 @@ from jax_mps._compat import (
 from jax_mps._device import device
 from jax_mps.compiler.equations.flatten import PROGRAM
 from jax_mps.compiler.function import NAME
+from jax_mps.compiler.gains import SMALL_PRODUCTS
 from jax_mps.compiler.graph import graph
 from jax_mps.primitive import OPS
 
-# Multiply-adds, and elements of pools' windows, below which a function is left alone: of products outside of loops, of
-# which XLA's are as fast then, and of all else.
-_SMALL_PRODUCTS, _SMALL = 3 << 20, 1 << 15
+# Multiply-adds, and elements of pools' windows, below which a function is left alone. For products outside of loops
+# SMALL_PRODUCTS holds, as for a region of a graph.
+_SMALL = 1 << 15
 _POOLS = {"reduce_window_max", "reduce_window_sum", "select_and_scatter_add"}
 _ALONE = {"mps_random_bits", "mps_pick", "mps_pick_gradient"}  # ops that alone are no reason to graph what they are in
 
@@ -132,7 +133,7 @@ def accelerated(closed: ClosedJaxpr, args: Sequence[Any] = ()) -> tuple[ClosedJa
 
 def _replaced(closed: ClosedJaxpr, args: tuple[Any, ...], params: Mapping[str, Any]) -> ClosedJaxpr:
     """What JAX is to compile for a call of a jitted function with these arguments."""
-    if not _on.value or _is_one_op(closed.jaxpr, params["name"]) or not _has_work(closed):
+    if not _on.value or _is_one_op(closed.jaxpr, params["name"]):
         return closed
     given = [*jax.tree.leaves(params["in_shardings"]), *jax.tree.leaves(params["out_shardings"])]
     if not params["ctx_mesh"].empty or _is_elsewhere(given):
@@ -205,7 +206,7 @@ def _has_work(closed: ClosedJaxpr) -> bool:
             large += count
         if equation.primitive.name == "dot_general":
             products += count
-        if large >= _SMALL or products >= _SMALL_PRODUCTS:
+        if large >= _SMALL or products >= SMALL_PRODUCTS:
             return True
     return False
 

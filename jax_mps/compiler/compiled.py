@@ -18,7 +18,7 @@ from jax_mps.compiler.equations.equation import Atom, Equation, Flat, Variable
 from jax_mps.compiler.equations.flatten import LOOPS, flatten, with_bodies
 from jax_mps.compiler.equations.regions import Region
 from jax_mps.compiler.loops import convert_loop
-from jax_mps.compiler.lower.rules import Builder, NotConvertible, check, rule_of
+from jax_mps.compiler.lower.rules import Builder, NotConvertible, rule_of
 from jax_mps.compiler.passes.plan_memory import Memory, aliases
 from jax_mps.compiler.pipeline import EVERYTHING, Options, optimise, prepare
 from jax_mps.compiler.watch import watched
@@ -89,18 +89,16 @@ def compile_jaxpr(closed: ClosedJaxpr, options: Options = EVERYTHING) -> Graphed
         return Graphed(flat, [flat.equations], {e: "programs have no symbolic shape" for e in flat.equations})
     with watched(closed):
         prepared = prepare(closed, lambda equation: _control(equation, options), options)
-        flat, refused = prepared.flat, prepared.refused
+        flat = prepared.flat
         if device() == "reference":
             return Graphed(flat, [flat.equations], {e: "the device is 'reference'" for e in flat.equations})
         stays: dict[Equation, str] = {}
 
         def convertible(equation: Equation) -> bool:
             try:
-                if equation in refused:
-                    raise NotConvertible(refused[equation])
-                check(equation)
-            except NotConvertible as why:
-                stays[equation] = reasons.reason(equation, str(why))
+                prepared.check(equation)
+            except NotConvertible as refused:
+                stays[equation] = reasons.reason(equation, str(refused))
                 return False
             return True
 

@@ -9,13 +9,13 @@ from jax_mps.ir.program import Node, Program
 from jax_mps.primitive import OPS
 
 # Below so many multiply-adds a region of nothing but products stays on XLA, whose own are as fast there.
-_SMALL_PRODUCTS = 3 << 20
+SMALL_PRODUCTS = 3 << 20
 
 
 def gains(program: Program) -> bool:
     """Whether it has an op with a kernel of its own, or large products: all else XLA does as fast."""
     own = {op.name for op in OPS.values()}
-    return any(node.op in own for node in _nodes(program)) or _products(program) >= _SMALL_PRODUCTS
+    return any(node.op in own for node in _nodes(program)) or _products(program) >= SMALL_PRODUCTS
 
 
 def _nodes(program: Program) -> Iterator[Node]:

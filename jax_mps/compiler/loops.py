@@ -9,7 +9,7 @@ import jax
 from jax_mps._compat import scan_params
 from jax_mps.compiler.equations import evaluate
 from jax_mps.compiler.equations.equation import Atom, Constant, Equation, Flat
-from jax_mps.compiler.lower.rules import NotConvertible, check
+from jax_mps.compiler.lower.rules import NotConvertible
 from jax_mps.compiler.pipeline import Control, Options, prepare
 
 
@@ -30,12 +30,10 @@ def convert_loop(equation: Equation, control: Control, options: Options) -> Equa
     if equation.effects:
         raise NotConvertible("a loop with effects")
     prepared = prepare(params["jaxpr"], control, options)
-    body, refused = prepared.flat, prepared.refused
+    body = prepared.flat
     for inner in body.equations:
         try:
-            if inner in refused:
-                raise NotConvertible(refused[inner])
-            check(inner)
+            prepared.check(inner)
         except NotConvertible as reason:
             raise NotConvertible(f"{inner.name} in its body: {reason}") from None
     loop = Loop(body, equation.consts, equation.carries, int(params["length"]), bool(params["reverse"]))

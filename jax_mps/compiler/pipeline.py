@@ -1,8 +1,8 @@
 """THE list: what the compiler does, in order.
 
 A function's trace becomes flat equations; `EQUATION_STEPS` make of them what can be lowered. Each region of equations
-that stay together becomes a program, and `PROGRAM_PASSES` rewrite it: the whole first, then each program by itself, a
-loop's body before what is around it. `compiled.py` runs them.
+that stay together becomes a program: `WHOLE_PASSES` rewrite it with the bodies of its loops, then `PROGRAM_PASSES` each
+program by itself, a loop's body before what is around it. `compiled.py` calls them.
 
 `JAX_MPS_DUMP=folder` writes what each leaves into files; `JAX_MPS_VERIFY=1` checks every program after every pass.
 `mps.graph(f, without=("fold_padding",))` leaves some out.
@@ -10,6 +10,7 @@ loop's body before what is around it. `compiled.py` runs them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,17 +22,18 @@ from jax_mps.compiler.equations import clean
 from jax_mps.compiler.equations.equation import Equation, Flat
 from jax_mps.compiler.equations.flatten import LOOPS, flatten
 from jax_mps.compiler.gains import gains
-from jax_mps.compiler.passes.concat_in_place import elide_concatenations
+from jax_mps.compiler.lower.rules import NotConvertible, check
+from jax_mps.compiler.passes.concat_in_place import concat_in_place
 from jax_mps.compiler.passes.fold_padding import fold_padding
-from jax_mps.compiler.passes.fuse_bias_relu import take_neurons
+from jax_mps.compiler.passes.fuse_bias_relu import fuse_bias_relu
 from jax_mps.compiler.passes.fuse_elementwise.fuse import fuse
-from jax_mps.compiler.passes.fuse_softmax import take_softmax
-from jax_mps.compiler.passes.gather_labels import take_picks
+from jax_mps.compiler.passes.fuse_softmax import fuse_softmax
+from jax_mps.compiler.passes.gather_labels import gather_labels
 from jax_mps.compiler.passes.hoist_from_loops import hoist
 from jax_mps.compiler.passes.plan_memory import Memory, plan
 from jax_mps.compiler.passes.shift_variances import shift_variances
 from jax_mps.compiler.passes.simplify import simplify
-from jax_mps.compiler.passes.slice_views import take_parts
+from jax_mps.compiler.passes.slice_views import slice_views
 from jax_mps.compiler.recognise.recurrent.rewrite import recognise_recurrent
 from jax_mps.compiler.recognise.rules import recognise
 from jax_mps.compiler.watch import watch
@@ -60,6 +62,12 @@ class Equations:
     control: Control
     refused: dict[Equation, str] = field(default_factory=dict)  # why an equation is none of an op
 
+    def check(self, equation: Equation) -> None:
+        """NotConvertible, with the reason, for an equation that cannot be lowered."""
+        if equation in self.refused:
+            raise NotConvertible(self.refused[equation])
+        check(equation)
+
 
 def _on_device() -> bool:
     return device() != "reference"
@@ -74,11 +82,7 @@ def _convert_loops(e: Equations) -> None:
 
 
 EQUATION_STEPS: tuple[Step, ...] = (
-    Step(
-        "recognise_recurrent",
-        lambda e: recognise_recurrent(e.flat),
-        "first: it reads scans as JAX wrote them",
-    ),
+    Step("recognise_recurrent", lambda e: recognise_recurrent(e.flat), "first: it reads scans as JAX wrote them"),
     Step("convert_loops", _convert_loops, "before the ops around them: what a loop captures is seen then", needed=True),
     Step(
         "recognise_ops",
@@ -111,49 +115,19 @@ WHOLE_PASSES: tuple[Step, ...] = (
 
 # Of each program by itself, a loop's body first.
 PROGRAM_PASSES: tuple[Step, ...] = (
-    Step(
-        "shift_variances",
-        lambda p, names: shift_variances(p),
-        "before any fusion: it looks for sums, and changes what they are of",
-    ),
-    Step(
-        "fuse_softmax",
-        lambda p, names: take_softmax(p),
-        "before chains take its maximum, exponentials and sum apart",
-    ),
-    Step(
-        "gather_labels",
-        lambda p, names: take_picks(p),
-        "after softmax: what is picked from is its result",
-    ),
-    Step(
-        "fold_padding",
-        lambda p, names: fold_padding(p),
-        "before relus are taken: a pad between a convolution and its relu is gone",
-    ),
-    Step(
-        "fuse_bias_relu",
-        lambda p, names: take_neurons(p),
-        "before chains: bias and relu would be in one",
-    ),
-    Step(
-        "slice_views",
-        lambda p, names: take_parts(p),
-        "before chains, which would copy the slices that products read",
-        when=_on_cpu,
-    ),
+    Step("shift_variances", shift_variances, "before any fusion: it looks for sums, and changes what they are of"),
+    Step("fuse_softmax", fuse_softmax, "before chains take its maximum, exponentials and sum apart"),
+    Step("gather_labels", gather_labels, "after softmax: what is picked from is its result"),
+    Step("fold_padding", fold_padding, "before relus are taken: a pad between a convolution and its relu is gone"),
+    Step("fuse_bias_relu", fuse_bias_relu, "before chains: bias and relu would be in one"),
+    Step("slice_views", slice_views, "before chains, which would copy the slices that products read", when=_on_cpu),
     Step(
         "fuse_elementwise",
-        lambda p, names: fuse(p),
+        fuse,
         "after all that looks for single elementwise ops",
-        left_out=lambda p, names: fuse(p, separate=True),
+        left_out=functools.partial(fuse, separate=True),
     ),
-    Step(
-        "concat_in_place",
-        lambda p, names: elide_concatenations(p),
-        "last: chains write into a concatenation as well",
-        when=_on_cpu,
-    ),
+    Step("concat_in_place", concat_in_place, "last: chains write into a concatenation as well", when=_on_cpu),
 )
 
 FUSIONS = frozenset(s.name for s in PROGRAM_PASSES if s.name != "shift_variances")  # what fuse=False leaves out
@@ -197,27 +171,27 @@ def prepare(closed: ClosedJaxpr, control: Control, options: Options) -> Equation
 def optimise(program: Program, names: Names, options: Options) -> tuple[Program, Memory] | None:
     """A region's program as the device gets it, and its memory; None if it is not worth a native call."""
     watch("lower", program)
-    program = _run(WHOLE_PASSES[:1], program, names, options)
+    program = _run(WHOLE_PASSES[:1], options, program, names)
     if "weigh_gains" not in options.without and not gains(program):
         return None
-    program = _run(WHOLE_PASSES[1:], program, names, options)
-    program = _inside_out(program, names, options)
+    program = _run(WHOLE_PASSES[1:], options, program, names)
+    program = _inside_out(program, options)
     memory = plan(program, device())
     watch("plan_memory", program, memory)
     return program, memory
 
 
-def _inside_out(program: Program, names: Names, options: Options) -> Program:
+def _inside_out(program: Program, options: Options) -> Program:
     for node in program.nodes:
         if node.body is not None:
-            node.body = _inside_out(node.body, names, options)
-    return _run(PROGRAM_PASSES, program, names, options)
+            node.body = _inside_out(node.body, options)
+    return _run(PROGRAM_PASSES, options, program)
 
 
-def _run(steps: Sequence[Step], program: Program, names: Names, options: Options) -> Program:
+def _run(steps: Sequence[Step], options: Options, program: Program, *names: Names) -> Program:
     for step in steps:
         run = step.left_out if step.name in options.without else step.run
         if run is not None and step.when():
-            program = run(program, names)
+            program = run(program, *names)
             watch(step.name, program)
     return program

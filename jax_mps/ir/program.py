@@ -58,7 +58,7 @@ class Type:
 
     dtype: str
     shape: tuple[int, ...]
-    row: int = 0  # from one row of the last axis to the next, where rows are apart
+    row: int = 0  # from one row of the last axis to the next, of pitched rows
 
     @classmethod
     def of(cls, x: Any) -> Type:

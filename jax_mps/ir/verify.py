@@ -132,13 +132,13 @@ def _extent(value: Value) -> int:
 
 
 def _places(program: Program, arena: int) -> Iterator[str]:
-    outside = {*program.inputs, *program.outputs}
+    outside, wholes = {*program.inputs, *program.outputs}, _placed(program)
     for node in program.nodes:
         for value in node.results:
             if value in outside or node.op in ALIASES:
                 continue
             if value.offset is None:
-                if value not in _placed(program):
+                if value not in wholes:
                     yield f"{value} has no place in memory"
             elif value.offset < 0 or value.offset + value.type.bytes > arena:
                 yield f"{value} lies beyond the arena of {arena} bytes"

@@ -7,22 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from graph_common import normal
+from graph_common import everything_natively, normal  # noqa: F401
 
 import jax_mps as mps
-from jax_mps.compiler import pipeline
 
 SHAPES = [(64,), (3, 3, 64, 64), (128,), (), (1,), (700, 256), (10,), (512,), (3, 3, 8, 16)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def everything_natively():
-    """Regions that XLA runs as well are native too. Optax mixes types."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(pipeline, "gains", lambda program: True)
+@pytest.fixture(autouse=True)
+def _types_are_mixed():
+    """By optax."""
     with jax.numpy_dtype_promotion("standard"):
         yield
-    patch.undo()
 
 
 def leaves(shapes, dtype=jnp.float32):

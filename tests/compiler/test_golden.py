@@ -9,7 +9,7 @@ from jax import lax
 
 from jax_mps.compiler.loops import convert_loop
 from jax_mps.compiler.lower.rules import Builder, rule_of
-from jax_mps.compiler.passes.fuse_bias_relu import take_neurons
+from jax_mps.compiler.passes.fuse_bias_relu import fuse_bias_relu
 from jax_mps.compiler.passes.fuse_elementwise.fuse import fuse
 from jax_mps.compiler.passes.hoist_from_loops import hoist
 from jax_mps.compiler.passes.plan_memory import plan
@@ -180,7 +180,7 @@ input %0: f32[40,32], %1: f32[32,40]
 %4: f32[40,40] = broadcast_in_dim(%3) {axes=[]}
 %5: f32[40,40] = dense(%0, %1) {neuron=["relu",0.0,0.0,0.0]}
 return %5""",
-        take_neurons,
+        fuse_bias_relu,
     )
 
 

@@ -247,7 +247,7 @@ def test_broken_loops(native):
 def test_the_compiler_is_watched(native, monkeypatch):
     """A pass that breaks a program is named."""
 
-    def breaks(program, names):
+    def breaks(program):
         return Program(program.inputs, program.nodes, [Value(10**6, o.type) for o in program.outputs])
 
     broken = tuple(

@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 from jax import lax
 from numpy_oracle import faults, samples
-from random_check import everything_natively, failure
+from random_check import failure
 from random_whole import arguments, plan
 from setting import examples
 
 SEEDS = range(examples(40))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _everything_natively():
-    pipeline, before = everything_natively()
-    yield
-    pipeline.gains = before
 
 
 @pytest.fixture(autouse=True)

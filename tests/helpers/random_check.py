@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import select
 import subprocess
@@ -16,17 +17,11 @@ from random_whole import arguments, plan, program
 from setting import quick_compilation
 
 import jax_mps as mps
-from jax_mps.compiler import pipeline
+
+natively = functools.partial(mps.graph, without=("weigh_gains",))  # regions that XLA runs as well, too
 
 
-def everything_natively():
-    """Regions that XLA runs as well are native too; gives the attribute that it replaced."""
-    before = pipeline.gains
-    pipeline.gains = lambda program: True
-    return pipeline, before
-
-
-def failure(steps, gradients, args, graphed=mps.graph):
+def failure(steps, gradients, args, graphed=natively):
     """What is wrong with a program's results under graph, or ""."""
     function = program(steps, gradients)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -85,7 +80,6 @@ def main():
     options = parser.parse_args()
     if options.worker:
         jax.config.update("jax_disable_most_optimizations", True)  # XLA compiles faster; kernels are as they are
-        everything_natively()
         for seed in range(options.seed, options.seed + options.count):
             print("seed", seed, flush=True)
             try:

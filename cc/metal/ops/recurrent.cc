@@ -57,23 +57,16 @@ Sequence::Sequence(Recipe& recipe, const Plan& plan) : recipe_(recipe), plan_(pl
   extra = plan.extra ? recipe.operand(at) : b;
 }
 
-void Sequence::widen(Span from, Span to, int64_t count) {
-  recipe_.dispatch("recurrent", "widen", storage(plan_.dtype))
+void Sequence::convert(const char* function, Span from, Span to, int64_t count) {
+  recipe_.dispatch("recurrent", function, storage(plan_.dtype))
       .constants({1, 0, 0, 0})
       .parameters(static_cast<int>(count))
       .reads(from)
       .writes(to)
       .over_elements(count);
 }
-
-void Sequence::narrow(Span from, Span to, int64_t count) {
-  recipe_.dispatch("recurrent", "narrow", storage(plan_.dtype))
-      .constants({1, 0, 0, 0})
-      .parameters(static_cast<int>(count))
-      .reads(from)
-      .writes(to)
-      .over_elements(count);
-}
+void Sequence::widen(Span from, Span to, int64_t count) { convert("widen", from, to, count); }
+void Sequence::narrow(Span from, Span to, int64_t count) { convert("narrow", from, to, count); }
 
 Span Sequence::widened(Span from, int64_t count) {
   if (plan_.dtype == DType::f32) return from;

@@ -82,6 +82,8 @@ class Sequence {
   void add(Gemm gemm);
 
  private:
+  void convert(const char* function, Span from, Span to, int64_t count);
+
   Recipe& recipe_;
   const Plan& plan_;
 };

@@ -7,7 +7,7 @@
     chain ── b ─┘                            chain ──> ab[..., 16:]
 
 Along the leading axis (or behind axes of size 1) an operand is a range of the result's memory like any other. Along the
-last axis its rows are apart, which chains, products and most convolutions can write and read; chains only in the cache
+last axis it has pitched rows, which chains, products and most convolutions can write and read; chains only in the cache
 as fast as others. An operand that something else writes or reads is copied as before. The node stays, to say that
 all is written; ``in_place`` numbers what needs no copy.
 """
@@ -26,7 +26,7 @@ _ALIGNMENT = 64  # bytes, of every place in the arena
 _CACHED = 1 << 20  # bytes of a result that is still in the cache when its parts are read
 
 
-def elide_concatenations(program: Program) -> Program:
+def concat_in_place(program: Program) -> Program:
     """The program with the operands of concatenations in their places, the outermost concatenations first."""
     return _Eliding(program).run()
 
@@ -56,10 +56,10 @@ class _Eliding(Rewriter):
         found, start = [], 0
         for i, operand in enumerate(node.operands):
             aligned = start % _ALIGNMENT == 0 and times[operand] == 1
-            if aligned and self._is_made_here(operand) and (not row or self._may_be_apart(operand, row, node)):
+            if aligned and self._is_made_here(operand) and (not row or self._may_be_pitched(operand, row, node)):
                 found.append(i)
                 if row:
-                    self._put_apart(operand, row, node)
+                    self._put_pitched(operand, row, node)
             start += operand.type.shape[axis] * step
         return tuple(found)
 
@@ -70,25 +70,25 @@ class _Eliding(Rewriter):
         alone = len(others) == 1 and value not in self.outside
         return node is not None and node.op not in ("reshape", "part", "loop") and alone
 
-    def _may_be_apart(self, value: Value, row: int, into: Node) -> bool:
+    def _may_be_pitched(self, value: Value, row: int, into: Node) -> bool:
         """Whether its rows may lie apart, for who writes it and who reads it."""
         node = self.producer[value]
         readers = [n for n in self.readers[value] if n is not into]
         chains = any(n.op == "chain" for n in readers)
         if value.type.dtype != "f32" or (chains and into.results[0].type.bytes > _CACHED):
             return False
-        return all(_reads_apart(n, value, row) for n in readers) and _writes_apart(node, value, row)
+        return all(_reads_pitched(n, value, row) for n in readers) and _writes_pitched(node, value, row)
 
-    def _put_apart(self, value: Value, row: int, into: Node) -> None:
+    def _put_pitched(self, value: Value, row: int, into: Node) -> None:
         for reader in self.readers[value]:
             if reader is not into and reader.op == "chain":
-                changed = _read_apart(reader, value, row)
+                changed = _read_pitched(reader, value, row)
                 assert changed is not None
                 reader.attributes = changed
         value.type = replace(value.type, row=row)
 
 
-def _writes_apart(node: Node, value: Value, row: int) -> bool:
+def _writes_pitched(node: Node, value: Value, row: int) -> bool:
     if node.op == "chain":
         return bool(node.attributes["outputs"][node.results.index(value)][0] == "store")
     if node.op == "concatenate":
@@ -96,28 +96,28 @@ def _writes_apart(node: Node, value: Value, row: int) -> bool:
     return node.op in READERS and device_takes(node, {value: row})
 
 
-def _reads_apart(node: Node, value: Value, row: int) -> bool:
+def _reads_pitched(node: Node, value: Value, row: int) -> bool:
     if node.op in READERS:
         return device_takes(node, {value: row})
-    return _read_apart(node, value, row) is not None
+    return _read_pitched(node, value, row) is not None
 
 
-def _read_apart(node: Node, value: Value, row: int) -> dict[str, object] | None:
-    """The attributes of a chain that reads `value` with its rows apart; None if it, or a node of another op, cannot."""
+def _read_pitched(node: Node, value: Value, row: int) -> dict[str, object] | None:
+    """The attributes of a chain that reads `value` by pitched rows; None if it, or a node of another op, cannot."""
     if node.op != "chain":
         return None
     a = node.attributes
     strides, offsets = list(a["strides"]), list(a["offsets"])
     for i, operand in enumerate(node.operands):
         if operand is value:
-            changed = _apart(strides[i], offsets[i], a["shape"], value.type, row)
+            changed = _pitched(strides[i], offsets[i], a["shape"], value.type, row)
             if changed is None:
                 return None
             strides[i], offsets[i] = changed
     return {**a, "strides": tuple(strides), "offsets": tuple(offsets)}
 
 
-def _apart(
+def _pitched(
     strides: tuple[int, ...], offset: int, shape: tuple[int, ...], type_: Type, row: int
 ) -> tuple[tuple[int, ...], int] | None:
     """Strides and offset of a view of rows that follow one another, once they are `row` apart; None where none are."""

@@ -22,7 +22,7 @@ _RELU = ("relu", 0.0, 0.0, 0.0)
 _SMALL_PRODUCT = 1 << 15  # multiply-adds below which a product has a faster kernel without a bias
 
 
-def take_neurons(program: Program) -> Program:
+def fuse_bias_relu(program: Program) -> Program:
     """Rewrites each convolution and product that a bias or a relu follows."""
     return _Neurons(program).run()
 

@@ -19,7 +19,7 @@ from jax_mps.compiler.passes.views import row_source
 from jax_mps.ir.program import Node, Program, Value
 
 
-def take_softmax(program: Program) -> Program:
+def fuse_softmax(program: Program) -> Program:
     """Rewrites each softmax and gradient of one."""
     return _Softmax(program).run()
 

@@ -29,7 +29,7 @@ _FUSED = ARITHMETIC | {"select", "reduce"}  # readers with which a gradient is f
 _COMPUTED = ELEMENTWISE | VIEWS | {"reduce", "iota"}  # in a chain: not in memory unless something else wants it there
 
 
-def take_picks(program: Program) -> Program:
+def gather_labels(program: Program) -> Program:
     """Finds picks, moves each before the arithmetic that it reads, then rewrites each gradient of a pick."""
     program = _Gradients(_OneHots(program).run()).run()
     return drop_dead(_Picks(program).run())

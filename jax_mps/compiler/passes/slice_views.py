@@ -5,7 +5,7 @@
     ab ──┬── slice [..., :16] ── conv             ab ──┬── part {start=0} ──── conv
          └── slice [..., 16:] ── dot       =>          └── part {start=16} ─── dot
 
-Along the last axis the part's rows are apart: the device is asked whether it has a kernel for such. Along the leading
+Along the last axis the view has pitched rows: the device is asked whether it has a kernel for such. Along the leading
 axis (or behind axes of size 1) a part is a range of memory like any other. A chain reads slices in place as it is.
 """
 
@@ -21,11 +21,11 @@ from jax_mps.compiler.passes.simplify import drop_dead
 from jax_mps.ir.ops import ELEMENTWISE, FREE, VIEWS
 from jax_mps.ir.program import Node, Program, Type, Value
 
-READERS = {"conv", "conv_data_gradient", "conv_weight_gradient", "dot", "dense"}  # that may read rows apart
+READERS = {"conv", "conv_data_gradient", "conv_weight_gradient", "dot", "dense"}  # that may read pitched rows
 _ALIGNMENT = 64  # bytes, of a range
 
 
-def take_parts(program: Program) -> Program:
+def slice_views(program: Program) -> Program:
     """The program with parts for slices, wherever who reads them may."""
     return _Parts(program).run()
 
@@ -66,7 +66,7 @@ class _Parts(Rewriter):
 
 
 def _place(node: Node) -> tuple[int, int] | None:
-    """Where a slice starts and how far its rows are apart (0 for not), in elements; None if it is no part."""
+    """Where a slice starts and the pitch of its rows (0 for none), in elements; None if it is no view."""
     base, result = node.operands[0].type, node.results[0].type
     start, shape = node.attributes["start"], base.shape
     cut = [i for i, (a, b) in enumerate(zip(shape, result.shape, strict=True)) if a != b]
